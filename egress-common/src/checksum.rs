@@ -1,0 +1,107 @@
+//! The Internet checksum (RFC 1071), and its incremental update (RFC 1624).
+//!
+//! A translation changes the same words of every packet of a flow, so what it adds to a checksum is computed once, when
+//! the flow is made, and kept with it as a *delta*: `delta(old, new)` such that `apply(checksum, delta)` is the checksum
+//! of the packet with the new words. Sums are taken over 16-bit words as they lie in memory: the result is right in
+//! either byte order (RFC 1071, section 2).
+
+/// Folds a sum of 16-bit words into one's complement 16 bits.
+///
+/// `sum` may have carried up to 2¹⁶ times, which a 32-bit sum of 16-bit words never exceeds.
+#[inline(always)]
+pub const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "folding is meant to keep 16 bits"
+    )]
+    let folded = ((sum & 0xffff) + (sum >> 16)) as u16;
+    folded
+}
+
+/// What a checksum gains when words that sum up to `old` are replaced by words that sum up to `new`: 0 for no change.
+#[inline(always)]
+pub const fn delta(old: u32, new: u32) -> u16 {
+    match fold(!fold(old) as u32 + fold(new) as u32) {
+        // The other zero of one's complement; with this one `apply` changes nothing at all.
+        0xffff => 0,
+        delta => delta,
+    }
+}
+
+/// The checksum of a packet after the replacement that `delta` stands for (RFC 1624, equation 3).
+#[inline(always)]
+pub const fn apply(checksum: u16, delta: u16) -> u16 {
+    !fold(!checksum as u32 + delta as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The checksum as RFC 1071 defines it, from scratch.
+    fn checksum(words: &[u16]) -> u16 {
+        !fold(words.iter().map(|word| u32::from(*word)).sum())
+    }
+
+    fn sum(words: &[u16]) -> u32 {
+        words.iter().map(|word| u32::from(*word)).sum()
+    }
+
+    /// In one's complement both 0x0000 and 0xffff are zero.
+    fn same(a: u16, b: u16) -> bool {
+        a == b || (a ^ b == 0xffff && (a == 0 || b == 0))
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624_comes_out() {
+        // RFC 1624, section 4: HC = 0xdd2f, m = 0x5555, m' = 0x3285, HC' = 0x0000.
+        assert_eq!(apply(0xdd2f, delta(0x5555, 0x3285)), 0x0000);
+    }
+
+    #[test]
+    fn no_change_has_no_delta_and_applying_it_changes_nothing() {
+        for words in [0, 1, 0xffff, 0x1_fffe, 0x1234] {
+            assert_eq!(delta(words, words), 0);
+        }
+        for checksum in [0, 1, 0xfffe, 0xffff] {
+            assert_eq!(apply(checksum, 0), checksum);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_delta_gives_the_recomputed_checksum(
+            mut packet in prop::collection::vec(any::<u16>(), 2..750),
+            replacement in prop::collection::vec(any::<u16>(), 1..16),
+        ) {
+            let changed = replacement.len().min(packet.len());
+            let before = checksum(&packet);
+            let delta = delta(sum(&packet[..changed]), sum(&replacement[..changed]));
+            packet[..changed].copy_from_slice(&replacement[..changed]);
+            let after = apply(before, delta);
+            prop_assert!(same(after, checksum(&packet)), "{after:#06x} is not {:#06x}", checksum(&packet));
+            // What counts for the receiver: summed with its checksum, the packet gives all ones.
+            let verified = fold(sum(&packet) + u32::from(after));
+            prop_assert!(verified == 0xffff || sum(&packet) == 0);
+        }
+
+        #[test]
+        fn two_deltas_applied_in_turn_are_the_delta_of_both(
+            before: u16, a in any::<[u16; 2]>(), b in any::<[u16; 2]>(), c in any::<[u16; 2]>(),
+        ) {
+            let both = delta(sum(&a) + sum(&b), sum(&b) + sum(&c));
+            let turn = apply(apply(before, delta(sum(&a), sum(&b))), delta(sum(&b), sum(&c)));
+            prop_assert!(same(apply(before, both), turn));
+        }
+
+        #[test]
+        fn a_translation_and_its_reverse_cancel_out(before: u16, old: [u16; 6], new: [u16; 6]) {
+            let there = apply(before, delta(sum(&old), sum(&new)));
+            let back = apply(there, delta(sum(&new), sum(&old)));
+            prop_assert!(same(back, before));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What both halves of the egress router must agree on, and every decision that needs no kernel.
+//!
+//! The kernel half (`egress-ebpf`) and the userspace half (`egress-userspace`) share the layout of the map keys and
+//! values in here, and the pure logic that works on them: parsing, checksum deltas, port choice, TCP states, timeouts.
+//! All of it runs, and is tested, on the host.
+//!
+//! Addresses and ports are kept in network byte order throughout, behind [`Ipv4Address`], [`Ipv6Address`] and [`Port`].
+
+#![no_std]
+
+pub mod checksum;
+mod config;
+mod counters;
+mod family;
+mod flow;
+mod network;
+mod outcome;
+mod packet;
+mod ports;
+mod rule;
+pub mod tcp;
+mod timeouts;
+mod tuple;
+
+pub use config::{Config, LAYOUT_VERSION};
+pub use counters::{Directional, RuleCounters, Traffic};
+pub use family::{Family, V4};
+pub use flow::{Flow, FlowState, Translation};
+pub use network::{Address, Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol};
+pub use outcome::{Outcome, Verdict};
+pub use packet::{Bytes, ETHERNET_HEADER_LEN, Ipv4Header, NetworkHeader, TransportHeader};
+pub use ports::{Candidates, NatRange, PORT_ATTEMPTS};
+pub use rule::{AddressKey, Rule, RuleKey};
+pub use timeouts::Timeouts;
+pub use tuple::{Side, Tuple};

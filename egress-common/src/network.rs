@@ -1,0 +1,204 @@
+//! Addresses and ports as they stand on the wire.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytemuck::{Pod, Zeroable};
+
+/// An IPv4 address. Aligned to a word, so that the kernel half copies it as one.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Ipv4Address {
+    /// The octets in the order in which they are written and sent.
+    pub octets: [u8; 4],
+}
+
+/// An IPv6 address.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Ipv6Address {
+    /// The octets in the order in which they are written and sent.
+    pub octets: [u8; 16],
+}
+
+/// A TCP, UDP or SCTP port.
+#[repr(C, align(2))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Port {
+    /// High byte first, as on the wire.
+    pub octets: [u8; 2],
+}
+
+impl Port {
+    /// The port with this number.
+    #[inline(always)]
+    pub const fn new(number: u16) -> Self {
+        Self {
+            octets: number.to_be_bytes(),
+        }
+    }
+
+    /// The port's number.
+    #[inline(always)]
+    pub const fn number(self) -> u16 {
+        u16::from_be_bytes(self.octets)
+    }
+}
+
+impl From<Ipv4Addr> for Ipv4Address {
+    fn from(address: Ipv4Addr) -> Self {
+        Self {
+            octets: address.octets(),
+        }
+    }
+}
+
+impl From<Ipv4Address> for Ipv4Addr {
+    fn from(address: Ipv4Address) -> Self {
+        Self::from(address.octets)
+    }
+}
+
+impl From<Ipv6Addr> for Ipv6Address {
+    fn from(address: Ipv6Addr) -> Self {
+        Self {
+            octets: address.octets(),
+        }
+    }
+}
+
+impl From<Ipv6Address> for Ipv6Addr {
+    fn from(address: Ipv6Address) -> Self {
+        Self::from(address.octets)
+    }
+}
+
+impl From<Ipv4Address> for IpAddr {
+    fn from(address: Ipv4Address) -> Self {
+        Self::V4(address.into())
+    }
+}
+
+impl From<Ipv6Address> for IpAddr {
+    fn from(address: Ipv6Address) -> Self {
+        Self::V6(address.into())
+    }
+}
+
+/// What the pipeline needs of an address of either family.
+pub trait Address: Pod + Eq + 'static {
+    /// The sum of the address's 16-bit words, not folded: the part it has in a checksum (RFC 1071).
+    fn sum(&self) -> u32;
+
+    /// Whether this is the unspecified address, which stands for "none" in the maps.
+    fn is_unspecified(&self) -> bool;
+}
+
+impl Address for Ipv4Address {
+    #[inline(always)]
+    fn sum(&self) -> u32 {
+        let [a, b]: [u16; 2] = bytemuck::cast(*self);
+        u32::from(a) + u32::from(b)
+    }
+
+    #[inline(always)]
+    fn is_unspecified(&self) -> bool {
+        bytemuck::cast::<_, u32>(*self) == 0
+    }
+}
+
+impl Address for Ipv6Address {
+    #[inline(always)]
+    fn sum(&self) -> u32 {
+        let words: [u16; 8] = bytemuck::cast(*self);
+        words.iter().map(|word| u32::from(*word)).sum()
+    }
+
+    #[inline(always)]
+    fn is_unspecified(&self) -> bool {
+        bytemuck::cast::<_, [u64; 2]>(self.octets) == [0, 0]
+    }
+}
+
+/// Source and destination, next to each other as in every IP header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pair<A> {
+    /// Where the packet comes from.
+    pub source: A,
+    /// Where the packet goes.
+    pub destination: A,
+}
+
+/// Source and destination port, next to each other as in every TCP, UDP and SCTP header.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Ports {
+    /// The sender's port.
+    pub source: Port,
+    /// The receiver's port.
+    pub destination: Port,
+}
+
+// SAFETY: two fields of one zeroable type.
+unsafe impl<A: Zeroable> Zeroable for Pair<A> {}
+// SAFETY: `repr(C)` with two fields of one type has no padding, and that type is Pod.
+unsafe impl<A: Pod> Pod for Pair<A> {}
+
+impl<A: Address> Pair<A> {
+    /// The pair as the other side sees it.
+    #[inline(always)]
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+
+    /// The sum of both addresses' 16-bit words, not folded.
+    #[inline(always)]
+    pub fn sum(&self) -> u32 {
+        self.source.sum() + self.destination.sum()
+    }
+}
+
+impl Ports {
+    /// The ports as the other side sees them.
+    #[inline(always)]
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+
+    /// The sum of both ports as 16-bit words, not folded.
+    #[inline(always)]
+    pub fn sum(&self) -> u32 {
+        let [a, b]: [u16; 2] = bytemuck::cast(*self);
+        u32::from(a) + u32::from(b)
+    }
+}
+
+/// IP protocol numbers, as the 8-bit field of the header has them.
+pub mod protocol {
+    use network_types::ip::IpProto;
+
+    /// Transmission Control Protocol (RFC 9293).
+    pub const TCP: u8 = IpProto::Tcp as u8;
+    /// User Datagram Protocol (RFC 768).
+    pub const UDP: u8 = IpProto::Udp as u8;
+    /// Stream Control Transmission Protocol (RFC 9260).
+    pub const SCTP: u8 = IpProto::Sctp as u8;
+
+    /// The protocol's name as people write it, where the router translates it.
+    pub const fn name(protocol: u8) -> Option<&'static str> {
+        match protocol {
+            TCP => Some("TCP"),
+            UDP => Some("UDP"),
+            SCTP => Some("SCTP"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What can become of a packet that is not forwarded: the one list of reasons.
+
+/// What the kernel does with the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It goes on to the pod's own network stack, untouched.
+    Pass,
+    /// It is dropped.
+    Drop,
+}
+
+macro_rules! outcomes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $verdict:ident;)+) => {
+        /// Why a packet was not forwarded. The number is the index in `COUNTERS`.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Outcome {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Outcome {
+            /// Every outcome, in the order of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// What is done with the packet.
+            #[inline(always)]
+            pub const fn verdict(self) -> Verdict {
+                match self {
+                    $(Self::$variant => Verdict::$verdict,)+
+                }
+            }
+
+            /// The outcome's name in `status`, logs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// What the outcome means, in a sentence or two.
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// Neither IPv4 nor anything else that the router translates, such as ARP.
+    OtherEtherType = "other_ethertype", Pass;
+    /// Arrived on the cluster interface for an address that is not the router's.
+    NotForRouter = "not_for_router", Pass;
+    /// No rule has this protocol and port: the pod's own.
+    NoRule = "no_rule", Pass;
+    /// An IP protocol that is not translated.
+    OtherProtocol = "other_protocol", Pass;
+    /// A fragment; fragments are not translated.
+    Fragment = "fragment", Pass;
+    /// A TCP segment on a rule's port that belongs to no flow and cannot start one, such as a late FIN or RST.
+    NotAnOpening = "not_an_opening", Pass;
+    /// Arrived on the egress interface for the interface's own address, and belongs to no flow.
+    EgressOwn = "egress_own", Pass;
+    /// Arrived on the egress interface for an address that the interface does not have.
+    NotForEgress = "not_for_egress", Drop;
+    /// The frame ends before the headers that it announces.
+    Truncated = "truncated", Drop;
+    /// The IP header contradicts itself.
+    Malformed = "malformed", Drop;
+    /// The flow table is full.
+    FlowTableFull = "flow_table_full", Drop;
+    /// No NAT port towards this server was found free.
+    NoFreePort = "no_free_port", Drop;
+    /// The rule's address family has no reserved address, or the maps are not filled yet.
+    NotConfigured = "not_configured", Drop;
+    /// The kernel refused to change the packet.
+    RewriteFailed = "rewrite_failed", Drop;
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_positions_and_names_are_unique() {
+        let mut names = std::collections::BTreeSet::new();
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, index);
+            assert!(
+                names.insert(outcome.name()),
+                "{} is there twice",
+                outcome.name()
+            );
+            assert!(
+                outcome.description().ends_with('.'),
+                "{:?}",
+                outcome.description()
+            );
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The choice of a NAT port.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::network::Port;
+
+/// How many ports are tried before a flow is refused.
+///
+/// Each try is an insert into the flow table, and the first nearly always succeeds: a port is taken only by a flow
+/// towards the same server and port.
+pub const PORT_ATTEMPTS: u32 = 64;
+
+/// The ports that flows may use: one range, or two where the pod's own local port range lies in between.
+///
+/// The numbers are in host byte order, because they are counted with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct NatRange {
+    /// First port of the lower part.
+    low_start: u16,
+    /// Number of ports in the lower part.
+    low_len: u16,
+    /// First port of the upper part.
+    high_start: u16,
+    /// Number of ports in the upper part.
+    high_len: u16,
+}
+
+impl NatRange {
+    /// Ports that a connection may come from without being taken for a system service.
+    const FIRST: u16 = 1024;
+
+    /// All ports from 1024 on, except those that the pod's own sockets may use: `local` is
+    /// `net.ipv4.ip_local_port_range`, first and last port.
+    pub const fn without(local: (u16, u16)) -> Self {
+        let (first, last) = local;
+        let local_is_below = last < Self::FIRST || last < first;
+        let (first, last) = if local_is_below {
+            (Self::FIRST, Self::FIRST - 1)
+        } else if first < Self::FIRST {
+            (Self::FIRST, last)
+        } else {
+            (first, last)
+        };
+        Self {
+            low_start: Self::FIRST,
+            low_len: first - Self::FIRST,
+            high_start: last.wrapping_add(1),
+            high_len: u16::MAX - last,
+        }
+    }
+
+    /// How many ports there are.
+    #[inline(always)]
+    pub const fn len(&self) -> u32 {
+        self.low_len as u32 + self.high_len as u32
+    }
+
+    /// Whether there is no port at all.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether flows may use this port.
+    #[inline(always)]
+    pub const fn contains(&self, port: Port) -> bool {
+        let number = port.number();
+        number.wrapping_sub(self.low_start) < self.low_len
+            || number.wrapping_sub(self.high_start) < self.high_len
+    }
+
+    /// The port at `index`, which has to be below [`Self::len`].
+    #[inline(always)]
+    pub const fn nth(&self, index: u32) -> Port {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "an index below len() fits into a port"
+        )]
+        let index = index as u16;
+        if index < self.low_len {
+            Port::new(self.low_start.wrapping_add(index))
+        } else {
+            Port::new(self.high_start.wrapping_add(index - self.low_len))
+        }
+    }
+}
+
+/// The ports to try for a new flow, in order: the client's own where the range has it, then the range from a random
+/// place on (RFC 6056, algorithm 1, bounded).
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates {
+    range: NatRange,
+    preferred: Port,
+    start: u32,
+}
+
+impl Candidates {
+    /// The candidates for a client that uses `preferred`; `random` is uniform.
+    #[inline(always)]
+    pub const fn new(range: NatRange, preferred: Port, random: u32) -> Self {
+        // Scaled instead of divided: a remainder costs more, and a range of length 0 needs no exception.
+        #[expect(clippy::cast_possible_truncation, reason = "below the range's length")]
+        let start = ((random as u64 * range.len() as u64) >> 32) as u32;
+        Self {
+            range,
+            preferred,
+            start,
+        }
+    }
+
+    /// The port to try at this attempt, counted from 0; `None` when the whole range has been tried.
+    #[inline(always)]
+    pub const fn nth(&self, attempt: u32) -> Option<Port> {
+        if attempt == 0 && self.range.contains(self.preferred) {
+            return Some(self.preferred);
+        }
+        let len = self.range.len();
+        if attempt > len || len == 0 {
+            return None;
+        }
+        let index = self.start + attempt;
+        Some(
+            self.range
+                .nth(if index < len { index } else { index - len }),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_usual_local_range_is_left_out() {
+        let range = NatRange::without((32768, 60999));
+        assert_eq!(range.len(), (32768 - 1024) + (65535 - 60999));
+        for (port, inside) in [
+            (0, false),
+            (1023, false),
+            (1024, true),
+            (32767, true),
+            (32768, false),
+            (60999, false),
+            (61000, true),
+            (65535, true),
+        ] {
+            assert_eq!(range.contains(Port::new(port)), inside, "port {port}");
+        }
+    }
+
+    #[test]
+    fn a_local_range_that_covers_everything_leaves_nothing() {
+        assert!(NatRange::without((1, 65535)).is_empty());
+        assert_eq!(
+            Candidates::new(NatRange::without((1, 65535)), Port::new(5000), 7).nth(0),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_range_is_every_port_from_1024_on_but_the_local_ones(first: u16, last: u16) {
+            let range = NatRange::without((first, last));
+            let listed: BTreeSet<u16> = (0..range.len()).map(|index| range.nth(index).number()).collect();
+            let expected: BTreeSet<u16> = (1024..=u16::MAX).filter(|port| !(first..=last).contains(port)).collect();
+            prop_assert_eq!(&listed, &expected);
+            for port in 0..=u16::MAX {
+                prop_assert_eq!(range.contains(Port::new(port)), expected.contains(&port), "port {}", port);
+            }
+        }
+
+        #[test]
+        fn candidates_are_in_the_range_and_differ(first: u16, last: u16, preferred: u16, random: u32) {
+            let range = NatRange::without((first, last));
+            let candidates = Candidates::new(range, Port::new(preferred), random);
+            let tried: std::vec::Vec<Port> =
+                (0..PORT_ATTEMPTS).map_while(|attempt| candidates.nth(attempt)).collect();
+            prop_assert!(tried.len() >= PORT_ATTEMPTS.min(range.len()) as usize);
+            prop_assert!(tried.iter().all(|port| range.contains(*port)));
+            // In a short range the last one may be the first again.
+            let different = tried.iter().collect::<BTreeSet<_>>().len();
+            prop_assert!(different + 1 >= tried.len());
+            if range.contains(Port::new(preferred)) {
+                prop_assert_eq!(tried[0], Port::new(preferred));
+            }
+        }
+    }
+}

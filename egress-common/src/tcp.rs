@@ -1,0 +1,197 @@
+//! TCP connections, as far as a translator has to understand them.
+//!
+//! Each direction's entry remembers which flags that direction has shown ([`Seen`]); the connection's [`State`] follows
+//! from the two. So an established packet writes nothing, and no packet has to look up the other direction's entry.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The flags of a TCP header: its 14th octet (RFC 9293, section 3.1).
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgment field is significant.
+    pub const ACK: u8 = 0x10;
+
+    const CONTROL: u8 = Self::FIN | Self::SYN | Self::RST | Self::ACK;
+
+    /// Whether this asks for a new connection: SYN, and none of ACK, RST, FIN.
+    #[inline(always)]
+    pub const fn is_open_request(self) -> bool {
+        self.0 & Self::CONTROL == Self::SYN
+    }
+
+    /// Whether a segment that belongs to no flow may start one.
+    ///
+    /// Besides a SYN that is a plain ACK: the middle of a connection whose flow was lost, as after a restart.
+    /// Netfilter does the same (`nf_conntrack_tcp_loose`, on by default). A FIN, a RST or a SYN-ACK starts nothing.
+    #[inline(always)]
+    pub const fn may_open(self) -> bool {
+        self.is_open_request() || self.0 & Self::CONTROL == Self::ACK
+    }
+}
+
+/// The flags that one direction of a connection has shown so far.
+///
+/// Bits are as in the header, see [`Flags`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Seen {
+    /// The flags, or-ed.
+    pub flags: u8,
+}
+
+impl Seen {
+    /// Before the first packet.
+    pub const NOTHING: Self = Self { flags: 0 };
+
+    /// What has been seen once a segment with `flags` has passed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, flags: Flags) -> Self {
+        Self {
+            flags: self.flags | flags.0 & Flags::CONTROL,
+        }
+    }
+
+    /// Whether any of `flags` has been seen.
+    #[inline(always)]
+    pub const fn any(self, flags: u8) -> bool {
+        self.flags & flags != 0
+    }
+}
+
+/// A connection's state, named as in conntrack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The client has sent a SYN.
+    SynSent,
+    /// The server has answered with SYN-ACK.
+    SynReceived,
+    /// Picked up in the middle; the server has not been heard yet.
+    Unanswered,
+    /// Both sides have acknowledged.
+    Established,
+    /// The client has sent a FIN.
+    FinWait,
+    /// The server has sent a FIN.
+    CloseWait,
+    /// Both sides have sent a FIN.
+    TimeWait,
+    /// One side has sent a RST.
+    Close,
+}
+
+impl State {
+    /// The state of the connection whose directions have shown this.
+    pub const fn of(original: Seen, reply: Seen) -> Self {
+        if original.any(Flags::RST) || reply.any(Flags::RST) {
+            return Self::Close;
+        }
+        match (original.any(Flags::FIN), reply.any(Flags::FIN)) {
+            (true, true) => Self::TimeWait,
+            (true, false) => Self::FinWait,
+            (false, true) => Self::CloseWait,
+            (false, false) if !original.any(Flags::ACK) => {
+                if reply.flags == 0 {
+                    Self::SynSent
+                } else {
+                    Self::SynReceived
+                }
+            }
+            (false, false) if reply.flags == 0 => Self::Unanswered,
+            (false, false) => Self::Established,
+        }
+    }
+
+    /// Whether a SYN on the same tuple asks for a new connection, because this one has ended or is about to.
+    pub const fn is_closing(self) -> bool {
+        matches!(
+            self,
+            Self::FinWait | Self::CloseWait | Self::TimeWait | Self::Close
+        )
+    }
+
+    /// The state's name, as conntrack writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SynSent => "SYN_SENT",
+            Self::SynReceived => "SYN_RECV",
+            Self::Unanswered => "UNANSWERED",
+            Self::Established => "ESTABLISHED",
+            Self::FinWait => "FIN_WAIT",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYN: Flags = Flags(Flags::SYN);
+    const SYN_ACK: Flags = Flags(Flags::SYN | Flags::ACK);
+    const ACK: Flags = Flags(Flags::ACK);
+    const PSH_ACK: Flags = Flags(Flags::ACK | 0x08);
+    const FIN_ACK: Flags = Flags(Flags::FIN | Flags::ACK);
+    const RST: Flags = Flags(Flags::RST);
+
+    fn seen(segments: &[Flags]) -> Seen {
+        segments
+            .iter()
+            .fold(Seen::NOTHING, |seen, flags| seen.with(*flags))
+    }
+
+    #[test]
+    fn a_connection_goes_through_its_states() {
+        let steps: [(&[Flags], &[Flags], State); 10] = [
+            (&[SYN], &[], State::SynSent),
+            (&[SYN], &[SYN_ACK], State::SynReceived),
+            (&[SYN, ACK], &[SYN_ACK], State::Established),
+            (
+                &[SYN, ACK, PSH_ACK],
+                &[SYN_ACK, PSH_ACK],
+                State::Established,
+            ),
+            (&[SYN, ACK, FIN_ACK], &[SYN_ACK], State::FinWait),
+            (&[SYN, ACK], &[SYN_ACK, FIN_ACK], State::CloseWait),
+            (&[SYN, ACK, FIN_ACK], &[SYN_ACK, FIN_ACK], State::TimeWait),
+            (&[SYN, ACK], &[SYN_ACK, RST], State::Close),
+            (&[ACK], &[], State::Unanswered),
+            (&[ACK], &[ACK], State::Established),
+        ];
+        for (original, reply, expected) in steps {
+            assert_eq!(
+                State::of(seen(original), seen(reply)),
+                expected,
+                "after {original:?} and {reply:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_syn_or_the_middle_of_a_connection_opens_a_flow() {
+        for (flags, opens) in [
+            (SYN, true),
+            (ACK, true),
+            (PSH_ACK, true),
+            (SYN_ACK, false),
+            (FIN_ACK, false),
+            (RST, false),
+            (Flags(0), false),
+        ] {
+            assert_eq!(flags.may_open(), opens, "{flags:?}");
+        }
+        // RFC 3168: an ECN-capable client sets ECE and CWR on its SYN.
+        assert!(Flags(Flags::SYN | 0xc0).is_open_request());
+    }
+}

@@ -1,0 +1,39 @@
+//! Per-CPU counters.
+
+use egress_common::{Outcome, Side};
+
+use crate::maps;
+
+/// Counts a packet that is not forwarded.
+#[inline(always)]
+pub fn count(outcome: Outcome) {
+    if let Some(counter) = maps::COUNTERS.get_ptr_mut(outcome as u32) {
+        // SAFETY: the element is this CPU's own.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a flow that a rule has opened.
+#[inline(always)]
+pub fn count_flow(rule: u32) {
+    if let Some(counters) = maps::RULE_COUNTERS.get_ptr_mut(rule) {
+        // SAFETY: the element is this CPU's own.
+        unsafe { (*counters).flows += 1 };
+    }
+}
+
+/// Counts a packet that a rule's flow has forwarded.
+#[inline(always)]
+pub fn count_traffic(rule: u32, side: Side, packets: u64, bytes: u64) {
+    if let Some(counters) = maps::RULE_COUNTERS.get_ptr_mut(rule) {
+        // SAFETY: the element is this CPU's own.
+        unsafe {
+            let traffic = match side {
+                Side::Cluster => &raw mut (*counters).traffic.original,
+                Side::Egress => &raw mut (*counters).traffic.reply,
+            };
+            (*traffic).packets += packets;
+            (*traffic).bytes += bytes;
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The flow table.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use egress_common::{
+    Bytes as _, ETHERNET_HEADER_LEN, Flow, Outcome, Pair, Side, Translation, Tuple, protocol, tcp,
+};
+
+use crate::{clock, counters, family::Pipeline, log, maps, packet::Packet, ports, rules};
+
+/// One direction of a flow, in the flow table.
+///
+/// The kernel keeps an element's memory until the program ends. If the flow ends meanwhile, another flow may take the
+/// memory over, and the worst that follows is a packet counted for the wrong one.
+pub struct FlowRef<F: Pipeline>(*mut Flow<F::Address>);
+
+/// The flow that a packet with this tuple belongs to.
+#[inline(always)]
+pub fn find<F: Pipeline>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
+    F::flows().get_ptr_mut(tuple).map(FlowRef)
+}
+
+/// Opens a flow by the rules, for a client's packet that belongs to none.
+#[inline(always)]
+pub fn open<F: Pipeline>(
+    tuple: &Tuple<F::Address>,
+    flags: tcp::Flags,
+) -> Result<FlowRef<F>, Outcome> {
+    let rule = rules::find::<F>(tuple)?;
+    if tuple.protocol == protocol::TCP && !flags.may_open() {
+        return Err(Outcome::NotAnOpening);
+    }
+    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
+    let addresses = Pair {
+        source: F::reserved(config),
+        destination: rule.destination,
+    };
+    if egress_common::Address::is_unspecified(&addresses.source) {
+        return Err(Outcome::NotConfigured);
+    }
+    let now_ns = clock::now_ns();
+    let translation = ports::take::<F>(
+        tuple,
+        addresses,
+        rule.target_port,
+        config.nat_range,
+        rule.id,
+        now_ns,
+    )?;
+    // The entry that clients' packets find comes last: whoever finds it can count on the other.
+    match F::flows().insert(
+        tuple,
+        Flow::new(translation, rule.id, now_ns),
+        u64::from(BPF_NOEXIST),
+    ) {
+        Ok(()) => {
+            counters::count_flow(rule.id);
+            log::opened(
+                tuple.protocol,
+                tuple.ports.source,
+                translation.ports.source,
+                translation.ports.destination,
+            );
+        }
+        Err(_) => {
+            // Another CPU has just opened the flow, or there is no room for its second entry.
+            let _ = F::flows().remove(translation.peer(Side::Cluster, tuple.protocol));
+        }
+    }
+    find(tuple).ok_or(Outcome::FlowTableFull)
+}
+
+impl<F: Pipeline> FlowRef<F> {
+    #[inline(always)]
+    pub fn translation(&self) -> &Translation<F::Address> {
+        // SAFETY: the pointer comes from a lookup, see the type; a flow's translation never changes.
+        unsafe { &(*self.0).translation }
+    }
+
+    #[inline(always)]
+    fn seen(&self) -> tcp::Seen {
+        // SAFETY: the pointer comes from a lookup, see the type.
+        unsafe { (*self.0).seen }
+    }
+
+    /// Ends the flow if a client's segment asks for a new connection on the tuple of one that has ended.
+    #[inline(always)]
+    pub fn ends_with(&self, tuple: &Tuple<F::Address>, flags: tcp::Flags) -> bool {
+        if !flags.is_open_request() {
+            return false;
+        }
+        let reply_tuple = self.translation().peer(Side::Cluster, tuple.protocol);
+        let reply = find::<F>(&reply_tuple).map_or(tcp::Seen::NOTHING, |reply| reply.seen());
+        if !tcp::State::of(self.seen(), reply).is_closing() {
+            return false;
+        }
+        // Gone already if another CPU ended it first.
+        let _ = F::flows().remove(tuple);
+        let _ = F::flows().remove(reply_tuple);
+        true
+    }
+
+    /// Notes that a packet of the flow has passed.
+    #[inline(always)]
+    pub fn count(&self, packet: &Packet<'_>, side: Side, flags: tcp::Flags) {
+        let flow = self.0;
+        let packets = packet.segments();
+        let bytes = (packet.len() - ETHERNET_HEADER_LEN) as u64;
+        let now_ns = clock::now_ns();
+        // SAFETY: the pointer comes from a lookup, see the type. Several CPUs may write at once: the counters are
+        // added to atomically, a time stamp is as good as the other, and a flag that is lost comes with the next segment.
+        let rule = unsafe {
+            // Written only when they change, so that a flow's packets share the entry's memory unchanged.
+            if now_ns.wrapping_sub((*flow).last_seen_ns) > clock::RESOLUTION_NS {
+                (*flow).last_seen_ns = now_ns;
+            }
+            let seen = (*flow).seen.with(flags);
+            if seen != (*flow).seen {
+                (*flow).seen = seen;
+            }
+            atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(
+                &raw mut (*flow).traffic.packets,
+                packets,
+            );
+            atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(&raw mut (*flow).traffic.bytes, bytes);
+            (*flow).rule
+        };
+        counters::count_traffic(rule, side, packets, bytes);
+    }
+}

@@ -1,0 +1,38 @@
+//! Sending a translated packet out of the other interface.
+
+use aya_ebpf::helpers::bpf_redirect_neigh;
+use egress_common::Side;
+
+use crate::maps;
+
+/// The decision to forward.
+pub struct Forward {
+    ifindex: u32,
+}
+
+impl Forward {
+    #[inline(always)]
+    pub fn out_of(side: Side) -> Self {
+        let ifindex = match side {
+            Side::Cluster => maps::CLUSTER_IFINDEX.load(),
+            Side::Egress => maps::EGRESS_IFINDEX.load(),
+        };
+        Self { ifindex }
+    }
+
+    /// Hands the packet over; the result is the program's verdict.
+    ///
+    /// The kernel finds the route (by the new addresses, among those of the interface) and the neighbour, and puts on
+    /// the Ethernet header.
+    #[inline(always)]
+    pub fn redirect(self) -> i32 {
+        // SAFETY: without parameters (null, 0) the kernel reads nothing.
+        let verdict = unsafe { bpf_redirect_neigh(self.ifindex, core::ptr::null_mut(), 0, 0) };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "TC_ACT_REDIRECT or TC_ACT_SHOT"
+        )]
+        let verdict = verdict as i32;
+        verdict
+    }
+}

@@ -1,0 +1,135 @@
+//! The kernel half of the egress router: two TC programs, one for each interface of the pod.
+//!
+//! `eth0_ingress` takes what clients send to the router, `net1_ingress` what servers answer. A packet of a flow is
+//! translated and leaves by the other interface; for every other packet there is an [`Outcome`], and what becomes of it
+//! stands in one table, in `egress_common::Outcome`. `docs/packet-flow.md` tells a packet's way in full.
+
+#![no_std]
+#![no_main]
+#![expect(
+    internal_features,
+    reason = "BPF has no stable atomics: core::sync::atomic is empty on this target"
+)]
+#![feature(core_intrinsics)]
+
+// The macros of aya-log-ebpf expand to paths in the crate `aya_log_ebpf`; see `log.rs`.
+extern crate self as aya_log_ebpf;
+pub use log::macro_support;
+
+mod addresses;
+mod clock;
+mod counters;
+mod family;
+mod flows;
+mod forward;
+mod log;
+mod maps;
+mod packet;
+mod ports;
+mod rewrite;
+mod rules;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use egress_common::{Outcome, Side, Tuple, V4, Verdict};
+use network_types::eth::EtherType;
+
+use crate::{family::Pipeline, forward::Forward, packet::Packet};
+
+const IPV4: u16 = EtherType::Ipv4 as u16;
+
+/// On the ingress of the cluster interface: from clients to servers.
+#[classifier]
+pub fn eth0_ingress(ctx: TcContext) -> i32 {
+    let packet = Packet::new(&ctx);
+    let forward = match packet.ether_type() {
+        IPV4 => from_cluster::<V4>(&packet),
+        _ => Err(Outcome::OtherEtherType),
+    };
+    conclude(Side::Cluster, forward)
+}
+
+/// On the ingress of the egress interface: from servers to clients.
+#[classifier]
+pub fn net1_ingress(ctx: TcContext) -> i32 {
+    let packet = Packet::new(&ctx);
+    let forward = match packet.ether_type() {
+        IPV4 => from_egress::<V4>(&packet),
+        _ => Err(Outcome::OtherEtherType),
+    };
+    conclude(Side::Egress, forward)
+}
+
+/// A packet from a client: its flow, or a new one by a rule, takes it to the server.
+#[inline(always)]
+fn from_cluster<F: Pipeline>(packet: &Packet<'_>) -> Result<Forward, Outcome> {
+    let headers = packet.headers::<F>()?;
+    let transport = headers.transport?;
+    let tuple = Tuple::new(
+        Side::Cluster,
+        headers.network.protocol,
+        headers.network.addresses,
+        transport.ports,
+    );
+    let flow = flows::find::<F>(&tuple).filter(|flow| !flow.ends_with(&tuple, transport.flags));
+    let flow = match flow {
+        Some(flow) => flow,
+        None => flows::open::<F>(&tuple, transport.flags)?,
+    };
+    rewrite::rewrite::<F>(packet, &headers.network, flow.translation())?;
+    flow.count(packet, Side::Cluster, transport.flags);
+    Ok(Forward::out_of(Side::Egress))
+}
+
+/// A packet from the external network: only a flow takes it into the cluster.
+#[inline(always)]
+fn from_egress<F: Pipeline>(packet: &Packet<'_>) -> Result<Forward, Outcome> {
+    let headers = packet.headers::<F>()?;
+    let destination = headers.network.addresses.destination;
+    let Ok(transport) = headers.transport else {
+        return Err(addresses::unsolicited::<F>(destination));
+    };
+    let tuple = Tuple::new(
+        Side::Egress,
+        headers.network.protocol,
+        headers.network.addresses,
+        transport.ports,
+    );
+    let Some(flow) = flows::find::<F>(&tuple) else {
+        return Err(addresses::unsolicited::<F>(destination));
+    };
+    rewrite::rewrite::<F>(packet, &headers.network, flow.translation())?;
+    flow.count(packet, Side::Egress, transport.flags);
+    Ok(Forward::out_of(Side::Cluster))
+}
+
+/// Turns what was decided into the kernel's verdict. Packets that are not forwarded are counted here, by reason.
+#[inline(always)]
+fn conclude(side: Side, forward: Result<Forward, Outcome>) -> i32 {
+    let outcome = match forward {
+        Ok(forward) => return forward.redirect(),
+        Err(outcome) => outcome,
+    };
+    counters::count(outcome);
+    log::outcome(side, outcome);
+    match outcome.verdict() {
+        // Not TC_ACT_OK: other programs on the interface are to have their say.
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program in which this can be reached.
+    loop {}
+}
+
+// SAFETY: the symbol is only read by the kernel's loader, and nothing else has its name.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

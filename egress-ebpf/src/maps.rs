@@ -1,0 +1,52 @@
+//! The maps, by the names that `bpftool map` shows. They are declared by BTF, so that it prints their fields.
+//!
+//! The sizes are those of an object that is loaded as it is; the userspace half sets them by its flags.
+
+pub use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, PerCpuArray},
+    macros::btf_map,
+};
+use egress_common::{Config, Ipv4Address, Outcome, RuleCounters};
+
+use crate::family::{AddressMap, FlowMap, RuleMap};
+
+/// Entries in a flow table; a flow has two.
+pub const FLOWS: usize = 2 * 262_144;
+/// Rules of one family: every port of three protocols.
+pub const RULES: usize = 3 * 65_535;
+/// Addresses of both interfaces.
+pub const ADDRESSES: usize = 1024;
+/// Rules that are counted each by itself.
+const COUNTED_RULES: usize = 1024;
+
+#[btf_map]
+pub static FLOWS_V4: FlowMap<Ipv4Address> = HashMap::new();
+
+#[btf_map]
+pub static RULES_V4: RuleMap<Ipv4Address> = HashMap::new();
+
+#[btf_map]
+pub static ADDRESSES_V4: AddressMap<Ipv4Address> = HashMap::new();
+
+#[btf_map]
+pub static CONFIG: Array<Config, 1> = Array::new();
+
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new();
+
+#[btf_map]
+pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray::new();
+
+/// Index of the cluster interface; set by the loader.
+#[unsafe(no_mangle)]
+pub static CLUSTER_IFINDEX: Global<u32> = Global::new(0);
+
+/// Index of the egress interface; set by the loader.
+#[unsafe(no_mangle)]
+pub static EGRESS_IFINDEX: Global<u32> = Global::new(0);
+
+/// 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11); set by the loader.
+#[unsafe(no_mangle)]
+pub static COARSE_CLOCK: Global<u8> = Global::new(0);

@@ -1,0 +1,165 @@
+//! Access to the packet: the only place that turns an offset into a pointer.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    programs::TcContext,
+};
+use bytemuck::{AnyBitPattern, NoUninit};
+use egress_common::{Bytes, Family, NetworkHeader, Outcome, TransportHeader, protocol};
+
+/// The longest headers that are looked at: Ethernet, IPv4 with all its options, TCP without options.
+const HEADERS_LEN: u32 = 14 + 60 + 20;
+
+/// `skb->pkt_type` of a frame that was sent to this interface's own MAC (`PACKET_HOST` in `linux/if_packet.h`).
+const PACKET_HOST: u32 = 0;
+
+pub struct Packet<'a> {
+    ctx: &'a TcContext,
+}
+
+/// What the packet's headers say.
+pub struct Headers<F: Family> {
+    pub network: NetworkHeader<F::Address>,
+    /// Or why there is none that can be translated.
+    pub transport: Result<TransportHeader, Outcome>,
+}
+
+impl<'a> Packet<'a> {
+    #[inline(always)]
+    pub const fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    const fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    /// The Ethernet type in network byte order, or 0 where the frame is not one for the pod: it carries a VLAN tag (the
+    /// interfaces are untagged), or another MAC (a promiscuous interface sees those, and IP drops them).
+    #[inline(always)]
+    pub fn ether_type(&self) -> u16 {
+        // SAFETY: the context of a TC program is valid while it runs; the verifier checks the fields.
+        let (vlan_present, pkt_type, protocol) = unsafe {
+            (
+                (*self.skb()).vlan_present,
+                (*self.skb()).pkt_type,
+                (*self.skb()).protocol,
+            )
+        };
+        if vlan_present != 0 || pkt_type != PACKET_HOST {
+            return 0;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the kernel gives its 16 bits in 32"
+        )]
+        let ether_type = protocol as u16;
+        ether_type
+    }
+
+    /// How many packets this is on the wire: more than one where it is to be segmented.
+    #[inline(always)]
+    pub fn segments(&self) -> u64 {
+        // SAFETY: as in `ether_type`.
+        let segments = unsafe { (*self.skb()).gso_segs };
+        if segments == 0 {
+            1
+        } else {
+            u64::from(segments)
+        }
+    }
+
+    /// Reads the headers, which may first have to be made contiguous in memory.
+    #[inline(always)]
+    pub fn headers<F: Family>(&self) -> Result<Headers<F>, Outcome> {
+        match self.contiguous_headers() {
+            Err(Outcome::Truncated) => {
+                let len = self.ctx.len();
+                // Fails when memory is short; then the frame stays as it is, and is still truncated to us.
+                let _ = self
+                    .ctx
+                    .pull_data(if len < HEADERS_LEN { len } else { HEADERS_LEN });
+                self.contiguous_headers()
+            }
+            headers => headers,
+        }
+    }
+
+    #[inline(always)]
+    fn contiguous_headers<F: Family>(&self) -> Result<Headers<F>, Outcome> {
+        let network = F::network_header(self)?;
+        let transport = match TransportHeader::read(self, &network) {
+            Err(Outcome::Truncated) => return Err(Outcome::Truncated),
+            transport => transport,
+        };
+        Ok(Headers { network, transport })
+    }
+
+    /// Points to the `T` at `offset`, if the contiguous part of the packet holds it.
+    ///
+    /// The pointer is good until a helper changes the packet. It is aligned as the kernel aligns packets: the IP header
+    /// to a word, except where the machine reads unaligned words as fast (`NET_IP_ALIGN`).
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() {
+            None
+        } else {
+            Some(start as *mut T)
+        }
+    }
+
+    /// Writes `value` at `offset`.
+    #[inline(always)]
+    pub fn store<T: NoUninit>(&self, offset: usize, value: T) -> Result<(), Outcome> {
+        let place = self.at::<T>(offset).ok_or(Outcome::RewriteFailed)?;
+        // SAFETY: `at` checked the bounds; the verifier checks them again, and makes the packet writable.
+        unsafe { place.write(value) };
+        Ok(())
+    }
+
+    /// Adds `delta` to the TCP or UDP checksum at `offset`. With `PseudoHeader` the delta comes from words that only
+    /// the pseudo header has, which is all that may change in a checksum left to the device (`CHECKSUM_PARTIAL`).
+    ///
+    /// Pointers into the packet are void afterwards.
+    #[inline(always)]
+    pub fn update_checksum(
+        &self,
+        protocol: u8,
+        offset: usize,
+        delta: u16,
+        part: ChecksumPart,
+    ) -> Result<(), Outcome> {
+        let mut flags = match part {
+            ChecksumPart::PseudoHeader => u64::from(BPF_F_PSEUDO_HDR),
+            ChecksumPart::Payload => 0,
+        };
+        if protocol == protocol::UDP {
+            // 0 stands for no checksum (RFC 768), and stays.
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        self.ctx
+            .l4_csum_replace(offset, 0, u64::from(delta), flags)
+            .map_err(|_| Outcome::RewriteFailed)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub enum ChecksumPart {
+    PseudoHeader,
+    Payload,
+}
+
+impl Bytes for Packet<'_> {
+    #[inline(always)]
+    fn load<T: AnyBitPattern>(&self, offset: usize) -> Option<T> {
+        // SAFETY: `at` checked the bounds, and any bit pattern is a `T`.
+        self.at::<T>(offset).map(|place| unsafe { place.read() })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+}

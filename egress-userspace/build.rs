@@ -1,0 +1,99 @@
+//! Finds the kernel half, which the program embeds.
+//!
+//! The variable `EGRESS_ROUTER_BPF_OBJECT` names it; otherwise it is where
+//! `cargo xtask build-ebpf` puts it, in cargo's target directory.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+const VARIABLE: &str = "EGRESS_ROUTER_BPF_OBJECT";
+const OBJECT: &str = "egress-router.bpf.o";
+/// What the kernel half is made of.
+const SOURCES: [&str; 2] = ["../egress-ebpf", "../egress-common"];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+    }
+    match find_object() {
+        Ok(object) => {
+            println!("cargo::rerun-if-changed={}", object.display());
+            println!("cargo::rustc-env={VARIABLE}={}", object.display());
+            warn_if_stale(&object);
+        }
+        Err(reason) => println!("cargo::error={reason}"),
+    }
+}
+
+/// The object, or what to tell the person who builds.
+fn find_object() -> Result<PathBuf, String> {
+    if let Some(object) = env::var_os(VARIABLE).map(PathBuf::from) {
+        // A build script and the compiler have different working directories.
+        return fs::canonicalize(&object).map_err(|error| {
+            format!(
+                "{VARIABLE} names {}, which cannot be read: {error}",
+                object.display()
+            )
+        });
+    }
+    let out = env::var_os("OUT_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let targets: Vec<&Path> = out
+        .ancestors()
+        .filter(|directory| directory.join("CACHEDIR.TAG").exists())
+        .collect();
+    let candidates = targets.iter().map(|target| target.join(OBJECT));
+    if let Some(object) = candidates.clone().find(|object| object.exists()) {
+        return Ok(object);
+    }
+    for candidate in candidates {
+        println!("cargo::rerun-if-changed={}", candidate.display());
+    }
+    let place = targets
+        .last()
+        .map_or_else(|| "target".to_owned(), |t| t.display().to_string());
+    Err(format!(
+        "the kernel half is not built: there is no {OBJECT} in {place}. \
+         Run `cargo xtask build-ebpf` once, then build again."
+    ))
+}
+
+fn warn_if_stale(object: &Path) {
+    let Ok(built) = object.metadata().and_then(|metadata| metadata.modified()) else {
+        return;
+    };
+    let newer = SOURCES
+        .iter()
+        .filter_map(|source| newest(Path::new(source)))
+        .max();
+    if let Some((time, path)) = newer
+        && time > built
+    {
+        println!(
+            "cargo::warning={} is newer than {}, which is embedded as it is: run `cargo xtask build-ebpf`",
+            path.strip_prefix("..").unwrap_or(&path).display(),
+            object.display()
+        );
+    }
+}
+
+/// The source file below a directory that was changed last.
+fn newest(directory: &Path) -> Option<(SystemTime, PathBuf)> {
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    entries
+        .filter_map(|entry| {
+            let path = entry.path();
+            let metadata = entry.metadata().ok()?;
+            if metadata.is_dir() {
+                return newest(&path);
+            }
+            let is_source = path.extension().is_some_and(|e| e == "rs" || e == "toml");
+            Some((metadata.modified().ok()?, path)).filter(|_| is_source)
+        })
+        .max()
+}

@@ -1,0 +1,66 @@
+//! `egress-router flows`: who talks to whom through the router.
+
+use std::process::ExitCode;
+
+use egress_userspace::{dataplane::FlowReport, kernel};
+
+use super::{
+    instance,
+    output::{self, Output},
+};
+
+/// Shows the flows in the kernel's map.
+///
+/// A flow reads as `client → router ⇒ reserved → server`: the client connects to the router, which connects to the
+/// server with the reserved address. Packets and bytes are those from the client (>) and to the client (<).
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    instance: instance::Selector,
+
+    /// How to print the flows
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let flows = args.instance.find()?.maps.flows(kernel::monotonic_ns());
+    match args.output {
+        Output::Json => output::json(&flows)?,
+        Output::Text => output::text(&table(&flows))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(flows: &[FlowReport]) -> String {
+    let header = [
+        "PROTO",
+        "CLIENT → ROUTER ⇒ RESERVED → SERVER",
+        "STATE",
+        "AGE",
+        "PACKETS >",
+        "BYTES >",
+        "PACKETS <",
+        "BYTES <",
+    ];
+    output::table(
+        header,
+        3,
+        flows.iter().map(|flow| {
+            [
+                flow.protocol.clone(),
+                format!(
+                    "{} → {} ⇒ {} → {}",
+                    flow.client, flow.router, flow.reserved, flow.server
+                ),
+                flow.state.to_owned(),
+                output::duration(flow.age_seconds),
+                flow.original.packets.to_string(),
+                output::bytes(flow.original.bytes),
+                flow.reply.packets.to_string(),
+                output::bytes(flow.reply.bytes),
+            ]
+        }),
+    )
+}

@@ -1,0 +1,10 @@
+//! The subcommands, one module each.
+
+pub mod check;
+pub mod flows;
+pub mod instance;
+pub mod output;
+pub mod rules;
+pub mod run;
+pub mod schema;
+pub mod status;

@@ -1,0 +1,118 @@
+//! How results are printed: as a table for people, or as JSON for programs.
+
+use std::io::{self, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tabled::{
+    builder::Builder,
+    settings::{Alignment, Padding, Style, object::Columns},
+};
+
+/// The format of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Prints a value as JSON.
+pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Prints text.
+pub fn text(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")?;
+    Ok(())
+}
+
+/// A table without lines. The columns from `numbers_from` on hold numbers, and are aligned to the right.
+pub fn table<const N: usize>(
+    header: [&str; N],
+    numbers_from: usize,
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(header);
+    for row in rows {
+        builder.push_record(row);
+    }
+    let mut table = builder.build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    table.modify(Columns::new(numbers_from..), Alignment::right());
+    // The last column's padding would be white space at the end of each line.
+    let lines: Vec<_> = table
+        .to_string()
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    lines.join("\n")
+}
+
+/// A number of bytes as people read it: 1536 is `1.5 KiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for next in &UNITS[1..] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// A number of seconds as people read it: 3725 is `1h2m`.
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_durations_are_short() {
+        for (number, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (104_857_600, "100.0 MiB"),
+        ] {
+            assert_eq!(bytes(number), expected);
+        }
+        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        for (seconds, expected) in [(0, "0s"), (61, "1m1s"), (3725, "1h2m"), (432_000, "5d0h")] {
+            assert_eq!(duration(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn a_table_aligns_numbers_to_the_right_and_ends_lines_cleanly() {
+        let rows = [
+            ["a".to_owned(), "5".to_owned()],
+            ["bcd".to_owned(), "1000".to_owned()],
+        ];
+        assert_eq!(
+            table(["NAME", "N"], 1, rows),
+            "NAME     N\na        5\nbcd   1000"
+        );
+    }
+}

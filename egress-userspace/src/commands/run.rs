@@ -1,0 +1,368 @@
+//! `egress-router run`: the router itself.
+
+use std::{io, net::IpAddr, process, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use egress_common::{Config, LAYOUT_VERSION, NatRange, Side, Timeouts};
+use egress_userspace::{
+    dataplane::{self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, Options},
+    interface::{self, Interface, Interfaces},
+    kernel,
+    spec::{self, EgressRouter, Protocol},
+};
+use futures_util::StreamExt as _;
+use log::LevelFilter;
+use thiserror::Error;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+
+/// How often idle flows are ended.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Loads the dataplane, fills it by the spec, attaches it to both interfaces and keeps it current.
+///
+/// It runs in the network namespace of the router's pod, as root or with CAP_BPF and CAP_NET_ADMIN. On SIGTERM or SIGINT
+/// it detaches and ends.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  egress-router run --config router.yaml
+  egress-router run --config router.yaml --cluster-interface eth0 --egress-interface net1
+  nsenter --net=/run/netns/pod egress-router run --config router.yaml --log-level debug")]
+pub struct Args {
+    /// The EgressRouter resource, in YAML or JSON; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    config: String,
+
+    /// The interface on the cluster network, where clients connect
+    #[arg(long, value_name = "NAME", default_value = "eth0")]
+    cluster_interface: String,
+
+    /// The interface on the external network, which has the reserved address
+    #[arg(long, value_name = "NAME", default_value = "net1")]
+    egress_interface: String,
+
+    /// How many flows there may be at once; the kernel's memory for them (256 bytes each and more) is taken at the start
+    #[arg(long, value_name = "NUMBER", default_value_t = Options::DEFAULT_MAX_FLOWS,
+          value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    max_flows: u32,
+
+    /// How to attach to the interfaces
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    attach: Attach,
+
+    /// What to log: the router's own doings, and with debug or trace also what the kernel half decides for packets
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Attach {
+    /// tcx where the kernel has it (Linux 6.6), else clsact
+    Auto,
+    /// By a link to the interface's own hook
+    Tcx,
+    /// By a filter on a clsact qdisc
+    Clsact,
+}
+
+impl Attach {
+    const fn wish(self) -> Option<AttachMode> {
+        match self {
+            Self::Auto => None,
+            Self::Tcx => Some(AttachMode::Tcx),
+            Self::Clsact => Some(AttachMode::Clsact),
+        }
+    }
+}
+
+/// Another router is attached already.
+#[derive(Debug, Error)]
+#[error(
+    "another egress router (process {pid}) is attached to {interface}; stop that one first (`kill {pid}`), \
+     or look at it with `egress-router status`"
+)]
+pub struct AlreadyRunning {
+    pid: u32,
+    interface: String,
+}
+
+/// The spec is valid, but asks for what the dataplane does not do yet.
+#[derive(Debug, Error)]
+#[error("this version redirects TCP and UDP over IPv4 only; the spec asks for more:\n{}", .0.iter().map(|item| format!("  {item}")).collect::<Vec<_>>().join("\n"))]
+pub struct Unsupported(Vec<String>);
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let level: LevelFilter = args
+        .log_level
+        .parse()
+        .expect("clap admits the levels' names only");
+    // The netlink crates log each message at debug and trace: the router's own log is meant.
+    env_logger::Builder::new()
+        .filter_module("egress", level)
+        .filter_level(level.min(LevelFilter::Warn))
+        .format_target(false)
+        .init();
+
+    let router = spec::load(&args.config)?;
+    check_supported(&router)?;
+    kernel::check_privileges()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(&args, &router, level))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what would be ignored otherwise.
+fn check_supported(router: &EgressRouter) -> Result<(), Unsupported> {
+    let mut unsupported = Vec::new();
+    let redirect = &router.spec.redirect;
+    for (index, rule) in redirect.redirect_rules.iter().enumerate() {
+        let path = format!("spec.redirect.redirectRules[{index}]");
+        if rule.protocol == Protocol::Sctp {
+            unsupported.push(format!("{path}.protocol: SCTP"));
+        }
+        if rule.destination_ip.is_ipv6() {
+            unsupported.push(format!(
+                "{path}.destinationIP: IPv6 ({})",
+                rule.destination_ip
+            ));
+        }
+    }
+    if let Some(fallback) = redirect.fallback_ip {
+        unsupported.push(format!("spec.redirect.fallbackIP: a fallback ({fallback})"));
+    }
+    if unsupported.is_empty() {
+        Ok(())
+    } else {
+        Err(Unsupported(unsupported))
+    }
+}
+
+async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow::Result<()> {
+    // Before anything is attached, so that no signal finds us without a handler.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let interfaces = Interfaces::connect()?;
+    let cluster = interfaces
+        .find(
+            &args.cluster_interface,
+            "name the one on the cluster network with --cluster-interface",
+        )
+        .await?;
+    let egress = interfaces
+        .find(
+            &args.egress_interface,
+            "name the one on the external network with --egress-interface",
+        )
+        .await?;
+    interface::check(&cluster, &egress, reserved(router))?;
+    check_no_other(&cluster, &egress)?;
+    warn_of_forwarding();
+
+    let (mut dataplane, attachment) = start(args, router, level, &cluster, &egress)?;
+    // SAFETY: the reader owns its file descriptor, and keeps it open as long as it is itself.
+    let mut log_records =
+        unsafe { AsyncFd::register_with_interest(dataplane.log_reader()?, Interest::READABLE) }
+            .map_err(io::Error::from)?;
+    for line in summary(router) {
+        log::info!("{line}");
+    }
+    log::info!(
+        "ready: attached by {} to {cluster} and {egress}",
+        attachment.mode
+    );
+
+    let mut changes = Interfaces::changes()?;
+    let mut sweeps = interval(SWEEP_INTERVAL);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let timeouts = Timeouts::default();
+    let reason = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            _ = changes.next() => {
+                if let Err(error) = refresh(&mut dataplane, &interfaces, [&cluster, &egress], router).await {
+                    log::error!("the addresses of the interfaces are not current: {error:#}");
+                }
+            }
+            _ = sweeps.tick() => {
+                let swept = dataplane::sweep(&mut dataplane.maps.v4, &timeouts, kernel::monotonic_ns())?;
+                if swept.ended > 0 {
+                    log::debug!("ended {} idle flows, {} live on", swept.ended, swept.live);
+                }
+            }
+            ready = log_records.readable_mut() => {
+                let mut ready = ready?;
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+        }
+    };
+    log::info!("{reason}: detaching");
+    attachment.detach(dataplane, &interfaces).await;
+    Ok(())
+}
+
+/// The reserved addresses that the spec's rules leave from.
+fn reserved(router: &EgressRouter) -> impl Iterator<Item = (IpAddr, u8)> {
+    router
+        .spec
+        .addresses
+        .iter()
+        .map(|own| (own.ip.address, own.ip.prefix_length))
+}
+
+/// Makes sure that no other router has one of the interfaces, and cleans up after one that was killed.
+fn check_no_other(cluster: &Interface, egress: &Interface) -> anyhow::Result<()> {
+    let instances = match dataplane::discover() {
+        Ok(instances) => instances,
+        Err(error @ DiscoverError::List(_)) => {
+            log::warn!("cannot see whether another router is attached: {error}");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for Instance { config, maps } in instances {
+        let ours = [cluster.index, egress.index];
+        let shared = [
+            (config.cluster_ifindex, cluster),
+            (config.egress_ifindex, egress),
+        ]
+        .into_iter()
+        .find(|(index, _)| ours.contains(index));
+        let Some((_, interface)) = shared else {
+            continue;
+        };
+        let other = Instance { config, maps };
+        if other.is_running() {
+            return Err(AlreadyRunning {
+                pid: config.pid,
+                interface: interface.name.clone(),
+            }
+            .into());
+        }
+        if Instance::detach_leftover([&cluster.name, &egress.name])? {
+            log::warn!(
+                "replaced the dataplane that process {}, which is gone, had left attached",
+                config.pid
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Forwarding by the kernel goes around the rules: through it a host on the external network could reach the cluster.
+fn warn_of_forwarding() {
+    if kernel::ip_forward().unwrap_or(false) {
+        log::warn!(
+            "net.ipv4.ip_forward is 1: the kernel forwards packets beside the rules; \
+             the router does not need it, set it to 0"
+        );
+    }
+}
+
+/// Loads, fills and attaches the dataplane.
+fn start(
+    args: &Args,
+    router: &EgressRouter,
+    level: LevelFilter,
+    cluster: &Interface,
+    egress: &Interface,
+) -> anyhow::Result<(Dataplane, Attachment)> {
+    let rules =
+        u32::try_from(router.spec.redirect.redirect_rules.len()).context("too many rules")?;
+    let mut dataplane = Dataplane::load(&Options {
+        cluster_ifindex: cluster.index,
+        egress_ifindex: egress.index,
+        max_flows: args.max_flows,
+        max_rules: rules.next_power_of_two().max(Options::MIN_RULES),
+        log_level: level,
+        features: kernel::features()?,
+    })?;
+    let nat_range = NatRange::without(
+        kernel::local_port_range().context("could not read the local port range")?,
+    );
+    anyhow::ensure!(
+        !nat_range.is_empty(),
+        "net.ipv4.ip_local_port_range covers every port: none is left for flows; make it smaller"
+    );
+    dataplane.maps.set_config(&Config {
+        layout_version: LAYOUT_VERSION,
+        cluster_ifindex: cluster.index,
+        egress_ifindex: egress.index,
+        pid: process::id(),
+        netns_inode: kernel::netns_inode()
+            .context("could not tell which network namespace this is")?,
+        started_ns: kernel::monotonic_ns(),
+        nat_range,
+        reserved_v4: router
+            .reserved_v4()
+            .map_or_else(bytemuck::Zeroable::zeroed, |(address, _)| address.into()),
+        reserved_v6: router
+            .reserved_v6()
+            .map_or_else(bytemuck::Zeroable::zeroed, |(address, _)| address.into()),
+        max_flows: args.max_flows,
+    })?;
+    dataplane.maps.set_rules(router)?;
+    dataplane
+        .maps
+        .set_addresses(Side::Cluster, &cluster.addresses)?;
+    dataplane
+        .maps
+        .set_addresses(Side::Egress, &egress.addresses)?;
+    // Last, when all is in place: the first packet finds every rule.
+    let attachment = dataplane.attach(cluster, egress, args.attach.wish())?;
+    Ok((dataplane, attachment))
+}
+
+/// One line for each rule.
+fn summary(router: &EgressRouter) -> impl Iterator<Item = String> {
+    router
+        .spec
+        .redirect
+        .redirect_rules
+        .iter()
+        .enumerate()
+        .map(|(id, rule)| {
+            let from = router
+                .reserved(rule.family())
+                .map_or_else(|| "nowhere".to_owned(), |address| address.to_string());
+            let destination =
+                std::net::SocketAddr::new(rule.destination_ip, rule.destination_port().get());
+            format!(
+                "rule {id}: {}/{} → {destination} from {from}",
+                rule.port, rule.protocol
+            )
+        })
+}
+
+/// Brings the maps up to date with the interfaces' addresses.
+async fn refresh(
+    dataplane: &mut Dataplane,
+    interfaces: &Interfaces,
+    [cluster, egress]: [&Interface; 2],
+    router: &EgressRouter,
+) -> anyhow::Result<()> {
+    for (side, interface) in [(Side::Cluster, cluster), (Side::Egress, egress)] {
+        let addresses = interfaces.addresses(interface.index).await?;
+        dataplane.maps.set_addresses(side, &addresses)?;
+        if side == Side::Egress {
+            for (address, _) in reserved(router).filter(|(address, _)| !addresses.contains(address))
+            {
+                log::error!(
+                    "{} has lost the reserved address {address}: answers will not arrive",
+                    interface.name
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! `egress-router schema`: the JSON Schema of a spec.
+
+use std::process::ExitCode;
+
+use egress_userspace::spec;
+
+use super::output;
+
+/// Print the JSON Schema of a spec, for editors.
+///
+/// An editor with the schema completes field names, shows what they mean and marks wrong values while typing. It looks
+/// at each field by itself; `egress-router check` also checks subnets, duplicates and address families.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example, for editors that use yaml-language-server:
+  egress-router schema > egressrouter.schema.json
+and as the first line of the spec:
+  # yaml-language-server: $schema=egressrouter.schema.json")]
+pub struct Args {}
+
+/// Prints the schema.
+pub fn run(_: Args) -> anyhow::Result<ExitCode> {
+    output::json(&spec::json_schema())?;
+    Ok(ExitCode::SUCCESS)
+}

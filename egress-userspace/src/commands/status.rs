@@ -1,0 +1,145 @@
+//! `egress-router status`: one screen.
+
+use std::{fmt::Write as _, net::Ipv4Addr, process::ExitCode};
+
+use egress_common::Address as _;
+use egress_userspace::{
+    dataplane::{AttachMode, Instance, OutcomeReport},
+    kernel,
+};
+use serde::Serialize;
+
+use super::{
+    instance,
+    output::{self, Output},
+};
+
+/// Shows where and how the router is attached, how many rules and flows it has, and what it did not forward, by reason.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    instance: instance::Selector,
+
+    /// How to print the status
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    pid: u32,
+    /// Whether the process that started the router is still there; the dataplane may go on without.
+    process_running: bool,
+    uptime_seconds: u64,
+    attached: AttachMode,
+    cluster_interface: String,
+    egress_interface: String,
+    reserved_addresses: Vec<Ipv4Addr>,
+    rules: usize,
+    flows: usize,
+    max_flows: u32,
+    /// Packets that were not forwarded, by outcome.
+    outcomes: Vec<OutcomeReport>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let status = Status::of(&args.instance.find()?)?;
+    match args.output {
+        Output::Json => output::json(&status)?,
+        Output::Text => output::text(&status.text())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn interface_name(index: u32) -> String {
+    nix::net::if_::if_indextoname(index)
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| format!("interface {index}, which is gone"))
+}
+
+impl Status {
+    fn of(instance: &Instance) -> anyhow::Result<Self> {
+        let config = &instance.config;
+        Ok(Self {
+            pid: config.pid,
+            process_running: instance.is_running(),
+            uptime_seconds: kernel::monotonic_ns().saturating_sub(config.started_ns)
+                / 1_000_000_000,
+            attached: instance.attach_mode(),
+            cluster_interface: interface_name(config.cluster_ifindex),
+            egress_interface: interface_name(config.egress_ifindex),
+            reserved_addresses: Some(config.reserved_v4)
+                .filter(|address| !address.is_unspecified())
+                .map(Into::into)
+                .into_iter()
+                .collect(),
+            rules: instance.maps.rules()?.len(),
+            flows: instance.maps.count_flows(),
+            max_flows: config.max_flows,
+            outcomes: instance.maps.outcomes()?,
+        })
+    }
+
+    fn text(&self) -> String {
+        let process = if self.process_running {
+            ""
+        } else {
+            " (gone; the dataplane goes on by itself)"
+        };
+        let reserved: Vec<_> = self
+            .reserved_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let mut text = format!(
+            "process    {}{process}, up {}\n\
+             attached   {} on {} (cluster) and {} (egress)\n\
+             reserved   {}\n\
+             rules      {}\n\
+             flows      {} of {}\n",
+            self.pid,
+            output::duration(self.uptime_seconds),
+            self.attached,
+            self.cluster_interface,
+            self.egress_interface,
+            reserved.join(", "),
+            self.rules,
+            self.flows,
+            self.max_flows,
+        );
+        for (verdict, title) in [("drop", "dropped"), ("pass", "left to the pod's own stack")] {
+            let rows: Vec<_> = self
+                .outcomes
+                .iter()
+                .filter(|outcome| outcome.verdict == verdict && outcome.packets > 0)
+                .map(|outcome| {
+                    [
+                        format!("  {}", outcome.packets),
+                        outcome.name.to_owned(),
+                        outcome.description.to_owned(),
+                    ]
+                })
+                .collect();
+            if rows.is_empty() {
+                let _ = writeln!(text, "{title}: nothing");
+            } else {
+                let total: u64 = self
+                    .outcomes
+                    .iter()
+                    .filter(|outcome| outcome.verdict == verdict)
+                    .map(|o| o.packets)
+                    .sum();
+                let _ = writeln!(text, "{title}: {total} packets");
+                let _ = writeln!(
+                    text,
+                    "{}",
+                    output::table(["  PACKETS", "REASON", "MEANING"], 3, rows)
+                );
+            }
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+}

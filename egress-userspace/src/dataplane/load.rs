@@ -1,0 +1,128 @@
+//! Loading the kernel half.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
+use thiserror::Error;
+
+use super::maps::{Maps, MapsError};
+use crate::kernel::Features;
+
+/// The object that `cargo xtask build-ebpf` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EGRESS_ROUTER_BPF_OBJECT"));
+
+/// The kernel half's programs, by name: for the cluster interface and for the egress interface.
+pub const PROGRAMS: [&str; 2] = ["eth0_ingress", "net1_ingress"];
+
+/// Why the kernel half could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The object was refused.
+    #[error("could not load the kernel half: {0}")]
+    Object(#[from] aya::EbpfError),
+    /// The verifier refused a program.
+    #[error("the kernel refused the program {name}: {source}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// The object has no such program.
+    #[error(
+        "the kernel half has no program {0}: it was built from other sources; run `cargo xtask build`"
+    )]
+    NoProgram(&'static str),
+    /// The maps are not as expected.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+}
+
+/// What is settled when the kernel half is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Index of the cluster interface.
+    pub cluster_ifindex: u32,
+    /// Index of the egress interface.
+    pub egress_ifindex: u32,
+    /// How many flows of a family there may be at once.
+    pub max_flows: u32,
+    /// How many rules have counters.
+    pub max_rules: u32,
+    /// What the kernel half logs.
+    pub log_level: log::LevelFilter,
+    /// What the kernel has.
+    pub features: Features,
+}
+
+impl Options {
+    /// Flows of a family, unless told otherwise.
+    pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
+    /// Counted rules, at least.
+    pub const MIN_RULES: u32 = 256;
+}
+
+/// The loaded kernel half. Dropping it detaches the programs.
+pub struct Dataplane {
+    pub(super) ebpf: Ebpf,
+    /// Its maps.
+    pub maps: Maps,
+}
+
+impl Dataplane {
+    /// Loads programs and maps into the kernel. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the object or a program.
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let log_level = options.log_level as u8;
+        let coarse_clock = u8::from(options.features.coarse_clock);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("CLUSTER_IFINDEX", &options.cluster_ifindex, true)
+            .override_global("EGRESS_IFINDEX", &options.egress_ifindex, true)
+            .override_global("COARSE_CLOCK", &coarse_clock, true)
+            .override_global(aya_log::LEVEL, &log_level, true)
+            // Each flow has an entry for each direction.
+            .map_max_entries("FLOWS_V4", options.max_flows.saturating_mul(2))
+            .map_max_entries("RULE_COUNTERS", options.max_rules)
+            .load(OBJECT)?;
+        for name in PROGRAMS {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .ok_or(LoadError::NoProgram(name))?
+                .try_into()
+                .map_err(|source| LoadError::Program { name, source })?;
+            program
+                .load()
+                .map_err(|source| LoadError::Program { name, source })?;
+        }
+        let maps = Maps::take(&mut ebpf)?;
+        Ok(Self { ebpf, maps })
+    }
+
+    /// One of [`PROGRAMS`].
+    ///
+    /// # Errors
+    ///
+    /// If the object has no such program.
+    pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
+        self.ebpf
+            .program_mut(name)
+            .ok_or(LoadError::NoProgram(name))?
+            .try_into()
+            .map_err(|source| LoadError::Program { name, source })
+    }
+
+    /// The reader of the kernel half's log records.
+    ///
+    /// # Errors
+    ///
+    /// If the object has no ring buffer for them.
+    pub fn log_reader(
+        &mut self,
+    ) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+    }
+}

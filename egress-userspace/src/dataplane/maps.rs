@@ -1,0 +1,203 @@
+//! The kernel half's maps, by the names that `bpftool map` shows: typed handles, and how they are filled.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+};
+use egress_common::{
+    Address, AddressKey, Config, Flow, Ipv4Address, Outcome, Port, Rule, RuleCounters, RuleKey,
+    Side, Tuple,
+};
+use thiserror::Error;
+
+use crate::spec::EgressRouter;
+
+/// Why a map could not be read or written.
+#[derive(Debug, Error)]
+pub enum MapsError {
+    /// The map is not there.
+    #[error("the dataplane has no map {0}: it is of another version than this program")]
+    Missing(&'static str),
+    /// The map has another layout, or the kernel refused.
+    #[error("map {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What went wrong.
+        source: MapError,
+    },
+    /// The layout is of another version.
+    #[error("the dataplane's maps have layout version {found}, this program knows version {known}")]
+    Version {
+        /// The version in the map `CONFIG`.
+        found: u32,
+        /// This program's version.
+        known: u32,
+    },
+}
+
+/// One family's maps.
+pub struct FamilyMaps<A: Address> {
+    /// The rules.
+    pub rules: HashMap<MapData, RuleKey, Rule<A>>,
+    /// The flows, with two entries each.
+    pub flows: HashMap<MapData, Tuple<A>, Flow<A>>,
+    /// The addresses of both interfaces. The value has no meaning.
+    pub addresses: HashMap<MapData, AddressKey<A>, u32>,
+}
+
+/// All maps.
+pub struct Maps {
+    /// IPv4.
+    pub v4: FamilyMaps<Ipv4Address>,
+    config: Array<MapData, Config>,
+    counters: PerCpuArray<MapData, u64>,
+    rule_counters: PerCpuArray<MapData, RuleCounters>,
+}
+
+/// Gives the error of a map its name.
+fn named<T>(name: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
+    result.map_err(|source| MapsError::Map { name, source })
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+        Self::from_source(|name| ebpf.take_map(name).map(Ok))
+    }
+
+    /// The maps out of wherever `source` finds one by its name.
+    pub(super) fn from_source(
+        mut source: impl FnMut(&'static str) -> Option<Result<Map, MapError>>,
+    ) -> Result<Self, MapsError> {
+        fn typed<T: TryFrom<Map, Error = MapError>>(
+            name: &'static str,
+            source: &mut impl FnMut(&'static str) -> Option<Result<Map, MapError>>,
+        ) -> Result<T, MapsError> {
+            let map = named(name, source(name).ok_or(MapsError::Missing(name))?)?;
+            named(name, T::try_from(map))
+        }
+        Ok(Self {
+            v4: FamilyMaps {
+                rules: typed("RULES_V4", &mut source)?,
+                flows: typed("FLOWS_V4", &mut source)?,
+                addresses: typed("ADDRESSES_V4", &mut source)?,
+            },
+            config: typed("CONFIG", &mut source)?,
+            counters: typed("COUNTERS", &mut source)?,
+            rule_counters: typed("RULE_COUNTERS", &mut source)?,
+        })
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn config(&self) -> Result<Config, MapsError> {
+        named("CONFIG", self.config.get(&0, 0))
+    }
+
+    /// Writes the settings.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_config(&mut self, config: &Config) -> Result<(), MapsError> {
+        named("CONFIG", self.config.set(0, config, 0))
+    }
+
+    /// How many packets had this outcome, on all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn count(&self, outcome: Outcome) -> Result<u64, MapsError> {
+        let values = named("COUNTERS", self.counters.get(&(outcome as u32), 0))?;
+        Ok(values.iter().sum())
+    }
+
+    /// The counters of the rule with this id, summed up over all CPUs; `None` for a rule without counters.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn rule_counters(&self, id: u32) -> Result<Option<RuleCounters>, MapsError> {
+        if id >= self.rule_counters.len() {
+            return Ok(None);
+        }
+        let values = named("RULE_COUNTERS", self.rule_counters.get(&id, 0))?;
+        let mut sum = RuleCounters::default();
+        for value in values.iter() {
+            sum += *value;
+        }
+        Ok(Some(sum))
+    }
+
+    /// Fills in the rules of a spec. A rule's id is its index there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_rules(&mut self, router: &EgressRouter) -> Result<(), MapsError> {
+        for (id, rule) in (0..).zip(&router.spec.redirect.redirect_rules) {
+            let key = RuleKey::new(rule.protocol.number(), Port::new(rule.port.get()));
+            let target_port = Port::new(rule.destination_port().get());
+            match rule.destination_ip {
+                IpAddr::V4(destination) => {
+                    let value = Rule::new(destination.into(), target_port, id);
+                    named("RULES_V4", self.v4.rules.insert(key, value, 0))?;
+                }
+                // Refused before: `Limits` in the command `run`.
+                IpAddr::V6(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the addresses of one interface those that it has now.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_addresses(
+        &mut self,
+        side: Side,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<(), MapsError> {
+        let wanted: BTreeSet<AddressKey<Ipv4Address>> = addresses
+            .iter()
+            .filter_map(|address| match address {
+                IpAddr::V4(address) => Some(AddressKey::new(side, (*address).into())),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        named(
+            "ADDRESSES_V4",
+            replace(&mut self.v4.addresses, &wanted, |key| {
+                key.side() == Some(side)
+            }),
+        )
+    }
+}
+
+/// Makes those keys of a set that are `ours` the `wanted` ones: first adds, then removes, so that what stays is never
+/// missing.
+fn replace<K: Pod + Ord>(
+    set: &mut HashMap<MapData, K, u32>,
+    wanted: &BTreeSet<K>,
+    ours: impl Fn(&K) -> bool,
+) -> Result<(), MapError> {
+    let present = set
+        .keys()
+        .filter(|key| key.as_ref().map_or(true, &ours))
+        .collect::<Result<BTreeSet<K>, _>>()?;
+    for key in wanted.difference(&present) {
+        set.insert(key, 1, 0)?;
+    }
+    for key in present.difference(wanted) {
+        set.remove(key)?;
+    }
+    Ok(())
+}

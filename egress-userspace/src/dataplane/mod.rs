@@ -1,0 +1,15 @@
+//! The dataplane: the kernel half, loaded, filled and attached.
+
+mod attach;
+mod discover;
+mod expiry;
+mod load;
+mod maps;
+mod report;
+
+pub use attach::{AttachError, AttachMode, Attachment};
+pub use discover::{DiscoverError, Instance, discover};
+pub use expiry::{Swept, sweep};
+pub use load::{Dataplane, LoadError, Options, PROGRAMS};
+pub use maps::{FamilyMaps, Maps, MapsError};
+pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, TrafficReport};

@@ -1,0 +1,75 @@
+//! Exit codes.
+
+use std::{io, process::ExitCode};
+
+use egress_userspace::{
+    dataplane::DiscoverError,
+    interface::InterfaceError,
+    kernel::KernelError,
+    spec::{EXIT_INVALID_SPEC, LoadError},
+};
+
+use crate::commands::run::{AlreadyRunning, Unsupported};
+
+/// The table that `--help` shows.
+pub const HELP: &str = "\
+Exit codes:
+  0  success
+  1  something failed
+  2  wrong usage
+  3  the spec has errors, or asks for what this version does not do
+  4  the interfaces or their addresses are not as the spec needs them
+  5  missing privileges
+  6  the kernel lacks what is needed
+  7  another router is attached to the interface
+  8  no router runs here";
+
+const FAILURE: u8 = 1;
+const INTERFACES: u8 = 4;
+const PRIVILEGES: u8 = 5;
+const KERNEL: u8 = 6;
+const ALREADY_RUNNING: u8 = 7;
+const NOT_RUNNING: u8 = 8;
+
+/// Prints the error with its causes, and gives the exit code for it.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        // `egress-router flows | head` has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(code(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<LoadError>() {
+            return error.exit_code();
+        } else if cause.is::<Unsupported>() {
+            return EXIT_INVALID_SPEC;
+        } else if cause.is::<InterfaceError>() {
+            return INTERFACES;
+        } else if cause.is::<AlreadyRunning>() {
+            return ALREADY_RUNNING;
+        }
+        match cause.downcast_ref::<KernelError>() {
+            Some(KernelError::Privileges { .. }) => return PRIVILEGES,
+            Some(_) => return KERNEL,
+            None => {}
+        }
+        match cause.downcast_ref::<DiscoverError>() {
+            Some(DiscoverError::None) => return NOT_RUNNING,
+            Some(DiscoverError::List(_)) => return PRIVILEGES,
+            _ => {}
+        }
+    }
+    FAILURE
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

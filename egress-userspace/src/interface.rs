@@ -1,0 +1,328 @@
+//! The router's two interfaces: what they are, and the addresses that they have from moment to moment.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    Handle, MulticastGroup,
+    packet_core::NetlinkPayload,
+    packet_route::{
+        RouteNetlinkMessage,
+        address::AddressAttribute,
+        link::{LinkAttribute, LinkFlags},
+    },
+};
+use thiserror::Error;
+
+/// Why an interface cannot be used.
+#[derive(Debug, Error)]
+pub enum InterfaceError {
+    /// There is no interface of this name.
+    #[error(
+        "there is no interface {name} in this network namespace (there are: {present}); {hint}"
+    )]
+    Missing {
+        /// The name that was asked for.
+        name: String,
+        /// The names of all interfaces.
+        present: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The interface is down.
+    #[error("interface {name} is down; set it up with `ip link set {name} up`")]
+    Down {
+        /// The interface.
+        name: String,
+    },
+    /// Both roles were given to one interface.
+    #[error("{name} cannot be both the cluster and the egress interface")]
+    Same {
+        /// The interface.
+        name: String,
+    },
+    /// The reserved address is not on the egress interface.
+    #[error(
+        "the reserved address {address} of the spec is not on {interface} (it has: {present}); \
+         add it with `ip address add {address}/{prefix_length} dev {interface}`, or mend spec.addresses"
+    )]
+    NoReservedAddress {
+        /// The reserved address.
+        address: IpAddr,
+        /// Its prefix length in the spec.
+        prefix_length: u8,
+        /// The egress interface.
+        interface: String,
+        /// The addresses that it has.
+        present: String,
+    },
+    /// The cluster interface has no address, so that clients have nothing to connect to.
+    #[error("{interface} has no IPv4 address that clients could connect to")]
+    NoClusterAddress {
+        /// The cluster interface.
+        interface: String,
+    },
+    /// The kernel did not answer.
+    #[error("could not ask the kernel for its interfaces: {0}")]
+    Netlink(#[from] rtnetlink::Error),
+    /// The netlink socket could not be opened.
+    #[error("could not open a netlink socket: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// An interface and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index in this network namespace.
+    pub index: u32,
+    /// Whether it is administratively up.
+    pub is_up: bool,
+    /// Its own addresses.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, list(&self.addresses))
+    }
+}
+
+/// Items separated by commas; "none" for no items.
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(", ")
+    }
+}
+
+/// A connection to the kernel's routing tables, in the network namespace of the process.
+#[derive(Clone, Debug)]
+pub struct Interfaces {
+    handle: Handle,
+}
+
+impl Interfaces {
+    /// Connects. Has to be called within a tokio runtime, which serves the connection.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be opened.
+    pub fn connect() -> Result<Self, InterfaceError> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Finds the interface `name`; `hint` tells what to do if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`InterfaceError::Missing`], or that the kernel did not answer.
+    pub async fn find(&self, name: &str, hint: &'static str) -> Result<Interface, InterfaceError> {
+        let mut present = Vec::new();
+        let mut links = self.handle.link().get().execute();
+        while let Some(link) = links.try_next().await? {
+            let link_name = link
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name.as_str()),
+                    _ => None,
+                });
+            match link_name {
+                Some(link_name) if link_name == name => {
+                    return Ok(Interface {
+                        name: name.to_owned(),
+                        index: link.header.index,
+                        is_up: link.header.flags.contains(LinkFlags::Up),
+                        addresses: self.addresses(link.header.index).await?,
+                    });
+                }
+                Some(link_name) => present.push(link_name.to_owned()),
+                None => {}
+            }
+        }
+        Err(InterfaceError::Missing {
+            name: name.to_owned(),
+            present: list(present),
+            hint,
+        })
+    }
+
+    /// The addresses that the interface with this index has now.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub async fn addresses(&self, index: u32) -> Result<BTreeSet<IpAddr>, InterfaceError> {
+        let mut found = BTreeSet::new();
+        let mut messages = self
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .execute();
+        while let Some(message) = messages.try_next().await? {
+            // On an IPv4 point-to-point link `Address` is the peer's and `Local` its own; elsewhere they are the same.
+            let own = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            };
+            let any = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            };
+            let attributes = &message.attributes;
+            found.extend(
+                attributes
+                    .iter()
+                    .find_map(own)
+                    .or_else(|| attributes.iter().find_map(any)),
+            );
+        }
+        Ok(found)
+    }
+
+    /// Yields whenever an address of any interface may have changed.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be opened.
+    pub fn changes() -> Result<impl Stream<Item = ()> + Unpin, InterfaceError> {
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ])?;
+        tokio::spawn(connection);
+        Ok(Box::pin(messages.filter_map(|(message, _)| {
+            std::future::ready(match message.payload {
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+                ) => Some(()),
+                // Messages were lost: there may have been any.
+                NetlinkPayload::Overrun(_) => Some(()),
+                _ => None,
+            })
+        })))
+    }
+
+    /// Takes the clsact qdisc off an interface.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub async fn delete_clsact(&self, index: u32) -> Result<(), InterfaceError> {
+        use rtnetlink::packet_route::tc::TcHandle;
+
+        let index = i32::try_from(index).expect("the kernel's interface indexes are positive i32");
+        let mut request = self.handle.qdisc().del(index);
+        // `tc qdisc del dev … clsact`: the qdisc has its parent by definition (linux/pkt_sched.h: TC_H_CLSACT).
+        request.message_mut().header.parent = TcHandle {
+            major: 0xffff,
+            minor: 0xfff1,
+        };
+        request.message_mut().header.handle = TcHandle {
+            major: 0xffff,
+            minor: 0,
+        };
+        Ok(request.execute().await?)
+    }
+}
+
+/// Checks that two interfaces can be a router's, with these reserved addresses.
+///
+/// # Errors
+///
+/// The first thing that does not fit.
+pub fn check(
+    cluster: &Interface,
+    egress: &Interface,
+    reserved: impl IntoIterator<Item = (IpAddr, u8)>,
+) -> Result<(), InterfaceError> {
+    if cluster.index == egress.index {
+        return Err(InterfaceError::Same {
+            name: cluster.name.clone(),
+        });
+    }
+    for interface in [cluster, egress] {
+        if !interface.is_up {
+            return Err(InterfaceError::Down {
+                name: interface.name.clone(),
+            });
+        }
+    }
+    if !cluster.addresses.iter().any(IpAddr::is_ipv4) {
+        return Err(InterfaceError::NoClusterAddress {
+            interface: cluster.name.clone(),
+        });
+    }
+    for (address, prefix_length) in reserved {
+        if !egress.addresses.contains(&address) {
+            return Err(InterfaceError::NoReservedAddress {
+                address,
+                prefix_length,
+                interface: egress.name.clone(),
+                present: list(&egress.addresses),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, index: u32, addresses: &[&str]) -> Interface {
+        let addresses = addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect();
+        Interface {
+            name: name.to_owned(),
+            index,
+            is_up: true,
+            addresses,
+        }
+    }
+
+    #[test]
+    fn each_misfit_is_named() {
+        let eth0 = interface("eth0", 2, &["10.128.0.100"]);
+        let net1 = interface("net1", 3, &["192.168.12.99", "fe80::1"]);
+        let reserved = [("192.168.12.99".parse().unwrap(), 24)];
+        assert!(check(&eth0, &net1, reserved).is_ok());
+
+        let other = [("192.168.12.98".parse().unwrap(), 24)];
+        let down = Interface {
+            is_up: false,
+            ..net1.clone()
+        };
+        let cases = [
+            (
+                check(&eth0, &eth0, reserved),
+                "both the cluster and the egress interface",
+            ),
+            (check(&eth0, &down, reserved), "ip link set net1 up"),
+            (
+                check(&eth0, &net1, other),
+                "ip address add 192.168.12.98/24 dev net1",
+            ),
+            (
+                check(&interface("eth0", 2, &[]), &net1, reserved),
+                "eth0 has no IPv4 address",
+            ),
+        ];
+        for (result, expected) in cases {
+            let message = result.unwrap_err().to_string();
+            assert!(
+                message.contains(expected),
+                "{message:?} does not say {expected:?}"
+            );
+        }
+    }
+}

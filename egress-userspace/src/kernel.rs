@@ -1,0 +1,192 @@
+//! What the router needs of the kernel and of its own privileges, found out before anything is changed.
+
+use std::{fs, io, os::linux::fs::MetadataExt as _};
+
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
+use caps::{CapSet, Capability};
+use thiserror::Error;
+
+/// Why the router cannot run on this kernel, or as this user.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The process lacks capabilities.
+    #[error(
+        "missing {missing}: run as root, or give the process CAP_BPF (to load programs and maps) and CAP_NET_ADMIN \
+         (to attach them to interfaces); before Linux 5.8, CAP_SYS_ADMIN stands for CAP_BPF"
+    )]
+    Privileges {
+        /// The missing capabilities, separated by commas.
+        missing: String,
+    },
+    /// The kernel lacks a BPF helper that the dataplane cannot do without.
+    #[error(
+        "this kernel has no {helper}: the dataplane needs Linux {since} or newer (this is {release})"
+    )]
+    Helper {
+        /// The helper's name.
+        helper: &'static str,
+        /// The first kernel that has it.
+        since: &'static str,
+        /// The running kernel.
+        release: String,
+    },
+    /// The kernel could not be asked.
+    #[error("could not find out what this kernel can do: {0}")]
+    Probe(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Optional things that this kernel has; the dataplane is built by them at load time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// `bpf_ktime_get_coarse_ns` (Linux 5.11).
+    pub coarse_clock: bool,
+}
+
+/// Checks that the process may do what the router does.
+///
+/// # Errors
+///
+/// [`KernelError::Privileges`] naming what is missing.
+pub fn check_privileges() -> Result<(), KernelError> {
+    let effective =
+        caps::read(None, CapSet::Effective).map_err(|error| KernelError::Probe(error.into()))?;
+    let has = |capability| effective.contains(&capability);
+    let missing: Vec<_> = [
+        (
+            Capability::CAP_BPF,
+            has(Capability::CAP_BPF) || has(Capability::CAP_SYS_ADMIN),
+        ),
+        (Capability::CAP_NET_ADMIN, has(Capability::CAP_NET_ADMIN)),
+    ]
+    .into_iter()
+    .filter(|(_, present)| !present)
+    .map(|(capability, _)| capability.to_string())
+    .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(KernelError::Privileges {
+            missing: missing.join(", "),
+        })
+    }
+}
+
+/// Finds out what the kernel has.
+///
+/// # Errors
+///
+/// [`KernelError::Helper`] if it lacks what the dataplane cannot do without.
+pub fn features() -> Result<Features, KernelError> {
+    features_by(|helper| is_helper_supported(ProgramType::SchedClassifier, helper))
+}
+
+fn features_by<E: std::error::Error + Send + Sync + 'static>(
+    has: impl Fn(BpfHelper) -> Result<bool, E>,
+) -> Result<Features, KernelError> {
+    let has = |helper| has(helper).map_err(|error| KernelError::Probe(Box::new(error)));
+    for (helper, name, since) in [(
+        BpfHelper::BPF_FUNC_redirect_neigh,
+        "bpf_redirect_neigh",
+        "5.10",
+    )] {
+        if !has(helper)? {
+            return Err(KernelError::Helper {
+                helper: name,
+                since,
+                release: release(),
+            });
+        }
+    }
+    Ok(Features {
+        coarse_clock: has(BpfHelper::BPF_FUNC_ktime_get_coarse_ns)?,
+    })
+}
+
+/// The running kernel's release, such as `6.12.0-1-amd64`.
+pub fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+/// Inode of the network namespace of this process.
+///
+/// # Errors
+///
+/// If `/proc` is not mounted.
+pub fn netns_inode() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.st_ino())
+}
+
+/// The ports that the kernel gives to the pod's own sockets, first and last: `net.ipv4.ip_local_port_range`.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn local_port_range() -> io::Result<(u16, u16)> {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = fs::read_to_string(path)?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Ok((first, last)),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{path}: {text:?} is not two ports"),
+        )),
+    }
+}
+
+/// Whether the kernel forwards IPv4 packets between the pod's interfaces.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn ip_forward() -> io::Result<bool> {
+    Ok(fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?.trim() != "0")
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds, the clock of the flow table's time stamps.
+pub fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .expect("every Linux has this clock");
+    u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(now.tv_nsec()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_a_needed_helper_is_refused_by_its_name() {
+        let error =
+            features_by(|helper| Ok::<_, io::Error>(helper != BpfHelper::BPF_FUNC_redirect_neigh))
+                .unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("bpf_redirect_neigh") && message.contains("Linux 5.10 or newer"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_the_coarse_clock_is_good_enough() {
+        let features = features_by(|helper| {
+            Ok::<_, io::Error>(helper != BpfHelper::BPF_FUNC_ktime_get_coarse_ns)
+        });
+        assert_eq!(
+            features.unwrap(),
+            Features {
+                coarse_clock: false
+            }
+        );
+    }
+
+    #[test]
+    fn the_local_port_range_can_be_read() {
+        let (first, last) = local_port_range().unwrap();
+        assert!(first <= last);
+    }
+}

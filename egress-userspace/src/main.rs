@@ -1,0 +1,48 @@
+//! `egress-router`: redirects what clients in a cluster send to it, and sends it out with a reserved source address.
+
+mod commands;
+mod exit;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Redirects connections from a cluster to servers outside, with a reserved source address that those servers can admit.
+///
+/// The router is a pod with two interfaces: clients connect to its address on the cluster interface (eth0); by the rules
+/// of an EgressRouter resource each connection goes to a server, and leaves the egress interface (net1) with the
+/// reserved address. Two eBPF programs do it in the kernel; this program loads them, and shows what they do.
+#[derive(Parser)]
+#[command(name = "egress-router", version, propagate_version = true, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Redirect traffic by a spec, until SIGTERM or SIGINT
+    Run(commands::run::Args),
+    /// Check a spec, and say all that is wrong with it; needs no privileges
+    Check(commands::check::Args),
+    /// Print the JSON Schema of a spec, which editors can use
+    Schema(commands::schema::Args),
+    /// Show the rules of the running router, with their counters
+    Rules(commands::rules::Args),
+    /// Show the flows of the running router
+    Flows(commands::flows::Args),
+    /// Show the running router on one screen: where it is attached, how much it does, what it drops
+    Status(commands::status::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Check(args) => commands::check::run(args),
+        Command::Schema(args) => commands::schema::run(args),
+        Command::Rules(args) => commands::rules::run(args),
+        Command::Flows(args) => commands::flows::run(args),
+        Command::Status(args) => commands::status::run(args),
+    };
+    result.unwrap_or_else(|error| exit::report(&error))
+}

@@ -1,0 +1,83 @@
+//! From text to the one value in it.
+
+use serde::Deserialize as _;
+
+use super::error::SpecError;
+use super::node::Node;
+
+const DOCUMENT: &str = "document";
+const ONE_ROUTER: &str = "one EgressRouter, as YAML or JSON";
+
+/// The YAML reader takes a time that grows with the square of the nesting, before it refuses more than 128 levels.
+const DEEPEST: usize = 1000;
+
+/// Reads the text's only document.
+pub(super) fn read(text: &str) -> Result<Node, Vec<SpecError>> {
+    let documents = documents(text).map_err(|error| vec![error])?;
+    match <[Node; 1]>::try_from(documents) {
+        Ok([document]) => Ok(document),
+        Err(none) if none.is_empty() => {
+            Err(vec![SpecError::instead(DOCUMENT, "empty", ONE_ROUTER)])
+        }
+        Err(several) => Err(vec![
+            SpecError::instead(DOCUMENT, format!("{} documents", several.len()), ONE_ROUTER)
+                .help("write each to a file of its own"),
+        ]),
+    }
+}
+
+/// The text's documents, without the empty ones: a lone `---` at the end means nothing.
+fn documents(text: &str) -> Result<Vec<Node>, SpecError> {
+    // JSON is YAML except for details such as surrogate pairs in escapes, which the YAML reader does not know.
+    if let Ok(document) = serde_json::from_str(text) {
+        return Ok(without_empty(vec![document]));
+    }
+    if nesting(text) > DEEPEST {
+        return Err(SpecError::instead(
+            DOCUMENT,
+            format!("nested deeper than {DEEPEST} levels"),
+            ONE_ROUTER,
+        ));
+    }
+    let mut documents = Vec::new();
+    for document in yaml_serde::Deserializer::from_str(text) {
+        documents.push(Node::deserialize(document).map_err(syntax_error)?);
+    }
+    Ok(without_empty(documents))
+}
+
+/// How deep the brackets go. Those in quotes count as well: there, too, they come in pairs.
+fn nesting(text: &str) -> usize {
+    let mut depth = 0_usize;
+    let mut deepest = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+fn without_empty(mut documents: Vec<Node>) -> Vec<Node> {
+    documents.retain(|document| *document != Node::Null);
+    documents
+}
+
+fn syntax_error(error: yaml_serde::Error) -> SpecError {
+    let message = error.to_string();
+    let Some(location) = error.location() else {
+        return SpecError::instead(DOCUMENT, message, ONE_ROUTER);
+    };
+    let (line, column) = (location.line(), location.column());
+    let message = message
+        .strip_suffix(&format!(" at line {line} column {column}"))
+        .unwrap_or(&message);
+    SpecError::instead(
+        format!("line {line}, column {column}"),
+        message,
+        "well-formed YAML or JSON",
+    )
+}

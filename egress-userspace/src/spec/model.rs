@@ -1,0 +1,268 @@
+//! The resource as types. Field names and values are those of the custom resource definition.
+//!
+//! The doc comments of everything that serialises are also the descriptions in the JSON Schema.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::node::Node;
+use super::prefix::{Family, IpPrefix};
+use super::resource;
+use super::schema;
+
+/// A router that lets pods reach servers outside of the cluster from a reserved source address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EgressRouter {
+    /// The resource's group and version.
+    pub api_version: ApiVersion,
+    /// The resource's kind.
+    pub kind: Kind,
+    /// The object's metadata. Only name and namespace are looked at.
+    pub metadata: Metadata,
+    /// What the router does.
+    pub spec: EgressRouterSpec,
+}
+
+impl EgressRouter {
+    /// The reserved IPv4 source address and its prefix length.
+    pub fn reserved_v4(&self) -> Option<(Ipv4Addr, u8)> {
+        self.spec
+            .addresses
+            .iter()
+            .find_map(|own| match own.ip.address {
+                IpAddr::V4(address) => Some((address, own.ip.prefix_length)),
+                IpAddr::V6(_) => None,
+            })
+    }
+
+    /// The reserved IPv6 source address and its prefix length.
+    pub fn reserved_v6(&self) -> Option<(Ipv6Addr, u8)> {
+        self.spec
+            .addresses
+            .iter()
+            .find_map(|own| match own.ip.address {
+                IpAddr::V6(address) => Some((address, own.ip.prefix_length)),
+                IpAddr::V4(_) => None,
+            })
+    }
+
+    /// The reserved source address of a family.
+    pub fn reserved(&self, family: Family) -> Option<IpAddr> {
+        self.spec
+            .addresses
+            .iter()
+            .map(|own| own.ip.address)
+            .find(|address| Family::of(*address) == family)
+    }
+}
+
+/// Runs every check of [`parse`](super::parse): a router that serde made is as valid as one that was parsed.
+impl<'de> Deserialize<'de> for EgressRouter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let node = Node::deserialize(deserializer)?;
+        resource::read(&node).map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            serde::de::Error::custom(errors.join("; "))
+        })
+    }
+}
+
+/// `network.operator.openshift.io/v1`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub enum ApiVersion {
+    /// The only version there is.
+    #[default]
+    #[serde(rename = "network.operator.openshift.io/v1")]
+    V1,
+}
+
+/// `EgressRouter`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Kind {
+    /// The only kind there is.
+    #[default]
+    EgressRouter,
+}
+
+/// The part of the object's metadata that the router looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Metadata {
+    /// The router's name.
+    #[schemars(length(max = 253), regex(pattern = schema::NAME_PATTERN))]
+    pub name: String,
+    /// The namespace that the router's pod runs in.
+    #[schemars(length(max = 63), regex(pattern = schema::NAMESPACE_PATTERN))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// What the router does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline)]
+pub struct EgressRouterSpec {
+    /// How traffic reaches the router.
+    #[schemars(default)]
+    pub mode: Mode,
+    /// The interface that traffic leaves by, net1 in the pod.
+    #[schemars(default)]
+    pub network_interface: NetworkInterface,
+    /// The reserved source addresses: one of IPv4, one of IPv6, or one of each.
+    #[schemars(length(min = 1, max = 2))]
+    pub addresses: Vec<Address>,
+    /// Where traffic goes.
+    pub redirect: Redirect,
+}
+
+/// How traffic reaches the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Mode {
+    /// Clients connect to the router's own address, and the router redirects them by port.
+    #[default]
+    Redirect,
+}
+
+/// The interface that traffic leaves by.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline)]
+pub struct NetworkInterface {
+    /// A macvlan, the only type there is.
+    #[schemars(default)]
+    pub macvlan: Macvlan,
+}
+
+/// A macvlan over one of the node's interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Macvlan {
+    /// How the macvlan talks to others over the same master.
+    #[schemars(default)]
+    pub mode: MacvlanMode,
+    /// The node's interface below the macvlan. Left out: the one that holds the node's default route.
+    #[schemars(length(min = 1, max = 15), regex(pattern = schema::INTERFACE_PATTERN))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+}
+
+/// How a macvlan talks to others over the same master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub enum MacvlanMode {
+    /// Directly, on the node.
+    #[default]
+    Bridge,
+    /// Not at all.
+    Private,
+    /// Through the switch, which has to send their frames back.
+    #[serde(rename = "VEPA")]
+    Vepa,
+    /// There are no others: the macvlan has the master for itself.
+    Passthru,
+}
+
+/// One of the router's own addresses on the external network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Address {
+    /// The reserved source address with its subnet's prefix length, such as 192.168.12.99/24.
+    pub ip: IpPrefix,
+    /// The next hop towards everything outside of the subnet.
+    #[schemars(with = "Option<schema::IpAddress>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// Where traffic goes: by rule, to the fallback, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline, extend("anyOf" = schema::rule_or_fallback()))]
+pub struct Redirect {
+    /// One destination per port, protocol and address family.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub redirect_rules: Vec<RedirectRule>,
+    /// Takes what no rule takes, on the port that the client used.
+    #[schemars(with = "Option<schema::IpAddress>")]
+    #[serde(rename = "fallbackIP", skip_serializing_if = "Option::is_none")]
+    pub fallback_ip: Option<IpAddr>,
+}
+
+/// Sends what arrives on a port of the router to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline)]
+pub struct RedirectRule {
+    /// The server's IPv4 or IPv6 address. Clients reach the rule over the same family.
+    #[serde(rename = "destinationIP")]
+    #[schemars(with = "schema::IpAddress")]
+    pub destination_ip: IpAddr,
+    /// The port that clients connect to, on the router.
+    #[schemars(with = "schema::Port")]
+    pub port: NonZeroU16,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The server's port. Left out: the port that clients connect to.
+    #[schemars(with = "Option<schema::Port>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<NonZeroU16>,
+}
+
+impl RedirectRule {
+    /// The server's port: `targetPort`, or the port that clients connect to.
+    pub fn destination_port(&self) -> NonZeroU16 {
+        self.target_port.unwrap_or(self.port)
+    }
+
+    /// The address family that the rule applies to.
+    pub const fn family(&self) -> Family {
+        Family::of(self.destination_ip)
+    }
+}
+
+/// A transport protocol.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+pub enum Protocol {
+    /// Transmission Control Protocol
+    Tcp,
+    /// User Datagram Protocol
+    Udp,
+    /// Stream Control Transmission Protocol
+    Sctp,
+}
+
+impl Protocol {
+    /// The number in the IP header, as IANA assigns it.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}

@@ -1,0 +1,366 @@
+//! Walks the values of a spec and collects what is wrong with their structure: fields, types and enumerations.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::error::SpecError;
+use super::node::{Node, quote};
+
+/// The way from the document to a field: `spec.redirect.redirectRules[2].port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Path(String);
+
+impl Path {
+    /// The document itself.
+    pub fn root() -> Self {
+        Self(String::new())
+    }
+
+    /// A field of this object.
+    pub fn field(&self, name: &str) -> Self {
+        let is_plain = !name.is_empty()
+            && name.len() <= 63
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_/".contains(&byte));
+        Self(match (self.0.as_str(), is_plain) {
+            ("", true) => name.to_owned(),
+            (parent, true) => format!("{parent}.{name}"),
+            (parent, false) => format!("{parent}[{}]", quote(name)),
+        })
+    }
+
+    /// An item of this list.
+    pub fn item(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() {
+            "document"
+        } else {
+            &self.0
+        })
+    }
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Located<'n> {
+    pub path: Path,
+    pub node: &'n Node,
+}
+
+impl Located<'_> {
+    /// The error for a value that is not an `expected`.
+    pub fn is_not(&self, expected: impl Into<String>) -> SpecError {
+        SpecError::is_not(&self.path, self.node.to_string(), expected)
+    }
+
+    /// The error for a value of which a statement is true instead of `expected`.
+    pub fn instead(&self, found: impl Into<String>, expected: impl Into<String>) -> SpecError {
+        SpecError::instead(&self.path, found, expected)
+    }
+}
+
+/// An object whose fields are known.
+#[derive(Debug)]
+pub(super) struct Object<'n> {
+    pub path: Path,
+    /// Whether there are fields that could not be told from their names.
+    pub has_unknown: bool,
+    fields: Vec<(&'static str, Located<'n>)>,
+}
+
+impl<'n> Object<'n> {
+    /// The field's value. A null is an absent field, as Kubernetes has it.
+    fn get(&self, name: &str) -> Option<Located<'n>> {
+        let (_, value) = self.fields.iter().find(|(known, _)| *known == name)?;
+        (*value.node != Node::Null).then(|| value.clone())
+    }
+}
+
+/// Where the fields of the resource belong, for those who indent one wrongly. Only fields that exist once: a port
+/// outside of a rule could be any rule's.
+const HOMES: [(&str, &str); 11] = [
+    ("metadata", "the top level"),
+    ("spec", "the top level"),
+    ("name", "metadata"),
+    ("namespace", "metadata"),
+    ("networkInterface", "spec"),
+    ("addresses", "spec"),
+    ("redirect", "spec"),
+    ("macvlan", "spec.networkInterface"),
+    ("master", "spec.networkInterface.macvlan"),
+    ("redirectRules", "spec.redirect"),
+    ("fallbackIP", "spec.redirect"),
+];
+
+/// Where the fields belong that an item of a list has.
+const ITEM_HOMES: [(&str, &str); 5] = [
+    ("ip", "spec.addresses[]"),
+    ("gateway", "spec.addresses[]"),
+    ("destinationIP", "spec.redirect.redirectRules[]"),
+    ("targetPort", "spec.redirect.redirectRules[]"),
+    ("protocol", "spec.redirect.redirectRules[]"),
+];
+
+fn home_in(
+    homes: &[(&'static str, &'static str)],
+    name: &str,
+) -> Option<(&'static str, &'static str)> {
+    homes
+        .iter()
+        .copied()
+        .find(|(field, _)| field.eq_ignore_ascii_case(name))
+}
+
+/// Reads values and remembers every error.
+#[derive(Debug, Default)]
+pub(super) struct Reader<'n> {
+    errors: Vec<SpecError>,
+    /// Fields that were found in the wrong object: they are read all the same, and their absence from the right one
+    /// is no second error.
+    misplaced: Vec<(&'static str, Located<'n>)>,
+}
+
+impl<'n> Reader<'n> {
+    /// Remembers an error.
+    pub fn error(&mut self, error: SpecError) {
+        self.errors.push(error);
+    }
+
+    /// All errors.
+    pub fn into_errors(self) -> Vec<SpecError> {
+        self.errors
+    }
+
+    /// The field's value in an object that it does not belong to.
+    pub fn misplaced(&self, name: &str) -> Option<Located<'n>> {
+        let (_, value) = self.misplaced.iter().find(|(field, _)| *field == name)?;
+        Some(value.clone())
+    }
+
+    /// An object that has no other fields than `known`.
+    ///
+    /// A misspelt field is an error, but is read as the field it was meant to be: its value is checked as well, and
+    /// nothing else calls the field missing.
+    pub fn object(
+        &mut self,
+        place: &Located<'n>,
+        known: &'static [&'static str],
+    ) -> Option<Object<'n>> {
+        let Node::Fields(found) = place.node else {
+            self.error(place.is_not(format!("an object with {}", listed(known, "and"))));
+            return None;
+        };
+        let mut object = Object {
+            path: place.path.clone(),
+            has_unknown: false,
+            fields: Vec::new(),
+        };
+        let mut unknown = Vec::new();
+        let mut seen = HashSet::new();
+        for (name, node) in found {
+            // Repetitions are reported by themselves.
+            if !seen.insert(name) {
+                continue;
+            }
+            let located = Located {
+                path: place.path.field(name),
+                node,
+            };
+            match known.iter().find(|known| *known == name) {
+                Some(known) => object.fields.push((known, located)),
+                None => unknown.push((name, located)),
+            }
+        }
+        for (name, located) in unknown {
+            let absent: Vec<_> = known
+                .iter()
+                .copied()
+                .filter(|known| !object.fields.iter().any(|(field, _)| field == known))
+                .collect();
+            // A name that is right elsewhere is not a misspelt one.
+            let meant = match home_in(&HOMES, name) {
+                Some((field, _)) => absent.iter().copied().find(|known| *known == field),
+                None => nearest(name, &absent),
+            };
+            self.unknown_field(name, &located, known, meant);
+            match meant {
+                Some(meant) => object.fields.push((meant, located)),
+                None => object.has_unknown = true,
+            }
+        }
+        Some(object)
+    }
+
+    fn unknown_field(
+        &mut self,
+        name: &str,
+        located: &Located<'n>,
+        known: &[&'static str],
+        meant: Option<&str>,
+    ) {
+        let error = located.instead("unknown field", listed(known, "or"));
+        let error = if name == "<<" {
+            error.help("merge keys are not read, write the fields out")
+        } else if let Some(meant) = meant {
+            error.help(format!("did you mean {meant}?"))
+        } else if let Some((field, home)) = home_in(&HOMES, name) {
+            self.misplaced.push((field, located.clone()));
+            error.help(format!("{field} belongs in {home}, check the indentation"))
+        } else if let Some((field, home)) = home_in(&ITEM_HOMES, name) {
+            error.help(format!("{field} belongs in {home}, check the indentation"))
+        } else if let Some(near) = nearest(name, known) {
+            error.help(format!("did you mean {near}, which is here already?"))
+        } else {
+            error
+        };
+        self.error(error);
+    }
+
+    /// A field that has to be there.
+    pub fn required(
+        &mut self,
+        object: &Object<'n>,
+        name: &str,
+        expected: &str,
+    ) -> Option<Located<'n>> {
+        let field = self.optional(object, name);
+        if field.is_none() {
+            self.error(SpecError::missing(object.path.field(name), expected));
+        }
+        field
+    }
+
+    /// A field that may be absent.
+    pub fn optional(&self, object: &Object<'n>, name: &str) -> Option<Located<'n>> {
+        object.get(name).or_else(|| self.misplaced(name))
+    }
+
+    /// The items of a list.
+    pub fn list(&mut self, place: &Located<'n>, expected: &str) -> Option<Vec<Located<'n>>> {
+        let Node::List(items) = place.node else {
+            let error = place.is_not(format!("a list of {expected}"));
+            self.error(match place.node {
+                Node::Fields(_) => error.help("start each item with a dash"),
+                _ => error,
+            });
+            return None;
+        };
+        let located = |(index, node)| Located {
+            path: place.path.item(index),
+            node,
+        };
+        Some(items.iter().enumerate().map(located).collect())
+    }
+
+    /// A text.
+    pub fn text(&mut self, place: &Located<'n>, expected: &str) -> Option<&'n str> {
+        let Node::Text(text) = place.node else {
+            let error = place.is_not(expected);
+            self.error(match place.node {
+                Node::Integer(_) | Node::Float(_) | Node::Bool(_) => {
+                    error.help(format!("a text is expected, quote it: \"{}\"", place.node))
+                }
+                _ => error,
+            });
+            return None;
+        };
+        Some(text)
+    }
+
+    /// One of a few texts. `what` names such a value: "a protocol".
+    pub fn choice<T: Copy>(
+        &mut self,
+        place: &Located<'_>,
+        what: &str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let text = match place.node {
+            Node::Text(text) => text.as_str(),
+            _ => "",
+        };
+        let chosen = choices.iter().find(|(name, _)| *name == text);
+        if chosen.is_none() {
+            let expected = match names.as_slice() {
+                [only] => format!("{what} ({only} is the only one)"),
+                several => format!("{what} ({})", listed(several, "or")),
+            };
+            let error = place.is_not(expected);
+            self.error(match nearest(text, &names) {
+                Some(name) if name.eq_ignore_ascii_case(text) => {
+                    error.help(format!("the case matters, write {name}"))
+                }
+                Some(name) => error.help(format!("did you mean {name}?")),
+                None => error,
+            });
+        }
+        chosen.map(|(_, value)| *value)
+    }
+
+    /// Fields that are given twice, anywhere below `place`.
+    pub fn duplicates(&mut self, place: &Located<'_>) {
+        match place.node {
+            Node::Fields(fields) => {
+                let mut times: HashMap<&str, usize> = HashMap::new();
+                for (name, node) in fields {
+                    let path = place.path.field(name);
+                    let times = times.entry(name).or_default();
+                    *times += 1;
+                    // Once, for any number of repetitions.
+                    if *times == 2 {
+                        self.error(SpecError::instead(
+                            &path,
+                            "given more than once",
+                            "each field once",
+                        ));
+                    }
+                    self.duplicates(&Located { path, node });
+                }
+            }
+            Node::List(items) => {
+                for (index, node) in items.iter().enumerate() {
+                    let path = place.path.item(index);
+                    self.duplicates(&Located { path, node });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `a, b or c`
+fn listed(names: &[&str], conjunction: &str) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} {conjunction} {last}", first.join(", ")),
+    }
+}
+
+/// The name that somebody who wrote `name` most likely meant.
+fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    /// Of Jaro-Winkler similarity, found by trying: `proto` is near `protocol` (0.93), `mtu` is not near `mode` (0.58).
+    const NEAR: f64 = 0.8;
+    let name = name.to_ascii_lowercase();
+    if name.len() < 2 || name.len() > 63 {
+        return None;
+    }
+    let similarity = |known: &str| {
+        let known = known.to_ascii_lowercase();
+        // Half of a compound is as good as a typing error: `target`, `rules`, `ip`.
+        let is_half = known.starts_with(&name) || known.ends_with(&name);
+        strsim::jaro_winkler(&known, &name).max(if is_half { 0.85 } else { 0.0 })
+    };
+    known
+        .iter()
+        .map(|known| (similarity(known), *known))
+        .filter(|(similarity, _)| *similarity >= NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}

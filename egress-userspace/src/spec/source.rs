@@ -1,0 +1,88 @@
+//! Where a spec comes from: a file or standard input.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use super::error::{SpecError, SpecErrors};
+use super::model::EgressRouter;
+use super::parse;
+
+/// The file name that stands for standard input.
+pub const STDIN: &str = "-";
+/// The exit code of a command that was given a file it cannot read.
+pub const EXIT_UNREADABLE: u8 = 1;
+/// The exit code of a command that was given a spec with errors.
+pub const EXIT_INVALID_SPEC: u8 = 3;
+
+/// Kubernetes refuses objects of half that size, and a rule takes about a hundred bytes.
+const LARGEST: u64 = 4 << 20;
+
+/// Why there is no router.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read at all.
+    #[error("cannot read {file}: {cause}")]
+    Unreadable {
+        /// The file, as it was named.
+        file: String,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
+    /// The file can be read, but there is no valid router in it.
+    #[error(transparent)]
+    Invalid(#[from] SpecErrors),
+}
+
+impl LoadError {
+    /// What the process should exit with.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreadable { .. } => EXIT_UNREADABLE,
+            Self::Invalid(_) => EXIT_INVALID_SPEC,
+        }
+    }
+}
+
+/// Reads and checks the spec in `file`; `-` is standard input.
+///
+/// # Errors
+/// [`LoadError::Unreadable`], or everything that is wrong with the spec.
+pub fn load(file: &str) -> Result<EgressRouter, LoadError> {
+    let unreadable = |cause| LoadError::Unreadable {
+        file: file.to_owned(),
+        cause,
+    };
+    let (name, bytes) = if file == STDIN {
+        ("standard input", read_all(io::stdin().lock()))
+    } else {
+        (file, File::open(file).and_then(read_all))
+    };
+    Ok(parse_bytes(&bytes.map_err(unreadable)?, name)?)
+}
+
+/// Reads one more byte than is allowed, so that an endless file ends here.
+fn read_all(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`parse`] for what may not even be text.
+pub(super) fn parse_bytes(bytes: &[u8], source: &str) -> Result<EgressRouter, SpecErrors> {
+    let invalid = |found: String, expected: &str| SpecErrors {
+        file: source.to_owned(),
+        errors: vec![SpecError::instead("document", found, expected)],
+    };
+    if bytes.len() as u64 > LARGEST {
+        return Err(invalid(
+            "more than 4 MiB".to_owned(),
+            "one EgressRouter, as YAML or JSON",
+        ));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let found = format!("no UTF-8 at byte {}", error.valid_up_to());
+        invalid(found, "YAML or JSON in UTF-8")
+    })?;
+    parse(text, source)
+}

@@ -1,0 +1,38 @@
+//! The lab: network namespaces, joined as a cluster with an egress router is,
+//! and what sends, serves and watches traffic in them.
+//!
+//! [`Lab::new`] builds the network, [`Lab::start_router`] starts an
+//! `egress-router` in it, and the modules of traffic ([`http`], [`tcp`],
+//! [`udp`], [`capture`]) work inside its namespaces.
+//!
+//! The library knows the router only as a binary that it starts, so that it
+//! builds before the eBPF object exists.
+
+pub mod addresses;
+pub mod bulk;
+pub mod capture;
+pub mod frame;
+pub mod http;
+pub mod icmp;
+pub mod namespace;
+pub mod nftables;
+pub mod requirements;
+pub mod router;
+pub mod socket;
+pub mod tcp;
+pub mod topology;
+pub mod udp;
+
+use std::time::Duration;
+
+pub use addresses::{Protocol, Rule};
+pub use capture::Capture;
+pub use namespace::{Interface, Namespace};
+pub use router::{Dataplane, RouterProcess};
+pub use topology::{Lab, LabBuilder};
+
+/// The longest that anything in the lab waits for something that should happen.
+///
+/// Generous, so that a loaded machine fails no test: nothing waits this long
+/// unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,262 @@
+//! The `egress-router` in the lab's router pod.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::PATIENCE;
+use crate::nftables;
+use crate::topology::Lab;
+
+/// Names the binary to start, instead of the one that was built with the tests.
+pub const BINARY_VARIABLE: &str = "EGRESS_ROUTER_BIN";
+/// Names the dataplane that the tests run against; see [`Dataplane`].
+pub const DATAPLANE_VARIABLE: &str = "EGRESS_TEST_DATAPLANE";
+
+/// How long a router has to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
+
+/// What redirects the traffic in the router pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dataplane {
+    /// The `egress-router` binary.
+    EgressRouter,
+    /// The kernel's own NAT; see [`nftables::start`].
+    Nftables,
+}
+
+impl Dataplane {
+    /// The one that `EGRESS_TEST_DATAPLANE` names: `egress-router` (also when it
+    /// is not set) or `nftables`.
+    pub fn from_env() -> Result<Self> {
+        match env::var_os(DATAPLANE_VARIABLE)
+            .as_deref()
+            .and_then(|name| name.to_str())
+        {
+            None if env::var_os(DATAPLANE_VARIABLE).is_none() => Ok(Self::EgressRouter),
+            Some("" | "egress-router") => Ok(Self::EgressRouter),
+            Some("nftables") => Ok(Self::Nftables),
+            _ => bail!("{DATAPLANE_VARIABLE}: expected egress-router or nftables"),
+        }
+    }
+}
+
+/// The `egress-router` binary: what `EGRESS_ROUTER_BIN` names, else the one in
+/// the directory of this executable or above it (`target/<profile>/`).
+pub fn binary() -> Result<PathBuf> {
+    const NAME: &str = "egress-router";
+    if let Some(path) = env::var_os(BINARY_VARIABLE) {
+        return Ok(path.into());
+    }
+    let executable = env::current_exe().context("finding this executable")?;
+    executable.ancestors().skip(1).map(|directory| directory.join(NAME)).find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no {NAME} binary in or above the directory of {}: run `cargo xtask build`, or name one in {BINARY_VARIABLE}",
+                executable.display()
+            )
+        })
+}
+
+/// The example spec of the documentation, whose rules are [`crate::addresses::RULES`].
+pub fn example_spec() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/egress-router.yaml")
+}
+
+impl Lab {
+    /// Starts `egress-router run --config SPEC` in the router pod, and waits
+    /// until it says that it is ready.
+    ///
+    /// It is stopped when the result is dropped, or when the calling thread ends.
+    pub fn start_router(&self, spec: &Path) -> Result<RouterProcess> {
+        let arguments = ["run".into(), "--config".into(), spec.as_os_str().to_owned()];
+        RouterProcess::start(self, &arguments)
+    }
+
+    /// Makes the kernel of the router pod redirect instead, by the example's rules.
+    pub fn start_nftables(&self) -> Result<()> {
+        nftables::start(self.router())
+    }
+}
+
+/// A running `egress-router`, stopped when it is dropped.
+#[derive(Debug)]
+pub struct RouterProcess {
+    child: Child,
+    log: Log,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl RouterProcess {
+    /// Starts the binary with these arguments in the router pod of `lab`, and
+    /// waits for the line of its output whose message starts with `ready`.
+    pub fn start(lab: &Lab, arguments: &[OsString]) -> Result<Self> {
+        let binary = binary()?;
+        let mut child = lab
+            .router()
+            .command(&binary)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", binary.display()))?;
+        let log = Log::default();
+        let mut readers = Vec::new();
+        readers.extend(child.stdout.take().map(|stdout| log.follow(stdout)));
+        readers.extend(child.stderr.take().map(|stderr| log.follow(stderr)));
+        let mut process = Self {
+            child,
+            log,
+            readers,
+        };
+        process.wait_until_ready()?;
+        Ok(process)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self
+            .log
+            .wait_for_line(|line| message(line).starts_with("ready"), POLL)
+        {
+            if let Some(status) = self.child.try_wait()? {
+                self.join_readers();
+                bail!(
+                    "egress-router ended before it was ready ({status}):\n{}",
+                    self.log.text()
+                );
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "egress-router not ready after {PATIENCE:?}:\n{}",
+                    self.log.text()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Its process ID.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written so far to its standard output and standard error.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Asks it to end, with SIGTERM, and waits for that.
+    ///
+    /// # Errors
+    /// When it has not ended after 5 seconds; it is killed then.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        self.terminate()
+    }
+
+    fn terminate(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
+        kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGTERM)?;
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                self.join_readers();
+                return Ok(status);
+            }
+            thread::sleep(POLL);
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        self.join_readers();
+        bail!(
+            "egress-router had not ended {GRACE:?} after SIGTERM:\n{}",
+            self.log.text()
+        )
+    }
+
+    fn join_readers(&mut self) {
+        for reader in self.readers.drain(..) {
+            // A reader that panicked has lost some of the log; the rest is kept.
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Drop for RouterProcess {
+    fn drop(&mut self) {
+        if let Err(error) = self.terminate() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A line of a log without the `[time level]` before it.
+fn message(line: &str) -> &str {
+    line.strip_prefix('[')
+        .and_then(|line| line.split_once("] "))
+        .map_or(line, |(_, rest)| rest)
+}
+
+/// Lines from several pipes, in the order of their arrival.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Log {
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    /// Reads `pipe` to its end, in a thread.
+    fn follow(&self, pipe: impl Read + Send + 'static) -> JoinHandle<()> {
+        let log = self.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                log.lines()
+                    .push(String::from_utf8_lossy(&line).into_owned());
+                log.0.1.notify_all();
+            }
+        })
+    }
+
+    fn wait_for_line(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> bool {
+        let absent = |lines: &mut Vec<String>| !lines.iter().any(|line| wanted(line));
+        let (_lines, result) = self
+            .0
+            .1
+            .wait_timeout_while(self.lines(), timeout, absent)
+            .unwrap_or_else(PoisonError::into_inner);
+        !result.timed_out()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_what_follows_the_time_and_level() {
+        assert_eq!(
+            message("[2025-01-01T00:00:00Z INFO ] ready: attached"),
+            "ready: attached"
+        );
+        assert_eq!(message("ready"), "ready");
+        assert_eq!(message("[not closed"), "[not closed");
+    }
+}

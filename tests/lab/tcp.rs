@@ -1,0 +1,176 @@
+//! TCP connections between namespaces. Every wait is bounded by [`PATIENCE`].
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::PATIENCE;
+use crate::namespace::Namespace;
+
+/// Listens on `address` in `namespace`.
+pub fn listen(namespace: &Namespace, address: SocketAddr) -> Result<TcpListener> {
+    let place = || format!("listening on {address}/tcp in the {}", namespace.role());
+    let listener = namespace
+        .run(|| Ok(TcpListener::bind(address)?))
+        .with_context(place)?;
+    // On Linux this bounds accept(2) too.
+    SockRef::from(&listener)
+        .set_read_timeout(Some(PATIENCE))
+        .with_context(place)?;
+    Ok(listener)
+}
+
+/// Accepts the next connection, and says from where it came.
+pub fn accept(listener: &TcpListener) -> Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = listener
+        .accept()
+        .with_context(|| match listener.local_addr() {
+            Ok(address) => format!("waiting for a connection to {address}/tcp"),
+            Err(error) => format!("waiting for a connection: {error}"),
+        })?;
+    bound_waits(&stream)?;
+    Ok((stream, peer))
+}
+
+/// Connects from `namespace`.
+pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<TcpStream> {
+    Connector::default().connect(namespace, to)
+}
+
+/// Connects with chosen properties.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    source: SocketAddr,
+    ip_options: Vec<u8>,
+    timeout: Duration,
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Self {
+            source,
+            ip_options: Vec::new(),
+            timeout: PATIENCE,
+        }
+    }
+}
+
+impl Connector {
+    /// Connects from this address and port; 0 leaves either to the kernel.
+    #[must_use]
+    pub fn source(mut self, source: SocketAddr) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// Sends these IPv4 options with each packet.
+    #[must_use]
+    pub fn ip_options(mut self, options: &[u8]) -> Self {
+        options.clone_into(&mut self.ip_options);
+        self
+    }
+
+    /// Gives up after this long, instead of after [`PATIENCE`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Connects from `namespace`.
+    ///
+    /// # Errors
+    /// The cause is an [`io::Error`]; see [`error_kind`].
+    pub fn connect(&self, namespace: &Namespace, to: SocketAddr) -> Result<TcpStream> {
+        namespace
+            .run(|| {
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+                if self.source.port() != 0 || !self.source.ip().is_unspecified() {
+                    socket.set_reuse_address(true)?;
+                    socket.bind(&self.source.into())?;
+                }
+                if !self.ip_options.is_empty() {
+                    crate::socket::set_ip_options(&socket, &self.ip_options)?;
+                }
+                socket.connect_timeout(&to.into(), self.timeout)?;
+                let stream = TcpStream::from(socket);
+                bound_waits(&stream)?;
+                Ok(stream)
+            })
+            .with_context(|| format!("connecting to {to}/tcp from the {}", namespace.role()))
+    }
+}
+
+/// The kind of the [`io::Error`] that caused `error`, if one did.
+pub fn error_kind(error: &anyhow::Error) -> Option<io::ErrorKind> {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<io::Error>())
+        .map(io::Error::kind)
+}
+
+fn bound_waits(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+/// Sends `message` from one end and checks that exactly it arrives at the other.
+pub fn send(mut from: &TcpStream, to: &TcpStream, message: &[u8]) -> Result<()> {
+    from.write_all(message).context("sending")?;
+    expect(to, message)
+}
+
+/// Checks that exactly `message` arrives next.
+pub fn expect(mut stream: &TcpStream, message: &[u8]) -> Result<()> {
+    let mut received = vec![0; message.len()];
+    stream
+        .read_exact(&mut received)
+        .with_context(|| format!("waiting for {} bytes", message.len()))?;
+    ensure!(
+        received == message,
+        "expected {message:02x?}, received {received:02x?}"
+    );
+    Ok(())
+}
+
+/// Receives exactly `N` bytes.
+pub fn receive<const N: usize>(mut stream: &TcpStream) -> Result<[u8; N]> {
+    let mut received = [0; N];
+    stream
+        .read_exact(&mut received)
+        .with_context(|| format!("waiting for {N} bytes"))?;
+    Ok(received)
+}
+
+/// Waits until the peer closes its side, and checks that nothing comes before.
+pub fn expect_end(mut stream: &TcpStream) -> Result<()> {
+    let mut rest = [0; 16];
+    let length = stream
+        .read(&mut rest)
+        .context("waiting for the peer to close")?;
+    ensure!(
+        length == 0,
+        "expected the end of the stream, received {:02x?}",
+        &rest[..length]
+    );
+    Ok(())
+}
+
+/// Waits until the peer resets the connection.
+pub fn expect_reset(mut stream: &TcpStream) -> Result<()> {
+    match stream.read(&mut [0; 16]) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+        Err(error) => Err(error).context("waiting for a reset"),
+        Ok(length) => anyhow::bail!("expected a reset, received {length} bytes"),
+    }
+}
+
+/// Ends a connection by a reset instead of an orderly close.
+pub fn reset(stream: TcpStream) -> io::Result<()> {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))
+}

@@ -1,0 +1,10 @@
+//! Single packets through the kernel half, by `BPF_PROG_TEST_RUN`: what goes in, what the program decides, what comes
+//! out, byte by byte.
+
+mod bench;
+mod clients;
+mod flows;
+mod frames;
+mod hostile;
+mod ports;
+mod servers;

@@ -1,0 +1,248 @@
+//! `build-ebpf` and `build`: the kernel half for the BPF target, then the rest
+//! for this machine.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::object;
+use crate::process::CommandExt as _;
+use crate::setup::{self, BpfToolchain};
+use crate::toolchain::Route;
+use crate::workspace::Workspace;
+
+/// The package of the kernel half.
+const PACKAGE: &str = "egress-ebpf";
+
+/// Kernel 5.10 is the oldest that we load on, and its verifier knows the
+/// instructions of v3; v4 came with 6.6.
+const CPU: &str = "v3";
+
+/// Variables that would put another compiler, target or flag in the place of
+/// those that the kernel half needs.
+const FOREIGN_VARIABLES: [&str; 8] = [
+    "RUSTUP_TOOLCHAIN",
+    "RUSTFLAGS",
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_BUILD_RUSTC",
+    "CARGO_BUILD_TARGET",
+    "CARGO_TARGET_DIR",
+    "CARGO_BUILD_TARGET_DIR",
+    "CARGO_BUILD_BUILD_DIR",
+];
+
+/// Builds for people or for tests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Cargo's `dev`.
+    Debug,
+    /// Cargo's `release`.
+    Release,
+}
+
+/// The part of cargo's JSON messages that is read here.
+#[derive(Deserialize)]
+#[serde(tag = "reason")]
+enum Message {
+    #[serde(rename = "compiler-message")]
+    Diagnostic { message: Diagnostic },
+    #[serde(rename = "compiler-artifact")]
+    Artifact { executable: Option<PathBuf> },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Diagnostic {
+    level: String,
+    rendered: Option<String>,
+}
+
+/// What a build of the kernel half gave.
+pub struct Compiled {
+    /// The linked object, in cargo's own place.
+    artifact: PathBuf,
+    /// How many warnings the compiler gave.
+    pub warnings: usize,
+}
+
+/// Builds the kernel half and puts it where userspace embeds it from.
+///
+/// # Errors
+/// The toolchain is not complete, the build fails, or the object lacks BTF.
+pub fn kernel_half(workspace: &Workspace) -> Result<Compiled> {
+    let compiled = compile(workspace, &setup::bpf_toolchain(workspace)?)?;
+    install(workspace, &compiled)?;
+    Ok(compiled)
+}
+
+/// Builds everything.
+///
+/// # Errors
+/// As [`kernel_half`], or the rest does not build.
+pub fn all(workspace: &Workspace, profile: Profile) -> Result<()> {
+    kernel_half(workspace)?;
+    let mut cargo = workspace.cargo();
+    cargo.arg("build");
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    cargo.run()?;
+    println!("{}", workspace.shown(&binary(workspace, profile)).display());
+    Ok(())
+}
+
+/// Where cargo puts the program.
+pub fn binary(workspace: &Workspace, profile: Profile) -> PathBuf {
+    let directory = match profile {
+        Profile::Debug => "debug",
+        Profile::Release => "release",
+    };
+    workspace.target().join(directory).join("egress-router")
+}
+
+/// Compiles and links the kernel half.
+///
+/// # Errors
+/// The build fails.
+fn compile(workspace: &Workspace, toolchain: &BpfToolchain) -> Result<Compiled> {
+    let mut cargo = cargo_for_bpf(workspace, toolchain);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", cargo.line()))?;
+    let stdout = child
+        .stdout
+        .take()
+        .context("cargo's standard output is not a pipe")?;
+    let mut artifact = None;
+    let mut warnings = 0;
+    for line in BufReader::new(stdout).lines() {
+        match serde_json::from_str(&line.context("cannot read cargo's messages")?) {
+            Ok(Message::Diagnostic { message }) => {
+                warnings += usize::from(message.level == "warning");
+                eprint!("{}", message.rendered.unwrap_or_default());
+            }
+            Ok(Message::Artifact {
+                executable: Some(path),
+            }) => artifact = Some(path),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    ensure!(
+        status.success(),
+        "the kernel half does not build (`{}`: {status})",
+        cargo.line()
+    );
+    let Some(artifact) = artifact else {
+        bail!("cargo built {PACKAGE} without naming an object: has it lost its [[bin]]?");
+    };
+    Ok(Compiled { artifact, warnings })
+}
+
+fn cargo_for_bpf(workspace: &Workspace, toolchain: &BpfToolchain) -> Command {
+    let target = if cfg!(target_endian = "big") {
+        "bpfeb-unknown-none"
+    } else {
+        "bpfel-unknown-none"
+    };
+    let flags = [
+        "-Cdebuginfo=2".to_owned(),
+        format!("-Clinker={}", toolchain.linker.display()),
+        "-Clink-arg=--btf".to_owned(),
+        // rustc hands this on to bpf-linker as `--cpu`.
+        format!("-Ctarget-cpu={CPU}"),
+    ];
+    let format = if stderr().is_terminal() {
+        "json-diagnostic-rendered-ansi"
+    } else {
+        "json"
+    };
+    let mut cargo = workspace.command(toolchain.compiler.cargo());
+    cargo
+        .args([
+            "build",
+            "--package",
+            PACKAGE,
+            "--profile",
+            "ebpf",
+            "--target",
+            target,
+        ])
+        .args([
+            "-Zbuild-std=core",
+            "--message-format",
+            format,
+            "--target-dir",
+        ])
+        .arg(workspace.target().join("ebpf"));
+    for variable in FOREIGN_VARIABLES {
+        cargo.env_remove(variable);
+    }
+    cargo
+        .env("RUSTC", &toolchain.compiler.rustc)
+        // Empty, not removed: that overrules the user's configuration as well.
+        .env("RUSTC_WRAPPER", "")
+        .env("RUSTC_WORKSPACE_WRAPPER", "")
+        // Unlike RUSTFLAGS this survives a space in a path.
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    if toolchain.compiler.route == Route::Distribution {
+        // A released compiler takes -Zbuild-std only when told so.
+        cargo.env("RUSTC_BOOTSTRAP", "1");
+    }
+    cargo
+}
+
+/// Checks the object, copies it to its stated place and says what it is.
+fn install(workspace: &Workspace, compiled: &Compiled) -> Result<()> {
+    let programs = object::programs(&compiled.artifact)?;
+    let object = workspace.object();
+    if !is_current(&object, &compiled.artifact) {
+        tag_target_directory(workspace.target())?;
+        let temporary = object.with_extension(format!("{}.tmp", std::process::id()));
+        // Renamed into place, so that nobody embeds half an object.
+        fs::copy(&compiled.artifact, &temporary)
+            .and_then(|_| fs::rename(&temporary, &object))
+            .with_context(|| format!("cannot write {}", object.display()))?;
+    }
+    let size = object.metadata().map_or(0, |metadata| metadata.len());
+    println!(
+        "{} ({} KiB, BTF, programs: {})",
+        workspace.shown(&object).display(),
+        size.div_ceil(1024),
+        programs.join(", ")
+    );
+    Ok(())
+}
+
+/// Whether the copy is of this artifact: an untouched copy keeps its time, so
+/// that userspace is not built again for nothing.
+fn is_current(copy: &Path, artifact: &Path) -> bool {
+    let modified = |path: &Path| {
+        path.metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    };
+    modified(copy) >= modified(artifact)
+        && matches!((fs::read(copy), fs::read(artifact)), (Ok(copy), Ok(artifact)) if copy == artifact)
+}
+
+/// Cargo tags only a target directory that it made itself, and the build script
+/// of `egress-userspace` finds the directory by that tag.
+fn tag_target_directory(target: &Path) -> Result<()> {
+    let tag = target.join("CACHEDIR.TAG");
+    if tag.exists() {
+        return Ok(());
+    }
+    // The signature is that of https://bford.info/cachedir/.
+    fs::write(
+        &tag,
+        "Signature: 8a477f597d28d172789f06886806bc55\n# Cargo's target directory.\n",
+    )
+    .with_context(|| format!("cannot write {}", tag.display()))
+}

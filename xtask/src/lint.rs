@@ -1,0 +1,77 @@
+//! `lint`: formatting, clippy, the compiler's warnings on the kernel half, and
+//! on request the dependencies.
+
+use anyhow::{Result, ensure};
+
+use crate::build;
+use crate::process::{CommandExt as _, find_program};
+use crate::workspace::Workspace;
+
+/// Runs every check; the first that complains ends it.
+///
+/// # Errors
+/// A check complains, or its program is not installed.
+pub fn run(workspace: &Workspace, dependencies: bool) -> Result<()> {
+    require(workspace, "fmt", "rustfmt")?;
+    require(workspace, "clippy", "clippy")?;
+
+    println!("lint     formatting");
+    workspace.cargo().args(["fmt", "--all", "--check"]).run()?;
+
+    // First, because userspace embeds the object and clippy compiles userspace.
+    println!("lint     the kernel half, for the BPF target");
+    let compiled = build::kernel_half(workspace)?;
+    ensure!(
+        compiled.warnings == 0,
+        "the kernel half compiles with {} warning(s), shown above",
+        compiled.warnings
+    );
+
+    println!("lint     the kernel half, with clippy");
+    // There is no clippy for the compiler of the BPF target on every route, and
+    // nothing of this package but its panic handler depends on the target.
+    workspace
+        .cargo()
+        .args(["clippy", "--package", "egress-ebpf", "--", "-Dwarnings"])
+        .env("CARGO_PROFILE_DEV_PANIC", "abort")
+        .run()?;
+
+    println!("lint     everything else, with clippy");
+    workspace
+        .cargo()
+        .args([
+            "clippy",
+            "--workspace",
+            "--exclude",
+            "egress-ebpf",
+            "--all-targets",
+        ])
+        .args(["--", "-Dwarnings"])
+        .run()?;
+
+    if dependencies {
+        println!("lint     dependencies");
+        ensure!(
+            find_program("cargo-deny").is_some(),
+            "cargo-deny is not installed: `cargo install cargo-deny --locked`"
+        );
+        workspace.cargo().args(["deny", "check"]).run()?;
+    }
+    println!("Nothing to complain about.");
+    Ok(())
+}
+
+/// A rustup with the profile `minimal` brings neither of the two.
+fn require(workspace: &Workspace, subcommand: &str, component: &str) -> Result<()> {
+    let there = workspace
+        .cargo()
+        .args([subcommand, "--version"])
+        .read()
+        .is_ok();
+    ensure!(
+        there,
+        "{component} is not installed: `rustup component add {component}`, or your \
+         distribution's package of that name"
+    );
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The project's own commands, run as `cargo xtask <command>`.
+
+mod apt;
+mod build;
+mod demo;
+mod linker;
+mod lint;
+mod object;
+mod os;
+mod process;
+mod requirements;
+mod setup;
+mod summary;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::build::Profile;
+use crate::workspace::Workspace;
+
+/// Builds, tests and shows the egress router.
+///
+/// The router has a kernel half, compiled for the BPF target by a compiler of
+/// its own, and a userspace half, which embeds the first. On a new machine:
+///
+///     cargo xtask demo     installs what is needed, builds, and shows it at work
+///     cargo xtask test     the same, and runs every test
+///
+/// Once the kernel half is built, plain `cargo build` and `cargo test` and an
+/// editor work as well. docs/building.md tells more.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find what the project needs and install what is missing
+    ///
+    /// Needed are a compiler for the BPF target (a nightly of rustup with
+    /// rust-src, or Debian's rustc-web), a bpf-linker built for that compiler's
+    /// LLVM (kept in target/tools), and the programs that the lab calls. What is
+    /// there is left alone. Installing packages needs root; without it the
+    /// command to run is printed.
+    #[command(verbatim_doc_comment)]
+    Setup {
+        /// Only report, install nothing; fails if something is missing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the kernel half: target/egress-router.bpf.o, with BTF
+    BuildEbpf,
+    /// Build both halves: target/<profile>/egress-router
+    Build {
+        /// With optimizations, in target/release
+        #[arg(long)]
+        release: bool,
+    },
+    /// Show the router at work with real traffic, in namespaces of its own
+    Demo,
+    /// Build everything and run every test
+    ///
+    /// The tests that need the kernel need root, and say so where they are
+    /// skipped. The last line is `N passed, N failed, N skipped`.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test -- udp --nocapture"
+    )]
+    Test {
+        /// For every test binary: a part of a test's name, options of libtest
+        #[arg(last = true, value_name = "FILTER")]
+        arguments: Vec<String>,
+    },
+    /// Check formatting, clippy and the kernel half's warnings
+    Lint {
+        /// Check licences, sources and advisories of the dependencies too, with
+        /// cargo-deny (advisories are fetched from the network)
+        #[arg(long)]
+        deny: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup { check: true } => setup::check(&workspace)?,
+        Task::Setup { check: false } => setup::run(&workspace)?,
+        Task::BuildEbpf => {
+            build::kernel_half(&workspace)?;
+        }
+        Task::Build { release } => {
+            build::all(
+                &workspace,
+                if release {
+                    Profile::Release
+                } else {
+                    Profile::Debug
+                },
+            )?;
+        }
+        Task::Demo => demo::run(&workspace)?,
+        Task::Test { arguments } => return test::run(&workspace, &arguments),
+        Task::Lint { deny } => lint::run(&workspace, deny)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

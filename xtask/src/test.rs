@@ -1,0 +1,99 @@
+//! `test`: builds everything, runs every test of the workspace, and sums up.
+
+use std::io::{IsTerminal as _, Read as _, Write as _, pipe, stdout};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use crate::build::{self, Profile};
+use crate::os::is_root;
+use crate::process::CommandExt as _;
+use crate::setup;
+use crate::summary::Summary;
+use crate::workspace::Workspace;
+
+/// Runs the tests; `arguments` go to every test binary, as behind `cargo test --`.
+///
+/// The last line that is written is `N passed, N failed, N skipped`.
+///
+/// # Errors
+/// Setup or a build fails. A failing test is no error but the exit code.
+pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
+    setup::ensure_complete(workspace)?;
+    build::all(workspace, Profile::Debug)?;
+    if !is_root() {
+        println!("Not root: the tests that need the kernel will be skipped.");
+    }
+
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "test",
+        "--workspace",
+        "--exclude",
+        "egress-ebpf",
+        "--no-fail-fast",
+        "--",
+    ]);
+    cargo.args(arguments);
+    if stdout().is_terminal() {
+        cargo.env("CARGO_TERM_COLOR", "always");
+    }
+    // One pipe for both streams keeps cargo's `Running …`, libtest's results
+    // and the tests' own lines in order.
+    let (mut output, input) = pipe().context("cannot make a pipe")?;
+    cargo
+        .stdout(input.try_clone().context("cannot share a pipe")?)
+        .stderr(input);
+    let mut child = cargo
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", cargo.line()))?;
+    // The command holds the pipe's writing end, and its end is what ends the loop.
+    drop(cargo);
+
+    let mut summary = Summary::default();
+    let mut line = Vec::new();
+    let mut chunk = [0; 8192];
+    loop {
+        let length = output
+            .read(&mut chunk)
+            .context("cannot read the tests' output")?;
+        if length == 0 {
+            break;
+        }
+        // Passed on at once, so that the name of a test that hangs is seen.
+        stdout()
+            .write_all(&chunk[..length])
+            .and_then(|()| stdout().flush())?;
+        for &byte in &chunk[..length] {
+            if byte == b'\n' {
+                summary.read_line(&String::from_utf8_lossy(&line));
+                line.clear();
+            } else {
+                line.push(byte);
+            }
+        }
+    }
+    summary.read_line(&String::from_utf8_lossy(&line));
+    let status = child.wait().context("cannot wait for cargo")?;
+    summary.finish();
+
+    println!();
+    for skipped in summary.skips() {
+        println!("skipped: {skipped}");
+    }
+    for failed in summary.failures() {
+        println!("failed: {failed}");
+    }
+    if !status.success() && summary.failed() == 0 {
+        println!("cargo test did not succeed ({status}); its message is above");
+    } else if !summary.ran_something() {
+        println!("no test ran: does the filter name one?");
+    }
+    println!("{summary}");
+    let succeeded = status.success() && summary.failed() == 0 && summary.ran_something();
+    Ok(if succeeded {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
