@@ -444,7 +444,13 @@ fn a_refusal_by_the_server_reaches_the_client() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    expect_refusal(lab.client(), HTTP.service())
+    let at_server = Capture::on(lab.servers(), "uplink0")?;
+
+    expect_refusal(lab.client(), HTTP.service())?;
+    at_server.wait_for("a refusal by the server itself", PATIENCE, |packet| {
+        packet.source == HTTP.server().ip() && packet.destination == ROUTER_NET1.address
+    })?;
+    Ok(())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Nothing but file descriptors holds them, so the kernel removes them, with
 //! all their interfaces, however the process that made them ends.
 
+use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,7 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::{panic, process, thread};
+use std::{env, panic, process, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::ifaddrs::getifaddrs;
@@ -102,7 +103,7 @@ impl Namespace {
     /// it ends (`PR_SET_PDEATHSIG` follows the thread, not the process).
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
-        command.env("LC_ALL", "C");
+        command.env("LC_ALL", "C").env("PATH", search_path());
         let file = Arc::clone(&self.file);
         let parent = getpid();
         // SAFETY: between fork and exec the closure only makes system calls
@@ -116,13 +117,13 @@ impl Namespace {
     /// # Errors
     /// When it cannot start or its exit status is not success; the message has
     /// the command and its standard error.
-    pub fn output<I, A>(&self, program: &str, arguments: I) -> Result<String>
+    pub fn output<I, A>(&self, program: impl AsRef<Path>, arguments: I) -> Result<String>
     where
         I: IntoIterator<Item = A>,
         A: AsRef<str>,
     {
-        let mut command = self.command(program);
-        let mut line = program.to_owned();
+        let mut command = self.command(&program);
+        let mut line = program.as_ref().display().to_string();
         for argument in arguments {
             command.arg(argument.as_ref());
             write!(line, " {}", argument.as_ref())?;
@@ -204,6 +205,13 @@ impl Namespace {
         self.run(|| Interface::find(name))
             .with_context(|| format!("the interface {name} of the {}", self.role))
     }
+}
+
+/// `PATH`, and where `ip`, `nft` and `tc` are when it leaves those directories out.
+fn search_path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
 }
 
 fn become_child_in(namespace: &OwnedFd, parent: Pid) -> io::Result<()> {

@@ -49,7 +49,7 @@ pub enum Profile {
 #[serde(tag = "reason")]
 enum Message {
     #[serde(rename = "compiler-message")]
-    Diagnostic { message: Diagnostic },
+    Diagnostic { message: Diagnostic, target: Target },
     #[serde(rename = "compiler-artifact")]
     Artifact { executable: Option<PathBuf> },
     #[serde(other)]
@@ -62,22 +62,63 @@ struct Diagnostic {
     rendered: Option<String>,
 }
 
-/// What a build of the kernel half gave.
-pub struct Compiled {
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// What cargo told about the kernel half.
+struct Outcome {
     /// The linked object, in cargo's own place.
-    artifact: PathBuf,
-    /// How many warnings the compiler gave.
-    pub warnings: usize,
+    artifact: Option<PathBuf>,
+    /// How many warnings the compiler gave for the package itself.
+    warnings: usize,
 }
 
 /// Builds the kernel half and puts it where userspace embeds it from.
 ///
 /// # Errors
 /// The toolchain is not complete, the build fails, or the object lacks BTF.
-pub fn kernel_half(workspace: &Workspace) -> Result<Compiled> {
-    let compiled = compile(workspace, &setup::bpf_toolchain(workspace)?)?;
-    install(workspace, &compiled)?;
-    Ok(compiled)
+pub fn kernel_half(workspace: &Workspace) -> Result<()> {
+    let toolchain = setup::bpf_toolchain(workspace)?;
+    let outcome = follow(&mut cargo_for_bpf(
+        workspace,
+        &toolchain,
+        "build",
+        "json-render-diagnostics",
+    ))?;
+    let Some(artifact) = outcome.artifact else {
+        bail!("cargo built {PACKAGE} without naming an object: has it lost its [[bin]]?");
+    };
+    install(workspace, &artifact)
+}
+
+/// Runs clippy over the kernel half, for the BPF target.
+///
+/// # Errors
+/// The toolchain or its clippy is not there, or clippy complains.
+pub fn lint_kernel_half(workspace: &Workspace) -> Result<()> {
+    let toolchain = setup::bpf_toolchain(workspace)?;
+    let Some(clippy) = toolchain.compiler.clippy() else {
+        bail!(
+            "{} has no clippy: run `cargo xtask setup`",
+            toolchain.compiler.route
+        );
+    };
+    let format = if stderr().is_terminal() {
+        "json-diagnostic-rendered-ansi"
+    } else {
+        "json"
+    };
+    let mut cargo = cargo_for_bpf(workspace, &toolchain, "check", format);
+    // As `cargo clippy` does, which takes the clippy beside cargo, not beside RUSTC.
+    let outcome = follow(cargo.env("RUSTC_WORKSPACE_WRAPPER", clippy))?;
+    ensure!(
+        outcome.warnings == 0,
+        "{PACKAGE} has {} warning(s), shown above",
+        outcome.warnings
+    );
+    Ok(())
 }
 
 /// Builds everything.
@@ -105,12 +146,8 @@ pub fn binary(workspace: &Workspace, profile: Profile) -> PathBuf {
     workspace.target().join(directory).join("egress-router")
 }
 
-/// Compiles and links the kernel half.
-///
-/// # Errors
-/// The build fails.
-fn compile(workspace: &Workspace, toolchain: &BpfToolchain) -> Result<Compiled> {
-    let mut cargo = cargo_for_bpf(workspace, toolchain);
+/// Runs cargo, collects what matters, and shows what cargo did not show itself.
+fn follow(cargo: &mut Command) -> Result<Outcome> {
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
@@ -119,33 +156,44 @@ fn compile(workspace: &Workspace, toolchain: &BpfToolchain) -> Result<Compiled> 
         .stdout
         .take()
         .context("cargo's standard output is not a pipe")?;
-    let mut artifact = None;
-    let mut warnings = 0;
+    let mut outcome = Outcome {
+        artifact: None,
+        warnings: 0,
+    };
+    let mut rendered = String::new();
     for line in BufReader::new(stdout).lines() {
         match serde_json::from_str(&line.context("cannot read cargo's messages")?) {
-            Ok(Message::Diagnostic { message }) => {
-                warnings += usize::from(message.level == "warning");
-                eprint!("{}", message.rendered.unwrap_or_default());
+            // A warning in a package that this machine's compiler sees as well is
+            // left to that compiler: two versions may disagree on an `#[expect]`.
+            Ok(Message::Diagnostic { message, target })
+                if target.name == PACKAGE || message.level == "error" =>
+            {
+                outcome.warnings += usize::from(message.level == "warning");
+                rendered.push_str(&message.rendered.unwrap_or_default());
             }
             Ok(Message::Artifact {
                 executable: Some(path),
-            }) => artifact = Some(path),
+            }) => outcome.artifact = Some(path),
             Ok(_) | Err(_) => {}
         }
     }
     let status = child.wait().context("cannot wait for cargo")?;
+    // Not before: cargo writes its own lines to the same place.
+    eprint!("{rendered}");
     ensure!(
         status.success(),
         "the kernel half does not build (`{}`: {status})",
         cargo.line()
     );
-    let Some(artifact) = artifact else {
-        bail!("cargo built {PACKAGE} without naming an object: has it lost its [[bin]]?");
-    };
-    Ok(Compiled { artifact, warnings })
+    Ok(outcome)
 }
 
-fn cargo_for_bpf(workspace: &Workspace, toolchain: &BpfToolchain) -> Command {
+fn cargo_for_bpf(
+    workspace: &Workspace,
+    toolchain: &BpfToolchain,
+    subcommand: &str,
+    format: &str,
+) -> Command {
     let target = if cfg!(target_endian = "big") {
         "bpfeb-unknown-none"
     } else {
@@ -158,15 +206,10 @@ fn cargo_for_bpf(workspace: &Workspace, toolchain: &BpfToolchain) -> Command {
         // rustc hands this on to bpf-linker as `--cpu`.
         format!("-Ctarget-cpu={CPU}"),
     ];
-    let format = if stderr().is_terminal() {
-        "json-diagnostic-rendered-ansi"
-    } else {
-        "json"
-    };
     let mut cargo = workspace.command(toolchain.compiler.cargo());
     cargo
         .args([
-            "build",
+            subcommand,
             "--package",
             PACKAGE,
             "--profile",
@@ -199,14 +242,14 @@ fn cargo_for_bpf(workspace: &Workspace, toolchain: &BpfToolchain) -> Command {
 }
 
 /// Checks the object, copies it to its stated place and says what it is.
-fn install(workspace: &Workspace, compiled: &Compiled) -> Result<()> {
-    let programs = object::programs(&compiled.artifact)?;
+fn install(workspace: &Workspace, artifact: &Path) -> Result<()> {
+    let programs = object::programs(artifact)?;
     let object = workspace.object();
-    if !is_current(&object, &compiled.artifact) {
+    if !is_current(&object, artifact) {
         tag_target_directory(workspace.target())?;
         let temporary = object.with_extension(format!("{}.tmp", std::process::id()));
         // Renamed into place, so that nobody embeds half an object.
-        fs::copy(&compiled.artifact, &temporary)
+        fs::copy(artifact, &temporary)
             .and_then(|_| fs::rename(&temporary, &object))
             .with_context(|| format!("cannot write {}", object.display()))?;
     }

@@ -3,6 +3,8 @@
 //! It links the LLVM of the compiler whose bitcode it reads, so the project
 //! keeps its own, built for that compiler, and trusts none in `PATH`.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +14,6 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::process::CommandExt as _;
 use crate::requirements::version_in;
-use crate::toolchain::{Toolchain, llvm_prefix};
 use crate::workspace::Workspace;
 
 /// The version that the aya set was tried with.
@@ -30,16 +31,11 @@ pub fn is_ready(workspace: &Workspace, major: u32, prefix: &Path) -> bool {
     stamp.is_ok_and(|stamp| stamp == stamp_text(major, prefix)) && runs(&program(workspace))
 }
 
-/// Builds the linker for a compiler.
+/// Builds the linker against the LLVM of this major version in `prefix`.
 ///
 /// # Errors
-/// That compiler's LLVM is not installed, the build fails, or what was built
-/// does not run.
-pub fn install(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
-    let major = toolchain.version.llvm_major;
-    let prefix = llvm_prefix(major).with_context(|| {
-        format!("LLVM {major}'s development files are not installed, and bpf-linker needs them")
-    })?;
+/// The build fails, or what was built does not run.
+pub fn install(workspace: &Workspace, major: u32, prefix: &Path) -> Result<()> {
     let started = Instant::now();
     println!("install  bpf-linker {VERSION} for LLVM {major}, a minute or two");
     let stamp = stamp_path(workspace);
@@ -63,7 +59,9 @@ pub fn install(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         ])
         .arg("--root")
         .arg(workspace.tools())
-        .env("LLVM_PREFIX", &prefix)
+        .env("LLVM_PREFIX", prefix)
+        // Else cargo asks to add the directory to PATH, which nobody needs to do.
+        .env("PATH", path_with(&workspace.tools().join("bin")))
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET")
@@ -74,13 +72,19 @@ pub fn install(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         "{} was built, but `{0} --version` does not answer {VERSION}",
         program.display()
     );
-    fs::write(&stamp, stamp_text(major, &prefix))
+    fs::write(&stamp, stamp_text(major, prefix))
         .with_context(|| format!("cannot write {}", stamp.display()))?;
     println!(
         "ok       bpf-linker {VERSION} built in {} s",
         started.elapsed().as_secs()
     );
     Ok(())
+}
+
+fn path_with(directory: &Path) -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain([directory.to_owned()]);
+    env::join_paths(directories).unwrap_or(path.clone())
 }
 
 fn runs(program: &Path) -> bool {

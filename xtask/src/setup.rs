@@ -4,18 +4,18 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::apt::Apt;
 use crate::linker;
 use crate::os::{Distribution, is_root};
 use crate::process::CommandExt as _;
 use crate::requirements::{Found, REQUIREMENTS, Requirement};
-use crate::toolchain::{self, OLDEST_RUST, Search, Toolchain, is_at_least, llvm_prefix};
+use crate::toolchain::{self, OLDEST_RUST, Route, Search, Toolchain, is_at_least, llvm_prefix};
 use crate::workspace::Workspace;
 
-/// Debian's rustc that is kept current, and its sources.
-const RUSTC_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
+/// Debian's rustc that is kept current, its sources and its clippy.
+const RUSTC_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "rust-web-clippy"];
 
 /// What builds the kernel half.
 pub struct BpfToolchain {
@@ -134,7 +134,11 @@ impl Inventory {
     }
 
     fn is_complete(&self) -> bool {
-        self.linker_is_ready && self.programs.iter().all(|(_, found)| found.is_some())
+        let has_clippy = self
+            .compiler
+            .as_ref()
+            .is_some_and(|(it, _)| it.clippy().is_some());
+        has_clippy && self.linker_is_ready && self.programs.iter().all(|(_, found)| found.is_some())
     }
 
     fn report(&self, workspace: &Workspace) {
@@ -166,6 +170,14 @@ impl Inventory {
             &compiler.version.release,
             &format_args!("{}, {}", compiler.route, compiler.rustc.display()),
         );
+        match compiler.clippy() {
+            Some(clippy) => ok(
+                "clippy for BPF",
+                &compiler.version.release,
+                &clippy.display(),
+            ),
+            None => missing("clippy for BPF", "lints the kernel half with that rustc"),
+        }
         match prefix {
             Some(prefix) => ok("LLVM", &major.to_string(), &prefix.display()),
             None => missing(
@@ -191,22 +203,49 @@ impl Inventory {
     fn install_missing(&self, workspace: &Workspace) -> Result<()> {
         let distribution = Distribution::of_this_machine();
         let mut apt = Apt::find().filter(|_| distribution.is_debian_like());
-        let packages = self.missing_packages();
-        if !packages.is_empty() {
+        if apt.is_some() && !is_root() {
+            let packages = self.missing_packages();
+            ensure!(packages.is_empty(), not_root(&packages));
+        }
+        let programs = self.packages_of_missing_programs();
+        if !programs.is_empty() {
             match &mut apt {
-                Some(apt) if is_root() => install_programs(apt, &packages)?,
-                Some(_) => return Err(not_root(&packages)),
+                Some(apt) => install_programs(apt, &programs)?,
                 None => bail!("{}", self.instructions(&distribution)),
             }
         }
         let compiler = self.install_compiler(apt.as_mut(), &distribution)?;
-        if llvm_prefix(compiler.version.llvm_major).is_none() {
-            self.install_llvm(apt.as_mut(), &distribution, compiler.version.llvm_major)?;
+        if compiler.clippy().is_none() {
+            install_clippy(apt.as_mut(), &compiler)?;
         }
-        linker::install(workspace, &compiler)
+        let major = compiler.version.llvm_major;
+        if llvm_prefix(major).is_none() {
+            self.install_llvm(apt.as_mut(), &distribution, major)?;
+        }
+        let prefix = llvm_prefix(major).with_context(|| {
+            format!(
+                "LLVM {major} was installed, but neither LLVM_PREFIX nor /usr/lib/llvm-{major} nor \
+                 llvm-config leads to its libLLVM-{major}.so"
+            )
+        })?;
+        if !linker::is_ready(workspace, major, &prefix) {
+            linker::install(workspace, major, &prefix)?;
+        }
+        Ok(())
     }
 
+    /// Everything that root would install now, for a person who is not root.
     fn missing_packages(&self) -> Vec<String> {
+        let mut packages = self.packages_of_missing_programs();
+        match &self.compiler {
+            None if has_usable_rustc_web() => packages.extend(RUSTC_PACKAGES.map(str::to_owned)),
+            Some((compiler, None)) => packages.extend(llvm_packages(compiler.version.llvm_major)),
+            None | Some((_, Some(_))) => {}
+        }
+        packages
+    }
+
+    fn packages_of_missing_programs(&self) -> Vec<String> {
         let mut packages: Vec<String> = self
             .programs
             .iter()
@@ -223,15 +262,10 @@ impl Inventory {
         apt: Option<&mut Apt>,
         distribution: &Distribution,
     ) -> Result<Toolchain> {
-        // A compiler whose LLVM cannot be had is as good as none.
         if let Some((compiler, prefix)) = &self.compiler {
-            let major = compiler.version.llvm_major;
-            let has_llvm = match &apt {
-                _ if prefix.is_some() => true,
-                Some(_) => Apt::candidate(&llvm_packages(major)[0]).is_some(),
-                None => false,
-            };
-            if has_llvm || self.compilers.usable.len() == 1 && apt.is_none() {
+            let package = &llvm_packages(compiler.version.llvm_major)[0];
+            // With an LLVM that nobody has, the compiler is as good as none.
+            if prefix.is_some() || apt.is_none() || Apt::candidate(package).is_some() {
                 return Ok(compiler.clone());
             }
         }
@@ -239,40 +273,49 @@ impl Inventory {
             if is_root() {
                 apt.update()?;
             }
-            let candidate = Apt::candidate(RUSTC_PACKAGES[0]);
-            if candidate.is_some_and(|version| is_at_least(&version, OLDEST_RUST)) {
-                let packages = RUSTC_PACKAGES.map(str::to_owned);
-                if !is_root() {
-                    return Err(not_root(&packages));
-                }
-                apt.install(&packages)?;
-                return self.compiler_after("apt-get installed rustc-web", distribution);
+            if is_root() && has_usable_rustc_web() {
+                apt.install(&RUSTC_PACKAGES.map(str::to_owned))?;
+                return self.compiler_after(
+                    "apt-get installed rustc-web",
+                    |route| *route == Route::Distribution,
+                    distribution,
+                );
             }
         }
-        if toolchain::has_rustup() {
-            println!("install  rustup's nightly with rust-src");
-            let installed = Command::new("rustup")
-                .args(["toolchain", "install", "nightly", "--profile", "minimal"])
-                .args(["--component", "rust-src"])
-                .run();
-            if let Err(error) = installed {
-                bail!("{error:#}\n{}", self.instructions(distribution));
-            }
-            return self.compiler_after("rustup installed a nightly", distribution);
+        if let Some((compiler, _)) = &self.compiler {
+            return Ok(compiler.clone());
         }
-        bail!("{}", self.instructions(distribution))
+        ensure!(toolchain::has_rustup(), self.instructions(distribution));
+        println!("install  rustup's nightly with rust-src and clippy");
+        Command::new("rustup")
+            .args(["toolchain", "install", "nightly", "--profile", "minimal"])
+            .args(["--component", "rust-src", "--component", "clippy"])
+            .run()
+            .with_context(|| self.instructions(distribution))?;
+        self.compiler_after(
+            "rustup installed a nightly",
+            |route| *route != Route::Distribution,
+            distribution,
+        )
     }
 
-    fn compiler_after(&self, step: &str, distribution: &Distribution) -> Result<Toolchain> {
-        let search = toolchain::search();
-        match choose(&search) {
-            Some((compiler, _)) => Ok(compiler),
-            None => bail!(
-                "{step}, yet no compiler is usable:\n  {}\n{}",
-                search.refused.join("\n  "),
-                self.instructions(distribution)
-            ),
-        }
+    fn compiler_after(
+        &self,
+        step: &str,
+        is_installed: fn(&Route) -> bool,
+        distribution: &Distribution,
+    ) -> Result<Toolchain> {
+        let Search { usable, refused } = toolchain::search();
+        usable
+            .into_iter()
+            .find(|compiler| is_installed(&compiler.route))
+            .with_context(|| {
+                format!(
+                    "{step}, yet no compiler is usable:\n  {}\n{}",
+                    refused.join("\n  "),
+                    self.instructions(distribution)
+                )
+            })
     }
 
     fn install_llvm(
@@ -323,7 +366,8 @@ impl Inventory {
                 let _ = write!(
                     text,
                     "\n  - a rustc of {OLDEST_RUST} or newer with the sources of `core`, either one of\n      \
-                     rustup toolchain install nightly --profile minimal --component rust-src\n      \
+                     rustup toolchain install nightly --profile minimal --component rust-src \
+                     --component clippy\n      \
                      /usr/bin/rustc with the sources in /usr/lib/rustlib/src (Debian: {})\n  \
                      - the LLVM of that rustc (`rustc -vV` names its version) with its shared library \
                      for linking; LLVM_PREFIX names the directory above its lib",
@@ -361,6 +405,45 @@ fn install_programs(apt: &mut Apt, packages: &[String]) -> Result<()> {
         unknown.join(", ")
     );
     Ok(())
+}
+
+/// Whether apt has a rustc-web that is new enough.
+fn has_usable_rustc_web() -> bool {
+    let candidate = Apt::candidate(RUSTC_PACKAGES[0]);
+    candidate.is_some_and(|version| is_at_least(&version, OLDEST_RUST))
+}
+
+/// Adds the clippy of a compiler that came without it.
+fn install_clippy(apt: Option<&mut Apt>, compiler: &Toolchain) -> Result<()> {
+    match (&compiler.route, apt) {
+        (Route::Rustup(name), _) => {
+            println!("install  clippy for rustup's {name}");
+            Command::new("rustup")
+                .args(["component", "add", "clippy", "--toolchain", name])
+                .run()
+        }
+        (Route::Distribution, Some(apt)) => {
+            let owner = Command::new("dpkg-query")
+                .arg("--search")
+                .arg(&compiler.rustc)
+                .read()?;
+            let package = if owner.starts_with("rustc-web") {
+                RUSTC_PACKAGES[2]
+            } else {
+                "rust-clippy"
+            };
+            let packages = [package.to_owned()];
+            if is_root() {
+                apt.install(&packages)
+            } else {
+                Err(not_root(&packages))
+            }
+        }
+        (Route::Distribution, None) => bail!(
+            "{} has no clippy-driver beside it: install the distribution's clippy",
+            compiler.rustc.display()
+        ),
+    }
 }
 
 fn llvm_packages(major: u32) -> [String; 2] {
@@ -413,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_package_of_two_programs_is_named_once() {
-        let packages = inventory_of_nothing().missing_packages();
+        let packages = inventory_of_nothing().packages_of_missing_programs();
         assert_eq!(
             packages,
             ["iproute2", "nftables", "bpftool", "curl", "ethtool"]

@@ -86,8 +86,10 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     }
     if !status.success() && summary.failed() == 0 {
         println!("cargo test did not succeed ({status}); its message is above");
-    } else if !summary.ran_something() {
+    } else if !summary.ran_something() && summary.skips().is_empty() {
         println!("no test ran: does the filter name one?");
+    } else if !summary.ran_something() {
+        println!("no test ran: each was skipped, for the reason given above");
     }
     println!("{summary}");
     let succeeded = status.success() && summary.failed() == 0 && summary.ran_something();

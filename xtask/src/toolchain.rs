@@ -92,6 +92,11 @@ impl Toolchain {
         }
     }
 
+    /// The clippy of this compiler, if it is installed.
+    pub fn clippy(&self) -> Option<PathBuf> {
+        Some(self.rustc.with_file_name("clippy-driver")).filter(|driver| driver.exists())
+    }
+
     fn check(route: Route, sysroot: &Path) -> Result<Self, String> {
         let rustc = sysroot.join("bin/rustc");
         let refuse = |reason: String| format!("{route} ({}): {reason}", rustc.display());

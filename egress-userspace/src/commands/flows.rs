@@ -14,6 +14,11 @@ use super::{
 /// A flow reads as `client → router ⇒ reserved → server`: the client connects to the router, which connects to the
 /// server with the reserved address. Packets and bytes are those from the client (>) and to the client (<).
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  egress-router flows
+  watch egress-router flows
+  egress-router flows --output json | jq 'map(select(.state == \"ESTABLISHED\")) | length'")]
 pub struct Args {
     #[command(flatten)]
     instance: instance::Selector,

@@ -13,6 +13,10 @@ use super::{
 ///
 /// Flows, packets and bytes are counted for each rule: from clients (>) and to clients (<).
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  egress-router rules
+  egress-router rules --output json | jq '.[] | {port, flows}'")]
 pub struct Args {
     #[command(flatten)]
     instance: instance::Selector,

@@ -16,6 +16,11 @@ use super::{
 
 /// Shows where and how the router is attached, how many rules and flows it has, and what it did not forward, by reason.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  egress-router status
+  nsenter --net=/run/netns/pod egress-router status
+  egress-router status --output json | jq '.outcomes[] | select(.packets > 0)'")]
 pub struct Args {
     #[command(flatten)]
     instance: instance::Selector,
@@ -131,7 +136,8 @@ impl Status {
                     .filter(|outcome| outcome.verdict == verdict)
                     .map(|o| o.packets)
                     .sum();
-                let _ = writeln!(text, "{title}: {total} packets");
+                let packets = if total == 1 { "packet" } else { "packets" };
+                let _ = writeln!(text, "{title}: {total} {packets}");
                 let _ = writeln!(
                     text,
                     "{}",

@@ -119,6 +119,10 @@ impl Instance {
 
     /// Whether the process that started it is still there.
     pub fn is_running(&self) -> bool {
+        // A container's processes have the same IDs again after a restart: its router replaces its predecessor.
+        if self.config.pid == std::process::id() {
+            return false;
+        }
         i32::try_from(self.config.pid).is_ok_and(|pid| {
             // Not allowed to signal it: then it is there.
             pid > 0

@@ -1,0 +1,221 @@
+//! A router in a lab, what hangs on its interfaces, and traffic through it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::process::ExitStatus;
+
+use anyhow::{Context as _, Result};
+use aya::programs::{SchedClassifier, TcAttachType};
+use egress_tests::addresses::{DATAGRAM, ROUTER_NET1};
+use egress_tests::router::example_spec;
+use egress_tests::{Lab, RouterProcess, Rule, tcp, udp};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::shell;
+
+/// The programs, each with its interface.
+pub const PROGRAMS: [(&str, &str); 2] = [("eth0", "eth0_ingress"), ("net1", "net1_ingress")];
+/// A port that no rule names.
+pub const UNDEFINED_PORT: u16 = 9090;
+
+/// A running router, whose log is shown if the test fails.
+pub struct Running(Option<RouterProcess>);
+
+impl Running {
+    /// Starts a router by the example spec, with these options as well.
+    pub fn start(lab: &Lab, options: &[&str]) -> Result<Self> {
+        let spec = example_spec();
+        let mut arguments = vec!["run".into(), "--config".into(), spec.into_os_string()];
+        arguments.extend(options.iter().map(Into::into));
+        Ok(Self(Some(RouterProcess::start(lab, &arguments)?)))
+    }
+
+    fn process(&self) -> Result<&RouterProcess> {
+        self.0.as_ref().context("the router has ended")
+    }
+
+    /// Its process ID.
+    pub fn id(&self) -> Result<u32> {
+        Ok(self.process()?.id())
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> Result<String> {
+        Ok(self.process()?.log())
+    }
+
+    /// Waits for a line of its log with all of `words`.
+    pub fn wait_for_log(&self, words: &[&str]) -> Result<()> {
+        shell::eventually(&format!("a line of the log with {words:?}"), || {
+            let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+            Ok(self.log()?.lines().any(has_all).then_some(()))
+        })
+    }
+
+    /// Asks it to end, by SIGTERM, and waits for that.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        self.0.take().context("the router has ended")?.stop()
+    }
+
+    /// Sends it SIGKILL, and waits for its end.
+    pub fn kill(self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGKILL)?;
+        self.stop()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let process = Pid::from_raw(self.id()?.try_into()?);
+        kill(process, signal).with_context(|| format!("sending {signal}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(router) = &self.0 {
+            eprintln!("the router's log:\n{}", router.log());
+        }
+    }
+}
+
+/// What is attached to the router's interfaces: a line for each program in a
+/// TCX list, each clsact qdisc and each filter on one.
+pub fn attachments(lab: &Lab) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for (interface, _) in PROGRAMS {
+        for program in tcx_programs(lab, interface)? {
+            found.insert(format!("{interface}: {program} by tcx"));
+        }
+        let qdiscs = tc(lab, &["qdisc", "show", "dev", interface])?;
+        if !qdiscs.contains("clsact") {
+            continue;
+        }
+        found.insert(format!("{interface}: clsact"));
+        let filters = tc(lab, &["filter", "show", "dev", interface, "ingress"])?;
+        // A filter's own line comes after those of its priority and, for u32, of its hash table.
+        let is_filter = |line: &&str| line.contains(" handle ") || line.contains(" order ");
+        for filter in filters.lines().filter(is_filter) {
+            let name = PROGRAMS.iter().find(|(_, name)| filter.contains(name));
+            let name = name.map_or("another's filter", |(_, name)| name);
+            found.insert(format!("{interface}: {name} by clsact"));
+        }
+    }
+    Ok(found)
+}
+
+/// What [`attachments`] finds of a router that is attached by TCX.
+pub fn by_tcx() -> BTreeSet<String> {
+    PROGRAMS
+        .iter()
+        .map(|(interface, program)| format!("{interface}: {program} by tcx"))
+        .collect()
+}
+
+/// What [`attachments`] finds of a router that is attached by clsact.
+pub fn by_clsact() -> BTreeSet<String> {
+    PROGRAMS
+        .iter()
+        .flat_map(|(interface, program)| {
+            [
+                format!("{interface}: clsact"),
+                format!("{interface}: {program} by clsact"),
+            ]
+        })
+        .collect()
+}
+
+fn tcx_programs(lab: &Lab, interface: &str) -> Result<Vec<String>> {
+    lab.router().run(|| {
+        // A kernel before 6.6 knows no TCX, so that nothing is attached by it.
+        let query = SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
+        let programs = query.map_or_else(|_| Vec::new(), |(_, programs)| programs);
+        let name = |program: &aya::programs::ProgramInfo| {
+            program.name_as_str().unwrap_or("a program").to_owned()
+        };
+        Ok(programs.iter().map(name).collect())
+    })
+}
+
+/// Runs `tc` in the router pod.
+pub fn tc(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    lab.router().output("tc", arguments)
+}
+
+/// `egress-router status --output json`.
+pub fn status(lab: &Lab) -> Result<Value> {
+    shell::json(lab.router(), &["status"])
+}
+
+/// How many packets had an outcome, by `status`.
+pub fn outcome(status: &Value, name: &str) -> Result<u64> {
+    let outcomes = shell::array(&status["outcomes"])?;
+    let outcome = outcomes.iter().find(|outcome| outcome["name"] == name);
+    let outcome = outcome.with_context(|| format!("no outcome {name} in {status:#}"))?;
+    shell::number(outcome, "/packets")
+}
+
+/// A connection through the router: the client's end and the server's.
+pub struct Connection {
+    pub client: TcpStream,
+    pub server: TcpStream,
+}
+
+impl Connection {
+    /// Connects by a rule.
+    pub fn open(lab: &Lab, rule: Rule) -> Result<Self> {
+        let listener = once_free(|| tcp::listen(lab.servers(), rule.server()))?;
+        let client = tcp::connect(lab.client(), rule.service())?;
+        let (server, seen) = tcp::accept(&listener)?;
+        anyhow::ensure!(
+            seen.ip() == ROUTER_NET1.address,
+            "the server saw {seen}, not the reserved address"
+        );
+        Ok(Self { client, server })
+    }
+
+    /// Checks that data goes both ways.
+    pub fn check(&self) -> Result<()> {
+        tcp::send(&self.client, &self.server, b"question")?;
+        tcp::send(&self.server, &self.client, b"answer")
+    }
+}
+
+/// The UDP server's socket.
+pub fn datagram_server(lab: &Lab) -> Result<UdpSocket> {
+    once_free(|| udp::bind(lab.servers(), DATAGRAM.server()))
+}
+
+/// Binds an address that may have been another socket's just before.
+///
+/// A closed socket keeps its address as long as a child process that another
+/// test has forked meanwhile has not come to its `exec`.
+fn once_free<T>(mut bind: impl FnMut() -> Result<T>) -> Result<T> {
+    shell::eventually("the address is free", || match bind() {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if tcp::error_kind(&error) == Some(io::ErrorKind::AddrInUse) => Ok(None),
+        Err(error) => Err(error),
+    })
+}
+
+/// A question and an answer by UDP through the router.
+pub fn exchange_datagrams(lab: &Lab) -> Result<()> {
+    let server = datagram_server(lab)?;
+    let client = udp::connect(lab.client(), DATAGRAM.service())?;
+    udp::exchange(&client, &server, b"question", b"answer")?;
+    Ok(())
+}
+
+/// Sends a datagram from a host beside the router to `address`, which need not be the router's.
+pub fn send_to_net1(lab: &Lab, address: IpAddr) -> Result<()> {
+    let net1 = lab.router().interface("net1")?.mac;
+    // Nobody answers ARP for an address that nobody has.
+    lab.neighbour().ip([format!(
+        "neighbour replace {address} lladdr {net1} dev eth0 nud permanent"
+    )])?;
+    let target = SocketAddr::new(address, UNDEFINED_PORT);
+    udp::connect(lab.neighbour(), target)?.send(b"unasked for")?;
+    Ok(())
+}

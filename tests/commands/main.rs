@@ -1,0 +1,12 @@
+//! The commands of `egress-router`, as a person at a shell meets them: what they
+//! print, what they exit with, and what they leave behind.
+
+mod addresses;
+mod inspection;
+mod lab;
+mod lifecycle;
+mod logging;
+mod object;
+mod refusals;
+mod shell;
+mod unprivileged;

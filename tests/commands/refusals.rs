@@ -1,0 +1,198 @@
+//! When `run` refuses to start: the exit code, the words, and that nothing was touched.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use egress_tests::addresses::{ROUTER_ETH0, ROUTER_NET1, TLS};
+use egress_tests::router::example_spec;
+use egress_tests::{Lab, skip_unless_lab_works};
+
+use crate::lab::{Connection, Running, attachments, by_tcx, exchange_datagrams};
+use crate::shell::{self, Finished};
+
+const FAILURE: i32 = 1;
+const USAGE: i32 = 2;
+const SPEC: i32 = 3;
+const INTERFACES: i32 = 4;
+const ALREADY_RUNNING: i32 = 7;
+
+fn run(lab: &Lab, options: &[&str]) -> Result<Finished> {
+    let spec = example_spec();
+    let spec = spec.to_str().context("the path of the example is UTF-8")?;
+    let arguments = [&["run", "--config", spec], options].concat();
+    shell::egress_router(lab.router(), &arguments)
+}
+
+fn run_spec(lab: &Lab, text: &str) -> Result<Finished> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("router.yaml");
+    fs::write(&file, text)?;
+    let file = file.to_str().context("the path of the spec is UTF-8")?;
+    shell::egress_router(lab.router(), &["run", "--config", file])
+}
+
+/// Checks that nothing is attached, and that no program of a router belongs to the pod.
+fn expect_untouched(lab: &Lab) -> Result<()> {
+    let attached = attachments(lab)?;
+    ensure!(attached.is_empty(), "still attached: {attached:?}");
+    shell::egress_router(lab.router(), &["status"])?.failure(8, &["no egress router runs"])
+}
+
+#[test]
+fn a_missing_interface_is_named_with_those_that_exist() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    for option in ["--cluster-interface", "--egress-interface"] {
+        run(&lab, &[option, "nowhere0"])?.failure(
+            INTERFACES,
+            &["no interface nowhere0", "lo, ", "eth0", "net1", option],
+        )?;
+        expect_untouched(&lab)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn one_interface_cannot_have_both_roles() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    run(&lab, &["--egress-interface", "eth0"])?.failure(
+        INTERFACES,
+        &["eth0 cannot be both the cluster and the egress interface"],
+    )?;
+    expect_untouched(&lab)
+}
+
+#[test]
+fn an_interface_that_is_down_is_named() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    for interface in ["eth0", "net1"] {
+        lab.router().ip([format!("link set {interface} down")])?;
+        let remedy = format!("ip link set {interface} up");
+        run(&lab, &[])?.failure(INTERFACES, &[&format!("{interface} is down"), &remedy])?;
+        expect_untouched(&lab)?;
+        lab.router().ip([format!("link set {interface} up")])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reserved_address_that_net1_does_not_have_is_named() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    lab.router().ip([
+        format!("address delete {ROUTER_NET1} dev net1"),
+        "address add 192.168.12.98/24 dev net1".to_owned(),
+    ])?;
+    let remedy = format!("ip address add {ROUTER_NET1} dev net1");
+    run(&lab, &[])?.failure(
+        INTERFACES,
+        &[
+            "the reserved address 192.168.12.99",
+            "is not on net1",
+            "192.168.12.98",
+            &remedy,
+        ],
+    )?;
+    expect_untouched(&lab)
+}
+
+#[test]
+fn an_eth0_without_ipv4_address_is_named() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    lab.router()
+        .ip([format!("address delete {ROUTER_ETH0} dev eth0")])?;
+    run(&lab, &[])?.failure(INTERFACES, &["eth0 has no IPv4 address"])?;
+    expect_untouched(&lab)
+}
+
+#[test]
+fn a_second_router_names_the_first_which_goes_on() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let first = Running::start(&lab, &[])?;
+    let connection = Connection::open(&lab, TLS)?;
+    connection.check()?;
+
+    let process = format!("process {}", first.id()?);
+    for attach in ["auto", "tcx", "clsact"] {
+        run(&lab, &["--attach", attach])?.failure(
+            ALREADY_RUNNING,
+            &[
+                "another egress router",
+                &process,
+                "attached to eth0",
+                "egress-router status",
+            ],
+        )?;
+    }
+    assert_eq!(attachments(&lab)?, by_tcx());
+    connection.check()?;
+    exchange_datagrams(&lab)
+}
+
+#[test]
+fn an_invalid_spec_is_refused_with_every_error() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let example = fs::read_to_string(example_spec())?;
+    let broken = example
+        .replace("port: 8080", "port: 70000")
+        .replace("protocol: UDP", "protocol: udp");
+    run_spec(&lab, &broken)?.failure(
+        SPEC,
+        &[
+            "router.yaml: 2 errors",
+            "spec.redirect.redirectRules[0].protocol: \"udp\"",
+            "spec.redirect.redirectRules[1].port: 70000 is not a port (1–65535)",
+        ],
+    )?;
+    expect_untouched(&lab)
+}
+
+#[test]
+fn a_spec_that_asks_for_more_than_this_version_does_is_refused_field_by_field() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let example = fs::read_to_string(example_spec())?;
+    let wanting = example
+        .replace("protocol: UDP", "protocol: SCTP")
+        .replace("  redirect:", "    - ip: 2001:db8:12::99/64\n  redirect:")
+        .replace("203.0.113.26", "2001:db8:113::26")
+        + "    fallbackIP: 203.0.113.99\n";
+    run_spec(&lab, &wanting)?.failure(
+        SPEC,
+        &[
+            "spec.redirect.redirectRules[0].protocol: SCTP",
+            "spec.redirect.redirectRules[1].destinationIP: IPv6 (2001:db8:113::26)",
+            "spec.redirect.fallbackIP: a fallback (203.0.113.99)",
+        ],
+    )?;
+    expect_untouched(&lab)
+}
+
+#[test]
+fn a_spec_that_is_not_there_is_named() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    shell::egress_router(lab.router(), &["run", "--config", "/does/not/exist.yaml"])?.failure(
+        FAILURE,
+        &[
+            "cannot read /does/not/exist.yaml",
+            "No such file or directory",
+        ],
+    )?;
+    expect_untouched(&lab)
+}
+
+#[test]
+fn wrong_usage_is_told_with_the_usage() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    shell::egress_router(lab.router(), &["run"])?
+        .failure(USAGE, &["--config <FILE>", " run --config <FILE>"])?;
+    run(&lab, &["--max-flows", "0"])?.failure(USAGE, &["--max-flows", "1..=16777216"])?;
+    expect_untouched(&lab)
+}

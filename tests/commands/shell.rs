@@ -1,0 +1,222 @@
+//! Running the binary to its end, and reading what it printed.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use egress_tests::{Namespace, PATIENCE, router};
+use serde_json::Value;
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Finished {
+    /// What it exited with; `None` after a signal.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The standard output of a command that succeeded, and had nothing to complain about.
+    pub fn success(self) -> Result<String> {
+        ensure!(
+            self.code == Some(0) && self.stderr.is_empty(),
+            "expected success: {self:?}"
+        );
+        Ok(self.stdout)
+    }
+
+    /// Checks that the command failed with this code, and said all of `words` on standard error.
+    pub fn failure(&self, code: i32, words: &[&str]) -> Result<()> {
+        ensure!(
+            self.code == Some(code),
+            "expected exit code {code}: {self:?}"
+        );
+        for word in words {
+            ensure!(
+                self.stderr.contains(word),
+                "expected {word:?} on standard error: {self:?}"
+            );
+        }
+        ensure!(
+            self.stdout.is_empty(),
+            "a failure belongs on standard error: {self:?}"
+        );
+        Ok(())
+    }
+}
+
+/// Runs `egress-router` with these arguments to its end.
+pub fn egress_router<A: AsRef<OsStr>>(namespace: &Namespace, arguments: &[A]) -> Result<Finished> {
+    finish(namespace.command(router::binary()?).args(arguments))
+}
+
+/// Runs `egress-router` with these arguments and `--output json`.
+pub fn json(namespace: &Namespace, arguments: &[&str]) -> Result<Value> {
+    let arguments = [arguments, &["--output", "json"]].concat();
+    let text = egress_router(namespace, &arguments)?.success()?;
+    serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
+}
+
+/// Runs a command, without standard input unless it has been given one, to its end.
+///
+/// # Errors
+/// When it has not ended after [`PATIENCE`]; it is killed then.
+pub fn finish(command: &mut Command) -> Result<Finished> {
+    // Files and not pipes: they never fill up, so that nobody has to read meanwhile.
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut child = command
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .spawn()
+        .with_context(|| format!("starting {command:?}"))?;
+    let status = wait(&mut child)?;
+    let finished = Finished {
+        code: status.and_then(|status| status.code()),
+        stdout: read(&mut stdout)?,
+        stderr: read(&mut stderr)?,
+    };
+    if status.is_none() {
+        bail!("{command:?} had not ended after {PATIENCE:?}: {finished:?}");
+    }
+    Ok(finished)
+}
+
+/// The status of a child that ended by itself; `None` for one that had to be killed.
+fn wait(child: &mut Child) -> Result<Option<std::process::ExitStatus>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn read(file: &mut File) -> Result<String> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A router that was started through another program, and is killed when this is dropped.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    stderr: File,
+}
+
+impl Started {
+    /// Starts a command, and waits until it says that it is ready.
+    pub fn new(command: &mut Command) -> Result<Self> {
+        let stderr = tempfile::NamedTempFile::new()?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr.reopen()?)
+            .spawn()
+            .with_context(|| format!("starting {command:?}"))?;
+        let mut started = Self {
+            child,
+            stderr: stderr.into_file(),
+        };
+        eventually("the router is ready", || {
+            let log = started.log()?;
+            if let Some(status) = started.child.try_wait()? {
+                bail!("ended before it was ready ({status}):\n{log}");
+            }
+            Ok(log.contains("ready: ").then_some(()))
+        })?;
+        Ok(started)
+    }
+
+    /// What it has written so far.
+    pub fn log(&mut self) -> Result<String> {
+        read(&mut self.stderr)
+    }
+
+    /// Sends it SIGKILL, and waits for its end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A standard output that nobody reads any more, as that of `egress-router flows | head -1`.
+pub fn closed_pipe() -> Result<Stdio> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    Ok(writer.into())
+}
+
+/// Asks until the answer is `Some`.
+///
+/// # Errors
+/// When that takes longer than [`PATIENCE`]; `what` says in the error what it was.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            bail!("{what}: not within {PATIENCE:?}");
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// The number that a JSON pointer (RFC 6901) leads to.
+pub fn number(value: &Value, pointer: &str) -> Result<u64> {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .with_context(|| format!("no number at {pointer} of {value:#}"))
+}
+
+/// The string that a JSON pointer leads to.
+pub fn string<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .with_context(|| format!("no string at {pointer} of {value:#}"))
+}
+
+/// The elements of a JSON array.
+pub fn array(value: &Value) -> Result<&[Value]> {
+    let elements = value.as_array().map(Vec::as_slice);
+    elements.with_context(|| format!("not an array: {value:#}"))
+}
+
+/// The names of a JSON object's members.
+pub fn keys(value: &Value) -> BTreeSet<&str> {
+    value
+        .as_object()
+        .into_iter()
+        .flat_map(|members| members.keys().map(String::as_str))
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! The binary as another user, who has no privileges or only some.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use egress_tests::router::{self, example_spec};
+use egress_tests::{Lab, skip_unless_lab_works};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::{attachments, exchange_datagrams};
+use crate::shell::{self, Finished, Started};
+
+const PRIVILEGES: i32 = 5;
+/// `nobody`, or whoever has this number: not root.
+const NOBODY: u32 = 65534;
+
+/// The binary and the example where everybody can read them; a build directory may be closed to others.
+struct Published(TempDir);
+
+impl Published {
+    fn new() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
+        // By another process: a child that one of this process's threads starts meanwhile would inherit a
+        // descriptor that is open for writing, and Linux runs no file that is (ETXTBSY).
+        for (mode, file, name) in [
+            ("0755", router::binary()?, "egress-router"),
+            ("0644", example_spec(), "router.yaml"),
+        ] {
+            let status = Command::new("install")
+                .args(["-m", mode])
+                .args([&file, &directory.path().join(name)])
+                .status()
+                .context("starting install(1)")?;
+            ensure!(
+                status.success(),
+                "install(1) of {}: {status}",
+                file.display()
+            );
+        }
+        Ok(Self(directory))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn binary(&self) -> PathBuf {
+        self.path("egress-router")
+    }
+
+    fn spec(&self) -> String {
+        self.path("router.yaml").display().to_string()
+    }
+
+    fn as_nobody(&self, arguments: &[&str], input: Stdio) -> Result<Finished> {
+        let mut command = Command::new(self.binary());
+        command.args(arguments).env("LC_ALL", "C").stdin(input);
+        shell::finish(command.uid(NOBODY).gid(NOBODY))
+    }
+
+    /// The same in the router pod: by a thread there, as a child without privileges cannot move itself.
+    fn as_nobody_in(&self, lab: &Lab, arguments: &[&str]) -> Result<Finished> {
+        lab.router()
+            .run(|| self.as_nobody(arguments, Stdio::null()))
+    }
+}
+
+#[test]
+fn run_names_the_capabilities_that_it_misses() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let published = Published::new()?;
+    published
+        .as_nobody_in(&lab, &["run", "--config", &published.spec()])?
+        .failure(PRIVILEGES, &["missing CAP_BPF", "CAP_NET_ADMIN", "root"])?;
+    assert!(attachments(&lab)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn run_needs_capabilities_and_not_root() -> Result<()> {
+    // CAP_PERFMON: the verifier forbids others arithmetic with packet pointers that it needs.
+    const CAPABILITIES: &str = "+bpf,+perfmon,+net_admin";
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let published = Published::new()?;
+    let nobody = NOBODY.to_string();
+    let mut command = lab.router().command("setpriv");
+    command
+        .args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"])
+        .args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES])
+        // The kernel forgets it when a process changes its user.
+        .args(["--pdeathsig", "SIGKILL"])
+        .arg(published.binary())
+        .args(["run", "--config", &published.spec()]);
+    let _router = Started::new(&mut command)?;
+    exchange_datagrams(&lab)
+}
+
+#[test]
+fn what_shows_a_running_router_says_what_it_takes() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let published = Published::new()?;
+    for command in ["rules", "flows", "status"] {
+        published
+            .as_nobody_in(&lab, &[command])?
+            .failure(PRIVILEGES, &["CAP_SYS_ADMIN", "root"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn check_needs_no_privileges() -> Result<()> {
+    skip_unless_lab_works!();
+    let published = Published::new()?;
+    let spec = published.spec();
+    let text = published
+        .as_nobody(&["check", &spec], Stdio::null())?
+        .success()?;
+    ensure!(text.starts_with(&format!("{spec}: valid\n")), "{text}");
+    ensure!(
+        text.contains("8080/TCP → 203.0.113.26:80 from 192.168.12.99"),
+        "{text}"
+    );
+
+    let input = File::open(example_spec())?;
+    let arguments = ["check", "--output", "json", "-"];
+    let text = published.as_nobody(&arguments, input.into())?.success()?;
+    let report: Value = serde_json::from_str(&text)?;
+    ensure!(report[0]["valid"] == true, "{text}");
+    Ok(())
+}
+
+#[test]
+fn schema_needs_no_privileges_and_is_the_documented_one() -> Result<()> {
+    skip_unless_lab_works!();
+    let text = Published::new()?
+        .as_nobody(&["schema"], Stdio::null())?
+        .success()?;
+    let printed: Value = serde_json::from_str(&text)?;
+    let documented = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/egressrouter.schema.json");
+    let documented: Value = serde_json::from_str(&fs::read_to_string(documented)?)?;
+    assert_eq!(printed, documented);
+    Ok(())
+}
