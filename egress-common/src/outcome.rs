@@ -48,8 +48,10 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// Neither IPv4 nor anything else that the router translates, such as ARP.
+    /// Not IPv4: ARP, IPv6 and others.
     OtherEtherType = "other_ethertype", Pass;
+    /// A frame on the cluster interface that is not for the interface itself: with a VLAN tag, or for another MAC.
+    OtherFrame = "other_frame", Pass;
     /// Arrived on the cluster interface for an address that is not the router's.
     NotForRouter = "not_for_router", Pass;
     /// No rule has this protocol and port: the pod's own.

@@ -100,7 +100,6 @@ impl Candidates {
     #[inline(always)]
     pub const fn new(range: NatRange, preferred: Port, random: u32) -> Self {
         // Scaled instead of divided: a remainder costs more, and a range of length 0 needs no exception.
-        #[expect(clippy::cast_possible_truncation, reason = "below the range's length")]
         let start = ((random as u64 * range.len() as u64) >> 32) as u32;
         Self {
             range,

@@ -7,6 +7,10 @@
 #![no_std]
 #![no_main]
 #![expect(
+    missing_docs,
+    reason = "the macro of each entry makes a function that has no documentation"
+)]
+#![expect(
     internal_features,
     reason = "BPF has no stable atomics: core::sync::atomic is empty on this target"
 )]
@@ -66,6 +70,9 @@ pub fn net1_ingress(ctx: TcContext) -> i32 {
 /// A packet from a client: its flow, or a new one by a rule, takes it to the server.
 #[inline(always)]
 fn from_cluster<F: Pipeline>(packet: &Packet<'_>) -> Result<Forward, Outcome> {
+    if !packet.is_for_the_interface() {
+        return Err(Outcome::OtherFrame);
+    }
     let headers = packet.headers::<F>()?;
     let transport = headers.transport?;
     let tuple = Tuple::new(
@@ -89,8 +96,9 @@ fn from_cluster<F: Pipeline>(packet: &Packet<'_>) -> Result<Forward, Outcome> {
 fn from_egress<F: Pipeline>(packet: &Packet<'_>) -> Result<Forward, Outcome> {
     let headers = packet.headers::<F>()?;
     let destination = headers.network.addresses.destination;
-    let Ok(transport) = headers.transport else {
-        return Err(addresses::unsolicited::<F>(destination));
+    let transport = match headers.transport {
+        Ok(transport) if packet.is_for_the_interface() => transport,
+        _ => return Err(addresses::unsolicited::<F>(destination)),
     };
     let tuple = Tuple::new(
         Side::Egress,

@@ -35,27 +35,27 @@ impl<'a> Packet<'a> {
         self.ctx.skb.skb
     }
 
-    /// The Ethernet type in network byte order, or 0 where the frame is not one for the pod: it carries a VLAN tag (the
-    /// interfaces are untagged), or another MAC (a promiscuous interface sees those, and IP drops them).
+    /// The Ethernet type in network byte order.
     #[inline(always)]
     pub fn ether_type(&self) -> u16 {
-        // SAFETY: the context of a TC program is valid while it runs; the verifier checks the fields.
-        let (vlan_present, pkt_type, protocol) = unsafe {
-            (
-                (*self.skb()).vlan_present,
-                (*self.skb()).pkt_type,
-                (*self.skb()).protocol,
-            )
-        };
-        if vlan_present != 0 || pkt_type != PACKET_HOST {
-            return 0;
-        }
+        // SAFETY: the context of a TC program is valid while it runs; the verifier checks the field.
+        let protocol = unsafe { (*self.skb()).protocol };
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the kernel gives its 16 bits in 32"
         )]
         let ether_type = protocol as u16;
         ether_type
+    }
+
+    /// Whether the frame is one for the interface itself: sent to its own MAC, and without a VLAN tag.
+    ///
+    /// A promiscuous interface sees others, which IP drops; and IP over a broadcast MAC is not to be forwarded
+    /// (RFC 1812, section 5.3.4).
+    #[inline(always)]
+    pub fn is_for_the_interface(&self) -> bool {
+        // SAFETY: as in `ether_type`.
+        unsafe { (*self.skb()).vlan_present == 0 && (*self.skb()).pkt_type == PACKET_HOST }
     }
 
     /// How many packets this is on the wire: more than one where it is to be segmented.

@@ -37,8 +37,21 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         // `egress-router flows | head` has seen enough.
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", message(error));
     ExitCode::from(code(error))
+}
+
+/// The error and its causes, without those that a message before has told of already.
+fn message(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -72,4 +85,17 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_told_of_is_not_told_again() {
+        let error = anyhow::anyhow!("disk full")
+            .context("could not write: disk full")
+            .context("giving up");
+        assert_eq!(message(&error), "giving up: could not write: disk full");
+    }
 }

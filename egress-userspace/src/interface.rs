@@ -210,6 +210,25 @@ impl Interfaces {
         })))
     }
 
+    /// Whether anybody has a filter on an interface's clsact qdisc, on either of its hooks.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, as it does where there is no such qdisc.
+    pub async fn has_clsact_filters(&self, index: u32) -> Result<bool, InterfaceError> {
+        let index = i32::try_from(index).expect("the kernel's interface indexes are positive i32");
+        let filters = || self.handle.traffic_filter(index).get();
+        let mut ingress = std::pin::pin!(filters().ingress().execute());
+        if ingress.try_next().await?.is_some() {
+            return Ok(true);
+        }
+        let mut egress = std::pin::pin!(filters().egress().execute());
+        if egress.try_next().await?.is_some() {
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
     /// Takes the clsact qdisc off an interface.
     ///
     /// # Errors

@@ -14,8 +14,8 @@ use thiserror::Error;
 pub enum KernelError {
     /// The process lacks capabilities.
     #[error(
-        "missing {missing}: run as root, or give the process CAP_BPF (to load programs and maps) and CAP_NET_ADMIN \
-         (to attach them to interfaces); before Linux 5.8, CAP_SYS_ADMIN stands for CAP_BPF"
+        "missing {missing}: run as root, or give the process CAP_BPF (to load programs and maps), CAP_PERFMON (for \
+         their pointer arithmetic) and CAP_NET_ADMIN (to attach them to interfaces)"
     )]
     Privileges {
         /// The missing capabilities, separated by commas.

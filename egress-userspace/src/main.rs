@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 /// Redirects connections from a cluster to servers outside, with a reserved source address that those servers can admit.
 ///
 /// The router is a pod with two interfaces: clients connect to its address on the cluster interface (eth0); by the rules
-/// of an EgressRouter resource each connection goes to a server, and leaves the egress interface (net1) with the
+/// of an `EgressRouter` resource each connection goes to a server, and leaves the egress interface (net1) with the
 /// reserved address. Two eBPF programs do it in the kernel; this program loads them, and shows what they do.
 #[derive(Parser)]
 #[command(name = "egress-router", version, propagate_version = true, after_help = exit::HELP)]
@@ -19,19 +19,14 @@ struct Cli {
     command: Command,
 }
 
+/// Each command's help is the documentation of its arguments.
 #[derive(Subcommand)]
 enum Command {
-    /// Redirect traffic by a spec, until SIGTERM or SIGINT
     Run(commands::run::Args),
-    /// Check a spec, and say all that is wrong with it; needs no privileges
     Check(commands::check::Args),
-    /// Print the JSON Schema of a spec, which editors can use
     Schema(commands::schema::Args),
-    /// Show the rules of the running router, with their counters
     Rules(commands::rules::Args),
-    /// Show the flows of the running router
     Flows(commands::flows::Args),
-    /// Show the running router on one screen: where it is attached, how much it does, what it drops
     Status(commands::status::Args),
 }
 

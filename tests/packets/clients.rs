@@ -194,7 +194,7 @@ fn a_frame_for_another_mac_is_left_alone() -> Result<()> {
             destination_mac: mac,
             ..tcp(SOURCE, SERVICE, "S")
         };
-        bench.refuse(Side::Cluster, &frame.bytes(), Outcome::OtherEtherType)?;
+        bench.refuse(Side::Cluster, &frame.bytes(), Outcome::OtherFrame)?;
     }
     Ok(())
 }

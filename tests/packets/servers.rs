@@ -8,7 +8,7 @@ use egress_tests::skip_unless_lab_works;
 
 use crate::{
     bench::{Bench, CLIENT, DATAGRAMS, RESERVED, ROUTER, WEB},
-    frames::{Transport, assert_same, endpoints, tcp, udp},
+    frames::{Frame, Transport, assert_same, endpoints, tcp, udp},
 };
 
 #[test]
@@ -83,6 +83,29 @@ fn what_belongs_to_no_flow_is_the_pods_own_or_dropped() -> Result<()> {
         bench.refuse(Side::Egress, &frame.bytes(), Outcome::NotForEgress)?;
     }
     ensure!(bench.flow()?.reply.packets == 0);
+    Ok(())
+}
+
+#[test]
+fn a_frame_for_another_mac_is_judged_by_its_address_and_never_translated() -> Result<()> {
+    skip_unless_lab_works!();
+    let mut bench = Bench::new()?;
+    bench.forward(
+        Side::Cluster,
+        &tcp((CLIENT, 2000), (ROUTER, 8080), "S").bytes(),
+    )?;
+    for mac in [[0xff; 6], [0x02, 0, 0, 0, 0, 9], [0x01, 0, 0x5e, 0, 0, 1]] {
+        let answer = Frame {
+            destination_mac: mac,
+            ..tcp((WEB, 80), (RESERVED, 2000), "SA")
+        };
+        bench.refuse(Side::Egress, &answer.bytes(), Outcome::EgressOwn)?;
+        let intruder = Frame {
+            destination_mac: mac,
+            ..udp((WEB, 80), (ROUTER, 53), b"")
+        };
+        bench.refuse(Side::Egress, &intruder.bytes(), Outcome::NotForEgress)?;
+    }
     Ok(())
 }
 

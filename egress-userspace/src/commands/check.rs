@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::output::{self, Output};
 
-/// Check specs, and say what they do.
+/// Check specs, and say all that is wrong with them or what they do
 ///
 /// A spec is an `EgressRouter` resource in YAML or JSON. Checking needs no privileges and no cluster, and touches
 /// nothing. Every error is printed at once, each with the field it is in, what was found and what was expected.

@@ -9,7 +9,7 @@ use super::{
     output::{self, Output},
 };
 
-/// Shows the flows in the kernel's map.
+/// Show the flows of the running router
 ///
 /// A flow reads as `client → router ⇒ reserved → server`: the client connects to the router, which connects to the
 /// server with the reserved address. Packets and bytes are those from the client (>) and to the client (<).

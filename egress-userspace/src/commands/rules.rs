@@ -9,7 +9,7 @@ use super::{
     output::{self, Output},
 };
 
-/// Shows the rules in the kernel's map, with their counters since the router started.
+/// Show the rules of the running router, with their counters
 ///
 /// Flows, packets and bytes are counted for each rule: from clients (>) and to clients (<).
 #[derive(Debug, clap::Args)]

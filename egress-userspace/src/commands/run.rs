@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Side, Timeouts};
 use egress_userspace::{
-    dataplane::{self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, Options},
+    dataplane::{
+        self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, Options, Presence, Taken,
+    },
     interface::{self, Interface, Interfaces},
     kernel,
     spec::{self, EgressRouter, Protocol},
@@ -23,10 +25,12 @@ use tokio::{
 /// How often idle flows are ended.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Redirect traffic by a spec, until SIGTERM or SIGINT
+///
 /// Loads the dataplane, fills it by the spec, attaches it to both interfaces and keeps it current.
 ///
-/// It runs in the network namespace of the router's pod, as root or with CAP_BPF and CAP_NET_ADMIN. On SIGTERM or SIGINT
-/// it detaches and ends.
+/// It runs in the network namespace of the router's pod, as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. On
+/// SIGTERM or SIGINT it detaches and ends.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +50,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "net1")]
     egress_interface: String,
 
-    /// How many flows there may be at once; the kernel's memory for them (256 bytes each and more) is taken at the start
+    /// How many flows there may be at once; the kernel's memory for them (288 bytes each) is taken at the start
     #[arg(long, value_name = "NUMBER", default_value_t = Options::DEFAULT_MAX_FLOWS,
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_flows: u32,
@@ -83,11 +87,12 @@ impl Attach {
 /// Another router is attached already.
 #[derive(Debug, Error)]
 #[error(
-    "another egress router (process {pid}) is attached to {interface}; stop that one first (`kill {pid}`), \
-     or look at it with `egress-router status`"
+    "another egress router ({}) is attached to {interface}; stop that one first, \
+     or look at it with `egress-router status`",
+    .pid.map_or_else(|| "whose process is not to be seen from here".to_owned(), |pid| format!("process {pid}"))
 )]
 pub struct AlreadyRunning {
-    pid: u32,
+    pid: Option<u32>,
     interface: String,
 }
 
@@ -164,7 +169,8 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
         )
         .await?;
     interface::check(&cluster, &egress, reserved(router))?;
-    check_no_other(&cluster, &egress)?;
+    let _presence = claim(&cluster, &egress)?;
+    replace_leftover(&interfaces, &cluster, &egress).await?;
     warn_of_forwarding();
 
     let (mut dataplane, attachment) = start(args, router, level, &cluster, &egress)?;
@@ -220,36 +226,45 @@ fn reserved(router: &EgressRouter) -> impl Iterator<Item = (IpAddr, u8)> {
         .map(|own| (own.ip.address, own.ip.prefix_length))
 }
 
-/// Makes sure that no other router has one of the interfaces, and cleans up after one that was killed.
-fn check_no_other(cluster: &Interface, egress: &Interface) -> anyhow::Result<()> {
+/// Claims both interfaces, which no other running router may have.
+fn claim(cluster: &Interface, egress: &Interface) -> anyhow::Result<Presence> {
+    let Taken { ifindex } = match Presence::claim([cluster.index, egress.index])? {
+        Ok(presence) => return Ok(presence),
+        Err(taken) => taken,
+    };
+    let has_it = |other: &Instance| {
+        [other.config.cluster_ifindex, other.config.egress_ifindex].contains(&ifindex)
+    };
+    let pid = dataplane::discover()
+        .ok()
+        .and_then(|instances| instances.into_iter().find(has_it))
+        .map(|instance| instance.config.pid);
+    let interface = [cluster, egress]
+        .into_iter()
+        .find(|interface| interface.index == ifindex)
+        .map_or_else(|| ifindex.to_string(), |interface| interface.name.clone());
+    Err(AlreadyRunning { pid, interface }.into())
+}
+
+/// Cleans up after a router that was killed: by clsact its programs stay attached.
+async fn replace_leftover(
+    interfaces: &Interfaces,
+    cluster: &Interface,
+    egress: &Interface,
+) -> anyhow::Result<()> {
     let instances = match dataplane::discover() {
         Ok(instances) => instances,
         Err(error @ DiscoverError::List(_)) => {
-            log::warn!("cannot see whether another router is attached: {error}");
+            log::debug!("cannot see what a killed router may have left: {error}");
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
-    for Instance { config, maps } in instances {
-        let ours = [cluster.index, egress.index];
-        let shared = [
-            (config.cluster_ifindex, cluster),
-            (config.egress_ifindex, egress),
-        ]
-        .into_iter()
-        .find(|(index, _)| ours.contains(index));
-        let Some((_, interface)) = shared else {
-            continue;
-        };
-        let other = Instance { config, maps };
-        if other.is_running() {
-            return Err(AlreadyRunning {
-                pid: config.pid,
-                interface: interface.name.clone(),
-            }
-            .into());
-        }
-        if Instance::detach_leftover([&cluster.name, &egress.name])? {
+    let ours = [cluster.index, egress.index];
+    for Instance { config, .. } in instances {
+        let shared =
+            ours.contains(&config.cluster_ifindex) || ours.contains(&config.egress_ifindex);
+        if shared && Instance::detach_leftover(interfaces, cluster, egress).await? {
             log::warn!(
                 "replaced the dataplane that process {}, which is gone, had left attached",
                 config.pid

@@ -6,7 +6,7 @@ use egress_userspace::spec;
 
 use super::output;
 
-/// Print the JSON Schema of a spec, for editors.
+/// Print the JSON Schema of a spec, which editors can use
 ///
 /// An editor with the schema completes field names, shows what they mean and marks wrong values while typing. It looks
 /// at each field by itself; `egress-router check` also checks subnets, duplicates and address families.

@@ -58,8 +58,7 @@ pub enum AttachError {
 pub struct Attachment {
     /// How the programs are attached.
     pub mode: AttachMode,
-    /// Interfaces that have got a clsact qdisc from us.
-    added_clsact: Vec<u32>,
+    interfaces: [u32; 2],
 }
 
 impl Dataplane {
@@ -69,7 +68,7 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// If the kernel refuses. Nothing is attached then.
+    /// If the kernel refuses. What was attached by then goes with the dataplane.
     pub fn attach(
         &mut self,
         cluster: &Interface,
@@ -77,49 +76,43 @@ impl Dataplane {
         wish: Option<AttachMode>,
     ) -> Result<Attachment, AttachError> {
         let mode = match wish {
-            Some(mode) => mode,
+            Some(mode) => {
+                self.attach_one(PROGRAMS[0], cluster, mode)?;
+                mode
+            }
             None => match self.attach_one(PROGRAMS[0], cluster, AttachMode::Tcx) {
-                Ok(_) => {
-                    self.attach_one(PROGRAMS[1], egress, AttachMode::Tcx)?;
-                    return Ok(Attachment {
-                        mode: AttachMode::Tcx,
-                        added_clsact: Vec::new(),
-                    });
-                }
+                Ok(()) => AttachMode::Tcx,
                 Err(AttachError::Refused { source, .. }) if is_unknown_to_the_kernel(&source) => {
+                    self.attach_one(PROGRAMS[0], cluster, AttachMode::Clsact)?;
                     AttachMode::Clsact
                 }
                 Err(error) => return Err(error),
             },
         };
-        let mut added_clsact = Vec::new();
-        for (program, interface) in PROGRAMS.into_iter().zip([cluster, egress]) {
-            if self.attach_one(program, interface, mode)? {
-                added_clsact.push(interface.index);
-            }
-        }
-        Ok(Attachment { mode, added_clsact })
+        self.attach_one(PROGRAMS[1], egress, mode)?;
+        Ok(Attachment {
+            mode,
+            interfaces: [cluster.index, egress.index],
+        })
     }
 
-    /// Attaches one program; tells whether the interface got a clsact qdisc for it.
     fn attach_one(
         &mut self,
         program: &'static str,
         interface: &Interface,
         mode: AttachMode,
-    ) -> Result<bool, AttachError> {
+    ) -> Result<(), AttachError> {
         let refused = |source| AttachError::Refused {
             program,
             interface: interface.name.clone(),
             mode,
             source,
         };
-        let mut added_clsact = false;
         let options = match mode {
             AttachMode::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
             AttachMode::Clsact => {
                 match qdisc_add_clsact(&interface.name) {
-                    Ok(()) => added_clsact = true,
+                    Ok(()) => {}
                     // There already: another program's, and that is fine.
                     Err(error) if is_already_there(&error) => {}
                     Err(error) => return Err(refused(error.into())),
@@ -131,12 +124,12 @@ impl Dataplane {
         classifier
             .attach_with_options(&interface.name, TcAttachType::Ingress, options)
             .map_err(refused)?;
-        Ok(added_clsact)
+        Ok(())
     }
 }
 
 impl Attachment {
-    /// Takes the programs off the interfaces, and the qdiscs that were added for them.
+    /// Takes the programs off the interfaces, and the qdiscs that were there for them.
     pub async fn detach(self, mut dataplane: Dataplane, interfaces: &Interfaces) {
         // The kernel frees a program a while after it is detached; until then it would still be taken for a router.
         if let Err(error) = dataplane.maps.set_config(&Config::zeroed()) {
@@ -144,11 +137,23 @@ impl Attachment {
         }
         // The links go with their programs.
         drop(dataplane);
-        for index in self.added_clsact {
-            if let Err(error) = interfaces.delete_clsact(index).await {
-                log::warn!("the clsact qdisc of interface {index} stays: {error}");
+        if self.mode == AttachMode::Clsact {
+            for index in self.interfaces {
+                drop_empty_clsact(interfaces, index).await;
             }
         }
+    }
+}
+
+/// Takes the clsact qdisc off an interface if nobody has a filter on it.
+pub(super) async fn drop_empty_clsact(interfaces: &Interfaces, index: u32) {
+    let dropped = match interfaces.has_clsact_filters(index).await {
+        Ok(true) => return,
+        Ok(false) => interfaces.delete_clsact(index).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = dropped {
+        log::debug!("interface {index} has no clsact qdisc to take off: {error}");
     }
 }
 

@@ -3,18 +3,21 @@
 
 use aya::{
     maps::{Map, MapData, MapInfo},
-    programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs},
+    programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs, tc::TcError},
 };
 use egress_common::{Config, LAYOUT_VERSION};
-use nix::{sys::signal::kill, unistd::Pid};
 use thiserror::Error;
 
 use super::{
-    attach::{AttachMode, detach_leftover},
+    attach::{AttachMode, detach_leftover, drop_empty_clsact},
     load::PROGRAMS,
     maps::{Maps, MapsError},
+    presence::Presence,
 };
-use crate::kernel;
+use crate::{
+    interface::{Interface, Interfaces},
+    kernel,
+};
 
 /// Why no router could be found or looked into.
 #[derive(Debug, Error)]
@@ -119,18 +122,7 @@ impl Instance {
 
     /// Whether the process that started it is still there.
     pub fn is_running(&self) -> bool {
-        // A container's processes have the same IDs again after a restart: its router replaces its predecessor.
-        if self.config.pid == std::process::id() {
-            return false;
-        }
-        i32::try_from(self.config.pid).is_ok_and(|pid| {
-            // Not allowed to signal it: then it is there.
-            pid > 0
-                && !matches!(
-                    kill(Pid::from_raw(pid), None),
-                    Err(nix::errno::Errno::ESRCH)
-                )
-        })
+        Presence::is_claimed(self.config.cluster_ifindex)
     }
 
     /// How its programs are attached. A program that is loaded, but in no TCX list, hangs on a clsact qdisc.
@@ -157,10 +149,15 @@ impl Instance {
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn detach_leftover(interfaces: [&str; 2]) -> Result<bool, aya::programs::tc::TcError> {
+    pub async fn detach_leftover(
+        interfaces: &Interfaces,
+        cluster: &Interface,
+        egress: &Interface,
+    ) -> Result<bool, TcError> {
         let mut found = false;
-        for (program, interface) in PROGRAMS.into_iter().zip(interfaces) {
-            found |= detach_leftover(program, interface)?;
+        for (program, interface) in PROGRAMS.into_iter().zip([cluster, egress]) {
+            found |= detach_leftover(program, &interface.name)?;
+            drop_empty_clsact(interfaces, interface.index).await;
         }
         Ok(found)
     }

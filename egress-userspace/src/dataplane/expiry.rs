@@ -28,7 +28,7 @@ pub fn sweep<A: Address>(
 ) -> Result<Swept, MapsError> {
     let mut swept = Swept::default();
     let mut idle: Vec<Tuple<A>> = Vec::new();
-    for entry in maps.flows.iter() {
+    for entry in &maps.flows {
         // A key that vanishes while the table is read is one less to care for.
         let Ok((tuple, flow)) = entry else { continue };
         match is_idle(maps, &tuple, &flow, timeouts, now_ns) {

@@ -5,6 +5,7 @@ mod discover;
 mod expiry;
 mod load;
 mod maps;
+mod presence;
 mod report;
 
 pub use attach::{AttachError, AttachMode, Attachment};
@@ -12,4 +13,5 @@ pub use discover::{DiscoverError, Instance, discover};
 pub use expiry::{Swept, sweep};
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};
 pub use maps::{FamilyMaps, Maps, MapsError};
+pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, TrafficReport};

@@ -184,7 +184,7 @@ impl Maps {
     /// If the kernel refuses.
     pub fn rules(&self) -> Result<Vec<RuleReport>, MapsError> {
         let mut rules = Vec::new();
-        for entry in self.v4.rules.iter() {
+        for entry in &self.v4.rules {
             let (key, rule) = entry.map_err(|source| MapsError::Map {
                 name: "RULES_V4",
                 source,
