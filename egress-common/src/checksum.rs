@@ -20,13 +20,19 @@ pub const fn fold(sum: u32) -> u16 {
 }
 
 /// What a checksum gains when words that sum up to `old` are replaced by words that sum up to `new`: 0 for no change.
+///
+/// This is the difference in one's complement, where a borrow goes around to the lowest bit; without a branch, because
+/// the kernel's verifier would follow each one.
 #[inline(always)]
 pub const fn delta(old: u32, new: u32) -> u16 {
-    match fold(!fold(old) as u32 + fold(new) as u32) {
-        // The other zero of one's complement; with this one `apply` changes nothing at all.
-        0xffff => 0,
-        delta => delta,
-    }
+    let difference = fold(new) as i32 - fold(old) as i32;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the sign is the borrow, the rest are 16 bits"
+    )]
+    let delta = ((difference & 0xffff) + (difference >> 31)) as u16;
+    delta
 }
 
 /// The checksum of a packet after the replacement that `delta` stands for (RFC 1624, equation 3).

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The version of every map layout in this crate. A reader that finds another one does not touch the maps.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The only value of the array `CONFIG`.
 #[repr(C)]
@@ -34,6 +34,12 @@ pub struct Config {
     pub reserved_v6: Ipv6Address,
     /// How many flows the table of a family holds at most.
     pub max_flows: u32,
+    /// Where IPv4 packets without a rule go; unspecified for nowhere.
+    pub fallback_v4: Ipv4Address,
+    /// Where IPv6 packets without a rule go; unspecified for nowhere.
+    pub fallback_v6: Ipv6Address,
+    /// The rule id that the fallback's flows are counted by.
+    pub fallback_rule: u32,
 }
 
 #[cfg(feature = "user")]

@@ -1,9 +1,10 @@
 //! IPv4 and IPv6 behind one trait, so that the pipeline is written once.
 
 use crate::{
-    network::{Address, Ipv4Address},
+    icmp,
+    network::{Address, Ipv4Address, Ipv6Address, protocol},
     outcome::Outcome,
-    packet::{Bytes, ETHERNET_HEADER_LEN, Ipv4Header, NetworkHeader},
+    packet::{Bytes, Ipv4Header, Ipv6Header, NetworkHeader},
 };
 
 /// An address family.
@@ -11,13 +12,27 @@ pub trait Family: 'static {
     /// Its addresses.
     type Address: Address;
 
-    /// Reads the IP header of a frame.
+    /// The protocol number of its control messages.
+    const ICMP: u8;
+
+    /// Length of the IP header without options or extensions.
+    const HEADER_LEN: usize;
+
+    /// What an ICMP message of this type is for.
+    fn icmp_kind(message_type: u8) -> icmp::Kind;
+
+    /// Whether neighbour discovery depends on packets to this address, which is no interface's own.
+    fn is_for_neighbours(address: Self::Address) -> bool;
+
+    /// Reads the IP header at `offset`. The packet may be shorter than the header says: see
+    /// [`NetworkHeader::complete`].
     ///
     /// # Errors
     ///
     /// [`Outcome::Truncated`] if the frame ends too early, [`Outcome::Malformed`] if the header contradicts itself.
     fn network_header(
         packet: &(impl Bytes + ?Sized),
+        offset: usize,
     ) -> Result<NetworkHeader<Self::Address>, Outcome>;
 }
 
@@ -25,86 +40,298 @@ pub trait Family: 'static {
 #[derive(Clone, Copy, Debug)]
 pub struct V4;
 
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, Debug)]
+pub struct V6;
+
+/// The length that a header of 16 bits cannot say: that of a segmentation-offload packet above 64 KiB ("BIG TCP"), which
+/// leaves it at 0.
+#[inline(always)]
+fn announced_len(length: [u8; 2], received: usize) -> usize {
+    match u16::from_be_bytes(length) {
+        0 if received > u16::MAX as usize => received,
+        length => length as usize,
+    }
+}
+
 impl Family for V4 {
     type Address = Ipv4Address;
+
+    const ICMP: u8 = protocol::ICMP;
+    const HEADER_LEN: usize = size_of::<Ipv4Header>();
+
+    #[inline(always)]
+    fn icmp_kind(message_type: u8) -> icmp::Kind {
+        icmp::Kind::of_v4(message_type)
+    }
+
+    #[inline(always)]
+    fn is_for_neighbours(_: Ipv4Address) -> bool {
+        // ARP is no IPv4.
+        false
+    }
 
     #[inline(always)]
     fn network_header(
         packet: &(impl Bytes + ?Sized),
+        offset: usize,
     ) -> Result<NetworkHeader<Ipv4Address>, Outcome> {
-        let header: Ipv4Header = packet.load(ETHERNET_HEADER_LEN).ok_or(Outcome::Truncated)?;
+        let header: Ipv4Header = packet.load(offset).ok_or(Outcome::Truncated)?;
         let header_len = header.header_len().ok_or(Outcome::Malformed)?;
-        let received = packet.len() - ETHERNET_HEADER_LEN;
-        let total_len = match u16::from_be_bytes(header.total_length) {
-            // A segmentation-offload packet above 64 KiB ("BIG TCP") cannot say its length and leaves it at 0.
-            0 if received > u16::MAX as usize => received,
-            length => length as usize,
-        };
+        let total_len = announced_len(header.total_length, packet.len() - offset);
         if total_len < header_len {
             return Err(Outcome::Malformed);
         }
-        if total_len > received {
-            return Err(Outcome::Truncated);
-        }
+        let [ttl, protocol] = header.ttl_protocol;
         Ok(NetworkHeader {
             addresses: header.addresses,
-            protocol: header.protocol,
+            protocol,
+            ttl,
             is_fragment: header.is_fragment(),
-            payload_offset: ETHERNET_HEADER_LEN + header_len,
+            payload_offset: offset + header_len,
             payload_len: total_len - header_len,
         })
     }
 }
 
+/// How many extension headers are looked behind. RFC 8200 recommends an order in which five kinds can come before the
+/// payload; more are not met outside of attacks.
+const EXTENSION_HEADERS: usize = 5;
+
+/// IPv6 extension headers that may come before a transport header, by their protocol numbers.
+mod extension {
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const DESTINATION: u8 = 60;
+}
+
+impl Family for V6 {
+    type Address = Ipv6Address;
+
+    const ICMP: u8 = protocol::ICMPV6;
+    const HEADER_LEN: usize = size_of::<Ipv6Header>();
+
+    #[inline(always)]
+    fn icmp_kind(message_type: u8) -> icmp::Kind {
+        icmp::Kind::of_v6(message_type)
+    }
+
+    #[inline(always)]
+    fn is_for_neighbours(address: Ipv6Address) -> bool {
+        // Multicast: Linux takes only the groups that the interface has joined (RFC 4861, section 7.2.1).
+        address.octets[0] == 0xff
+    }
+
+    #[inline(always)]
+    fn network_header(
+        packet: &(impl Bytes + ?Sized),
+        offset: usize,
+    ) -> Result<NetworkHeader<Ipv6Address>, Outcome> {
+        let header: Ipv6Header = packet.load(offset).ok_or(Outcome::Truncated)?;
+        if header.version_class_flow[0] >> 4 != 6 {
+            return Err(Outcome::Malformed);
+        }
+        let mut network = NetworkHeader {
+            addresses: header.addresses,
+            protocol: header.next_header,
+            ttl: header.hop_limit,
+            is_fragment: false,
+            payload_offset: offset + Self::HEADER_LEN,
+            payload_len: announced_len(
+                header.payload_length,
+                packet.len() - offset - Self::HEADER_LEN,
+            ),
+        };
+        for _ in 0..EXTENSION_HEADERS {
+            let [next, len, high, low] = match network.protocol {
+                extension::HOP_BY_HOP
+                | extension::ROUTING
+                | extension::FRAGMENT
+                | extension::DESTINATION => packet
+                    .load::<[u8; 4]>(network.payload_offset)
+                    .ok_or(Outcome::Truncated)?,
+                _ => return Ok(network),
+            };
+            let len = match network.protocol {
+                extension::FRAGMENT => {
+                    // Offset in the upper 13 bits, "more" in the lowest. Neither: whole in one fragment (RFC 6946).
+                    network.is_fragment |= u16::from_be_bytes([high, low]) & 0xfff9 != 0;
+                    8
+                }
+                // Segments left: the destination is not the final one, and the pod routes for nobody.
+                extension::ROUTING if low != 0 => return Ok(network),
+                _ => (len as usize + 1) * 8,
+            };
+            if len > network.payload_len {
+                return Err(Outcome::Malformed);
+            }
+            network.protocol = next;
+            network.payload_offset += len;
+            network.payload_len -= len;
+        }
+        Ok(network)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use proptest::prelude::*;
+    use std::{vec, vec::Vec};
 
     use super::*;
-    use crate::{network::Port, packet::TransportHeader, tcp::Flags};
+    use crate::{
+        network::Port,
+        packet::{ETHERNET_HEADER_LEN, TransportHeader},
+        tcp::Flags,
+    };
 
-    /// Ethernet, IPv4 with `options` words of options, TCP from port 1000 to 2000 with SYN.
-    fn frame(options: usize) -> ([u8; 14 + 60 + 20], usize) {
-        let mut frame = [0; 14 + 60 + 20];
-        let header_len = 20 + options * 4;
-        let total = header_len + 20;
+    /// TCP from port 1000 to 2000 with SYN.
+    const TCP: [u8; 20] = [
+        0x03,
+        0xe8,
+        0x07,
+        0xd0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0x50,
+        Flags::SYN,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+
+    /// Ethernet, IPv4 with `options` words of options, TCP.
+    fn frame(options: usize) -> Vec<u8> {
+        let mut frame = vec![0; 14 + 20 + options * 4];
+        let total = frame.len() - 14 + TCP.len();
         frame[14] = 0x45 + u8::try_from(options).unwrap();
         frame[16..18].copy_from_slice(&u16::try_from(total).unwrap().to_be_bytes());
-        frame[23] = crate::protocol::TCP;
+        frame[22] = 64;
+        frame[23] = protocol::TCP;
         frame[26..30].copy_from_slice(&[10, 128, 0, 2]);
         frame[30..34].copy_from_slice(&[10, 128, 0, 100]);
-        let transport = 14 + header_len;
-        frame[transport..transport + 4].copy_from_slice(&[0x03, 0xe8, 0x07, 0xd0]);
-        frame[transport + 12..transport + 14].copy_from_slice(&[0x50, Flags::SYN]);
-        (frame, 14 + total)
+        frame.extend(TCP);
+        frame
+    }
+
+    /// Ethernet, IPv6 with these extension headers (protocol number and bytes from the second on), TCP.
+    fn frame_v6(extensions: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut kinds: Vec<u8> = extensions.iter().map(|(kind, _)| *kind).collect();
+        kinds.push(protocol::TCP);
+        let mut payload = Vec::new();
+        for ((_, bytes), next) in extensions.iter().zip(&kinds[1..]) {
+            payload.push(*next);
+            payload.extend(*bytes);
+        }
+        payload.extend(TCP);
+        let mut frame = vec![0; 14 + 40];
+        frame[14] = 0x60;
+        frame[18..20].copy_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+        frame[20] = kinds[0];
+        frame[21] = 64;
+        frame.extend(payload);
+        frame
+    }
+
+    fn headers<F: Family>(
+        frame: &[u8],
+    ) -> Result<(NetworkHeader<F::Address>, TransportHeader), Outcome> {
+        let network = F::network_header(frame, ETHERNET_HEADER_LEN)?.complete(frame)?;
+        Ok((network, TransportHeader::read::<F>(frame, &network)?))
     }
 
     #[test]
     fn headers_are_found_behind_any_number_of_options() {
         for options in 0..=10 {
-            let (frame, len) = frame(options);
-            let frame = &frame[..len];
-            let network = V4::network_header(frame).unwrap();
+            let (network, transport) = headers::<V4>(&frame(options)).unwrap();
             assert_eq!(network.addresses.destination.octets, [10, 128, 0, 100]);
             assert_eq!(network.payload_offset, 34 + options * 4);
-            let transport = TransportHeader::read(frame, &network).unwrap();
             assert_eq!(
                 (transport.ports.source, transport.ports.destination),
                 (Port::new(1000), Port::new(2000))
             );
-            assert!(transport.flags.is_open_request());
+            assert!(transport.flags.is_open_request() && transport.may_open);
+        }
+    }
+
+    #[test]
+    fn headers_are_found_behind_extension_headers() {
+        let options: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
+        let long: &[u8] = &[1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let whole: &[u8] = &[0, 0, 0, 1, 2, 3, 4];
+        for extensions in [
+            &[][..],
+            &[(extension::HOP_BY_HOP, options)],
+            &[
+                (extension::HOP_BY_HOP, long),
+                (extension::DESTINATION, options),
+            ],
+            &[(extension::FRAGMENT, whole)],
+            &[(extension::ROUTING, &[0, 0, 0, 0, 0, 0, 0])],
+            &[
+                (extension::HOP_BY_HOP, options),
+                (extension::DESTINATION, long),
+                (extension::ROUTING, &[0, 0, 0, 0, 0, 0, 0]),
+                (extension::FRAGMENT, whole),
+                (extension::DESTINATION, options),
+            ],
+        ] {
+            let (network, transport) = headers::<V6>(&frame_v6(extensions)).unwrap();
+            assert_eq!(network.payload_len, 20, "{extensions:?}");
+            assert_eq!(
+                transport.ports.destination,
+                Port::new(2000),
+                "{extensions:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_a_routing_header_with_segments_left_is_not_ours() {
+        let frame = frame_v6(&[(extension::ROUTING, &[0, 0, 1, 0, 0, 0, 0])]);
+        assert_eq!(headers::<V6>(&frame).unwrap_err(), Outcome::OtherProtocol);
+    }
+
+    #[test]
+    fn a_fragment_header_marks_a_fragment() {
+        for offset_and_more in [[0, 1], [0, 8], [0xff, 0xf8]] {
+            let [high, low] = offset_and_more;
+            let frame = frame_v6(&[(extension::FRAGMENT, &[0, high, low, 1, 2, 3, 4])]);
+            assert_eq!(headers::<V6>(&frame).unwrap_err(), Outcome::Fragment);
         }
     }
 
     #[test]
     fn a_frame_cut_anywhere_is_refused() {
         for options in [0, 1, 10] {
-            let (frame, len) = frame(options);
-            for cut in 14..len {
-                let outcome = V4::network_header(&frame[..cut])
-                    .and_then(|network| TransportHeader::read(&frame[..cut], &network));
-                assert_eq!(outcome, Err(Outcome::Truncated), "cut at {cut} of {len}");
+            let frame = frame(options);
+            for cut in 14..frame.len() {
+                assert_eq!(
+                    headers::<V4>(&frame[..cut]).unwrap_err(),
+                    Outcome::Truncated,
+                    "cut at {cut}"
+                );
             }
+        }
+        let frame = frame_v6(&[(extension::HOP_BY_HOP, &[0, 1, 4, 0, 0, 0, 0])]);
+        for cut in 14..frame.len() {
+            assert_eq!(
+                headers::<V6>(&frame[..cut]).unwrap_err(),
+                Outcome::Truncated,
+                "cut at {cut}"
+            );
         }
     }
 
@@ -118,12 +345,18 @@ mod tests {
             ("no room for a TCP header", 16, &[0, 39]),
         ];
         for (what, offset, bytes) in cases {
-            let (mut frame, len) = frame(0);
+            let mut frame = frame(0);
             frame[offset..offset + bytes.len()].copy_from_slice(bytes);
-            let outcome = V4::network_header(&frame[..len])
-                .and_then(|network| TransportHeader::read(&frame[..len], &network));
-            assert_eq!(outcome, Err(Outcome::Malformed), "{what}");
+            assert_eq!(
+                headers::<V4>(&frame).unwrap_err(),
+                Outcome::Malformed,
+                "{what}"
+            );
         }
+        let mut long = frame_v6(&[(extension::HOP_BY_HOP, &[9, 1, 4, 0, 0, 0, 0])]);
+        assert_eq!(headers::<V6>(&long).unwrap_err(), Outcome::Malformed);
+        long[14] = 0x40;
+        assert_eq!(headers::<V6>(&long).unwrap_err(), Outcome::Malformed);
     }
 
     #[test]
@@ -135,22 +368,21 @@ mod tests {
             (0x0001, true),
             (0x1fff, true),
         ] {
-            let (mut frame, len) = frame(0);
+            let mut frame = frame(0);
             frame[20..22].copy_from_slice(&u16::to_be_bytes(fragment));
-            assert_eq!(
-                V4::network_header(&frame[..len]).unwrap().is_fragment,
-                is_fragment,
-                "{fragment:#06x}"
-            );
+            let network = V4::network_header(&frame[..], ETHERNET_HEADER_LEN).unwrap();
+            assert_eq!(network.is_fragment, is_fragment, "{fragment:#06x}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_parser_panic_or_read_beyond_the_packet(frame in prop::collection::vec(any::<u8>(), 14..120)) {
-            if let Ok(network) = V4::network_header(&frame[..]) {
+        fn no_bytes_make_the_parser_panic_or_read_beyond_the_packet(frame in prop::collection::vec(any::<u8>(), 14..160)) {
+            if let Ok((network, _)) = headers::<V4>(&frame) {
                 prop_assert!(network.payload_offset + network.payload_len <= frame.len());
-                let _ = TransportHeader::read(&frame[..], &network);
+            }
+            if let Ok((network, _)) = headers::<V6>(&frame) {
+                prop_assert!(network.payload_offset + network.payload_len <= frame.len());
             }
         }
     }

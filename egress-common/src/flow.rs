@@ -65,9 +65,10 @@ pub struct Flow<A> {
     pub rule: u32,
     /// Which TCP flags this direction has shown so far.
     pub seen: Seen,
-    padding: [u8; 3],
+    padding: u8,
+    padding_2: u16,
     // Room for the next hop. With it an IPv4 entry of the kernel's hash table is 128 bytes, which is two cache lines.
-    reserved: [u8; 8],
+    reserved: u64,
     /// When the flow was opened.
     pub opened_ns: u64,
     /// When this direction's last packet passed; at most a second behind.
@@ -101,8 +102,9 @@ impl<A: Address> Flow<A> {
             translation,
             rule,
             seen: Seen::NOTHING,
-            padding: [0; 3],
-            reserved: [0; 8],
+            padding: 0,
+            padding_2: 0,
+            reserved: 0,
             opened_ns: now_ns,
             last_seen_ns: now_ns,
             traffic: Traffic {

@@ -13,22 +13,27 @@ mod config;
 mod counters;
 mod family;
 mod flow;
+pub mod icmp;
 mod network;
 mod outcome;
 mod packet;
 mod ports;
 mod rule;
+pub mod sctp;
 pub mod tcp;
 mod timeouts;
 mod tuple;
 
 pub use config::{Config, LAYOUT_VERSION};
 pub use counters::{Directional, RuleCounters, Traffic};
-pub use family::{Family, V4};
+pub use family::{Family, V4, V6};
 pub use flow::{Flow, FlowState, Translation};
 pub use network::{Address, Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol};
 pub use outcome::{Outcome, Verdict};
-pub use packet::{Bytes, ETHERNET_HEADER_LEN, Ipv4Header, NetworkHeader, TransportHeader};
+pub use packet::{
+    Bytes, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, Ipv4Header,
+    Ipv6Header, NetworkHeader, TransportHeader,
+};
 pub use ports::{Candidates, NatRange, PORT_ATTEMPTS};
 pub use rule::{AddressKey, Rule, RuleKey};
 pub use timeouts::Timeouts;

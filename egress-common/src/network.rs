@@ -191,6 +191,10 @@ pub mod protocol {
     pub const UDP: u8 = IpProto::Udp as u8;
     /// Stream Control Transmission Protocol (RFC 9260).
     pub const SCTP: u8 = IpProto::Sctp as u8;
+    /// Internet Control Message Protocol (RFC 792).
+    pub const ICMP: u8 = IpProto::Icmp as u8;
+    /// Internet Control Message Protocol for IPv6 (RFC 4443).
+    pub const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 
     /// The protocol's name as people write it, where the router translates it.
     pub const fn name(protocol: u8) -> Option<&'static str> {
@@ -198,6 +202,8 @@ pub mod protocol {
             TCP => Some("TCP"),
             UDP => Some("UDP"),
             SCTP => Some("SCTP"),
+            ICMP => Some("ICMP"),
+            ICMPV6 => Some("ICMPv6"),
             _ => None,
         }
     }

@@ -22,6 +22,15 @@ macro_rules! outcomes {
             /// Every outcome, in the order of its number.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// The outcome with this number.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                $(if number == Self::$variant as u32 {
+                    return Some(Self::$variant);
+                })+
+                None
+            }
+
             /// What is done with the packet.
             #[inline(always)]
             pub const fn verdict(self) -> Verdict {
@@ -48,7 +57,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// Not IPv4: ARP, IPv6 and others.
+    /// Neither IPv4 nor IPv6, such as ARP.
     OtherEtherType = "other_ethertype", Pass;
     /// A frame on the cluster interface that is not for the interface itself: with a VLAN tag, or for another MAC.
     OtherFrame = "other_frame", Pass;
@@ -60,12 +69,16 @@ outcomes! {
     OtherProtocol = "other_protocol", Pass;
     /// A fragment; fragments are not translated.
     Fragment = "fragment", Pass;
-    /// A TCP segment on a rule's port that belongs to no flow and cannot start one, such as a late FIN or RST.
+    /// A packet on a rule's port that belongs to no flow and cannot start one, such as a late FIN or RST.
     NotAnOpening = "not_an_opening", Pass;
     /// Arrived on the egress interface for the interface's own address, and belongs to no flow.
     EgressOwn = "egress_own", Pass;
     /// Arrived on the egress interface for an address that the interface does not have.
     NotForEgress = "not_for_egress", Drop;
+    /// An ICMP error about a packet of no flow.
+    UnrelatedIcmpError = "unrelated_icmp_error", Drop;
+    /// Its time to live, or hop limit, has run out.
+    TtlExceeded = "ttl_exceeded", Drop;
     /// The frame ends before the headers that it announces.
     Truncated = "truncated", Drop;
     /// The IP header contradicts itself.
@@ -91,6 +104,7 @@ mod tests {
         let mut names = std::collections::BTreeSet::new();
         for (index, outcome) in Outcome::ALL.iter().enumerate() {
             assert_eq!(*outcome as usize, index);
+            assert_eq!(Outcome::from_number(*outcome as u32), Some(*outcome));
             assert!(
                 names.insert(outcome.name()),
                 "{} is there twice",

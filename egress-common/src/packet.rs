@@ -2,13 +2,17 @@
 //!
 //! The kernel half reads packets in the kernel's memory, tests and fuzzers read slices: both through [`Bytes`].
 
+use core::mem::offset_of;
+
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 use network_types::eth::EthHdr;
 
 use crate::{
-    network::{Ipv4Address, Pair, Ports, protocol},
+    family::Family,
+    icmp,
+    network::{Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol},
     outcome::Outcome,
-    tcp,
+    sctp, tcp,
 };
 
 /// Length of an Ethernet header without VLAN tags, which the kernel takes off before a TC program runs.
@@ -55,17 +59,32 @@ pub struct Ipv4Header {
     pub id: [u8; 2],
     /// Flags and fragment offset, network byte order.
     pub fragment: [u8; 2],
-    /// Time to live.
-    pub ttl: u8,
-    /// IP protocol number.
-    pub protocol: u8,
+    /// Time to live, and then the IP protocol number.
+    pub ttl_protocol: [u8; 2],
     /// Header checksum, as it lies in memory.
     pub checksum: u16,
     /// Source and destination address.
     pub addresses: Pair<Ipv4Address>,
 }
 
+/// An IPv6 header (RFC 8200).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Ipv6Header {
+    /// Version, traffic class, flow label.
+    pub version_class_flow: [u8; 4],
+    /// Length of what follows this header, network byte order.
+    pub payload_length: [u8; 2],
+    /// Protocol of what follows this header.
+    pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source and destination address.
+    pub addresses: Pair<Ipv6Address>,
+}
+
 const _: () = assert!(size_of::<Ipv4Header>() == 20);
+const _: () = assert!(size_of::<Ipv6Header>() == 40);
 
 impl Ipv4Header {
     /// Set on every fragment but the last (RFC 791: MF).
@@ -94,23 +113,43 @@ impl Ipv4Header {
 pub struct NetworkHeader<A> {
     /// Source and destination address.
     pub addresses: Pair<A>,
-    /// Protocol number of what follows.
+    /// Protocol number of the payload.
     pub protocol: u8,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
     /// Whether this is one of several fragments.
     pub is_fragment: bool,
-    /// Where the payload begins, from the start of the frame.
+    /// Where the payload begins, from the start of the frame: behind IPv4 options or IPv6 extension headers.
     pub payload_offset: usize,
-    /// Length of the payload in bytes.
+    /// Length of the payload in bytes, by the header's word.
     pub payload_len: usize,
+}
+
+impl<A> NetworkHeader<A> {
+    /// Checks that the frame is as long as the IP header says.
+    ///
+    /// # Errors
+    ///
+    /// [`Outcome::Truncated`] if it is shorter.
+    #[inline(always)]
+    pub fn complete(self, packet: &(impl Bytes + ?Sized)) -> Result<Self, Outcome> {
+        if self.payload_offset + self.payload_len > packet.len() {
+            return Err(Outcome::Truncated);
+        }
+        Ok(self)
+    }
 }
 
 /// What the transport header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransportHeader {
-    /// Source and destination port.
+    /// Source and destination port. An echo request has its identifier for a source port, an echo reply for a
+    /// destination port; the other one is 0.
     pub ports: Ports,
     /// TCP's flags; none for another protocol.
     pub flags: tcp::Flags,
+    /// Whether the packet may start a flow.
+    pub may_open: bool,
 }
 
 /// The part of a TCP header that counts here (RFC 9293).
@@ -136,11 +175,63 @@ struct UdpHeader {
     checksum: u16,
 }
 
+/// An SCTP common header, and the type of the first chunk (RFC 9260, section 3).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SctpHeader {
+    ports: Ports,
+    verification_tag: u32,
+    checksum: u32,
+    first_chunk: u8,
+    chunk_flags: u8,
+    chunk_length: u16,
+}
+
+/// An ICMP or ICMPv6 header (RFC 792, RFC 4443); the identifier is there in echo messages only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct IcmpHeader {
+    /// What the message is: see [`icmp::Kind`].
+    pub message_type: u8,
+    /// What it is in particular.
+    pub code: u8,
+    /// Checksum, as it lies in memory.
+    pub checksum: u16,
+    /// Tells one echo request's sender from another's.
+    pub identifier: Port,
+    /// Tells one echo request from another.
+    pub sequence: u16,
+}
+
+impl IcmpHeader {
+    /// The ports of an echo message, see [`TransportHeader::ports`]; else what the message is for.
+    ///
+    /// # Errors
+    ///
+    /// The kind of a message that is no echo.
+    #[inline(always)]
+    pub fn echo_ports<F: Family>(&self) -> Result<Ports, icmp::Kind> {
+        let none = Port::new(0);
+        match F::icmp_kind(self.message_type) {
+            icmp::Kind::EchoRequest => Ok(Ports {
+                source: self.identifier,
+                destination: none,
+            }),
+            icmp::Kind::EchoReply => Ok(Ports {
+                source: none,
+                destination: self.identifier,
+            }),
+            other => Err(other),
+        }
+    }
+}
+
 // What is read from a packet is also written to one: no field may be uninitialised.
 const _: fn() = || {
     fn writable<T: NoUninit>() {}
     writable::<Ports>();
     writable::<Pair<Ipv4Address>>();
+    writable::<Pair<Ipv6Address>>();
 };
 
 impl TransportHeader {
@@ -148,45 +239,68 @@ impl TransportHeader {
     ///
     /// # Errors
     ///
-    /// [`Outcome::Fragment`], [`Outcome::OtherProtocol`], or [`Outcome::Truncated`] if the frame or the IP packet ends
-    /// too early.
+    /// [`Outcome::Fragment`], [`Outcome::OtherProtocol`], or [`Outcome::Truncated`] or [`Outcome::Malformed`] if the
+    /// frame or the IP packet ends too early. For an ICMP error message it is [`Outcome::UnrelatedIcmpError`], which it
+    /// is unless the flow that it tells of is found.
     #[inline(always)]
-    pub fn read<A>(
+    pub fn read<F: Family>(
         packet: &(impl Bytes + ?Sized),
-        network: &NetworkHeader<A>,
+        network: &NetworkHeader<F::Address>,
     ) -> Result<Self, Outcome> {
         if network.is_fragment {
             return Err(Outcome::Fragment);
         }
-        match network.protocol {
+        let (ports, flags, may_open) = match network.protocol {
             protocol::TCP => {
                 let header: TcpHeader = load(packet, network)?;
-                Ok(Self {
-                    ports: header.ports,
-                    flags: header.flags,
-                })
+                (header.ports, header.flags, header.flags.may_open())
             }
             protocol::UDP => {
                 let header: UdpHeader = load(packet, network)?;
-                Ok(Self {
-                    ports: header.ports,
-                    flags: tcp::Flags(0),
-                })
+                (header.ports, tcp::Flags(0), true)
             }
-            _ => Err(Outcome::OtherProtocol),
-        }
+            protocol::SCTP => {
+                let header: SctpHeader = load(packet, network)?;
+                (
+                    header.ports,
+                    tcp::Flags(0),
+                    sctp::may_open(header.first_chunk),
+                )
+            }
+            protocol if protocol == F::ICMP => {
+                let header: IcmpHeader = load(packet, network)?;
+                let is_request = F::icmp_kind(header.message_type) == icmp::Kind::EchoRequest;
+                match header.echo_ports::<F>() {
+                    Ok(ports) => (ports, tcp::Flags(0), is_request),
+                    Err(icmp::Kind::Error) => return Err(Outcome::UnrelatedIcmpError),
+                    Err(_) => return Err(Outcome::OtherProtocol),
+                }
+            }
+            _ => return Err(Outcome::OtherProtocol),
+        };
+        Ok(Self {
+            ports,
+            flags,
+            may_open,
+        })
     }
 
     /// Where the checksum stands in the header of this protocol.
     #[inline(always)]
     pub const fn checksum_offset(protocol: u8) -> usize {
-        if protocol == protocol::TCP {
-            core::mem::offset_of!(TcpHeader, checksum)
-        } else {
-            core::mem::offset_of!(UdpHeader, checksum)
+        match protocol {
+            protocol::TCP => offset_of!(TcpHeader, checksum),
+            protocol::UDP => offset_of!(UdpHeader, checksum),
+            protocol::SCTP => offset_of!(SctpHeader, checksum),
+            _ => offset_of!(IcmpHeader, checksum),
         }
     }
 }
+
+/// Where an echo message has its identifier.
+pub const ECHO_IDENTIFIER: usize = offset_of!(IcmpHeader, identifier);
+/// Length of the header of an ICMP error, which the packet that caused it follows.
+pub const ICMP_HEADER_LEN: usize = size_of::<IcmpHeader>();
 
 /// The transport header behind `network`, if it lies within both the IP packet and the frame.
 #[inline(always)]

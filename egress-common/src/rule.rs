@@ -38,7 +38,7 @@ pub struct Rule<A> {
     pub destination: A,
     /// The server's port; the client's own where the spec names none.
     pub target_port: Port,
-    padding: [u8; 2],
+    padding: u16,
     /// The rule's index in `RULE_COUNTERS`, which is its index in the spec.
     pub id: u32,
 }
@@ -49,7 +49,7 @@ impl<A> Rule<A> {
         Self {
             destination,
             target_port,
-            padding: [0; 2],
+            padding: 0,
             id,
         }
     }
@@ -61,8 +61,7 @@ impl<A> Rule<A> {
 pub struct AddressKey<A> {
     /// The interface's own address.
     pub address: A,
-    side: u8,
-    padding: [u8; 3],
+    side: u32,
 }
 
 impl<A: Address> AddressKey<A> {
@@ -71,8 +70,7 @@ impl<A: Address> AddressKey<A> {
     pub const fn new(side: Side, address: A) -> Self {
         Self {
             address,
-            side: side as u8,
-            padding: [0; 3],
+            side: side as u32,
         }
     }
 

@@ -26,7 +26,7 @@ impl Side {
     }
 
     /// The side with this number in a map key.
-    pub const fn from_number(number: u8) -> Option<Self> {
+    pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::Cluster),
             1 => Some(Self::Egress),
@@ -49,7 +49,7 @@ pub struct Tuple<A> {
     /// IP protocol number.
     pub protocol: u8,
     side: u8,
-    padding: [u8; 2],
+    padding: u16,
 }
 
 const _: () = assert!(size_of::<Tuple<Ipv4Address>>() == 16);
@@ -72,12 +72,12 @@ impl<A: Address> Tuple<A> {
             ports,
             protocol,
             side: side as u8,
-            padding: [0; 2],
+            padding: 0,
         }
     }
 
     /// The interface that the packet arrived on; `None` for a key that this version did not write.
     pub const fn side(&self) -> Option<Side> {
-        Side::from_number(self.side)
+        Side::from_number(self.side as u32)
     }
 }

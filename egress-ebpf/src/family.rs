@@ -4,31 +4,47 @@ use core::mem::offset_of;
 
 use egress_common::{
     AddressKey, Bytes as _, Config, ETHERNET_HEADER_LEN, Family, Flow, Ipv4Address, Ipv4Header,
-    Outcome, Rule, RuleKey, Translation, Tuple, V4, checksum,
+    Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, Tuple, V4, V6, checksum,
 };
 
-use crate::{maps, packet::Packet};
+use crate::{maps, packet::Packet, rare::Rare};
 
 pub type FlowMap<A> = maps::HashMap<Tuple<A>, Flow<A>, { maps::FLOWS }>;
 pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
 pub type AddressMap<A> = maps::HashMap<AddressKey<A>, u32, { maps::ADDRESSES }>;
 
-pub trait Pipeline: Family {
+pub trait Pipeline: Family + Rare {
+    /// Whether the ICMP checksum covers a pseudo header, and UDP has to have a checksum (RFC 8200, section 8.1).
+    const IS_V6: bool;
+
     fn flows() -> &'static FlowMap<Self::Address>;
     fn rules() -> &'static RuleMap<Self::Address>;
     fn addresses() -> &'static AddressMap<Self::Address>;
 
+    /// This CPU's place to put a flow's entry together.
+    fn scratch() -> Option<&'static mut Flow<Self::Address>>;
+
     /// The address that flows leave with.
     fn reserved(config: &Config) -> Self::Address;
 
-    /// Writes the new addresses, and what follows from them within the IP header.
-    fn rewrite_header(
-        packet: &Packet<'_>,
-        translation: &Translation<Self::Address>,
+    /// The server of packets without a rule.
+    fn fallback(config: &Config) -> Self::Address;
+
+    /// Writes the new addresses at the IP header at `offset`, and what follows from them within it.
+    fn rewrite_addresses(
+        packet: &Packet,
+        offset: usize,
+        addresses: Pair<Self::Address>,
+        delta: u16,
     ) -> Result<(), Outcome>;
+
+    /// Takes one from the time to live, which was above 1.
+    fn decrement_ttl(packet: &Packet) -> Result<(), Outcome>;
 }
 
 impl Pipeline for V4 {
+    const IS_V6: bool = false;
+
     #[inline(always)]
     fn flows() -> &'static FlowMap<Ipv4Address> {
         &maps::FLOWS_V4
@@ -45,19 +61,95 @@ impl Pipeline for V4 {
     }
 
     #[inline(always)]
+    fn scratch() -> Option<&'static mut Flow<Ipv4Address>> {
+        // SAFETY: the element is this CPU's own, and its program is not interrupted by another of ours.
+        maps::SCRATCH_V4.get_ptr_mut(0).map(|entry| unsafe { &mut *entry })
+    }
+
+    #[inline(always)]
     fn reserved(config: &Config) -> Ipv4Address {
         config.reserved_v4
     }
 
     #[inline(always)]
-    fn rewrite_header(
-        packet: &Packet<'_>,
-        translation: &Translation<Ipv4Address>,
+    fn fallback(config: &Config) -> Ipv4Address {
+        config.fallback_v4
+    }
+
+    #[inline(always)]
+    fn rewrite_addresses(
+        packet: &Packet,
+        offset: usize,
+        addresses: Pair<Ipv4Address>,
+        delta: u16,
     ) -> Result<(), Outcome> {
+        let checksum_offset = offset + offset_of!(Ipv4Header, checksum);
+        let before = packet.load(checksum_offset).ok_or(Outcome::RewriteFailed)?;
+        packet.store(checksum_offset, checksum::apply(before, delta))?;
+        packet.store(offset + offset_of!(Ipv4Header, addresses), addresses)
+    }
+
+    #[inline(always)]
+    fn decrement_ttl(packet: &Packet) -> Result<(), Outcome> {
+        const TTL: usize = ETHERNET_HEADER_LEN + offset_of!(Ipv4Header, ttl_protocol);
         const CHECKSUM: usize = ETHERNET_HEADER_LEN + offset_of!(Ipv4Header, checksum);
-        const ADDRESSES: usize = ETHERNET_HEADER_LEN + offset_of!(Ipv4Header, addresses);
+        // One less in the upper octet of its word, whatever the lower one (RFC 1141).
+        const DELTA: u16 = checksum::delta(u16::from_ne_bytes([1, 0]) as u32, 0);
+        let ttl: u8 = packet.load(TTL).ok_or(Outcome::RewriteFailed)?;
+        packet.store(TTL, ttl.wrapping_sub(1))?;
         let before = packet.load(CHECKSUM).ok_or(Outcome::RewriteFailed)?;
-        packet.store(CHECKSUM, checksum::apply(before, translation.address_delta))?;
-        packet.store(ADDRESSES, translation.addresses)
+        packet.store(CHECKSUM, checksum::apply(before, DELTA))
+    }
+}
+
+impl Pipeline for V6 {
+    const IS_V6: bool = true;
+
+    #[inline(always)]
+    fn flows() -> &'static FlowMap<Ipv6Address> {
+        &maps::FLOWS_V6
+    }
+
+    #[inline(always)]
+    fn rules() -> &'static RuleMap<Ipv6Address> {
+        &maps::RULES_V6
+    }
+
+    #[inline(always)]
+    fn addresses() -> &'static AddressMap<Ipv6Address> {
+        &maps::ADDRESSES_V6
+    }
+
+    #[inline(always)]
+    fn scratch() -> Option<&'static mut Flow<Ipv6Address>> {
+        // SAFETY: the element is this CPU's own, and its program is not interrupted by another of ours.
+        maps::SCRATCH_V6.get_ptr_mut(0).map(|entry| unsafe { &mut *entry })
+    }
+
+    #[inline(always)]
+    fn reserved(config: &Config) -> Ipv6Address {
+        config.reserved_v6
+    }
+
+    #[inline(always)]
+    fn fallback(config: &Config) -> Ipv6Address {
+        config.fallback_v6
+    }
+
+    #[inline(always)]
+    fn rewrite_addresses(
+        packet: &Packet,
+        offset: usize,
+        addresses: Pair<Ipv6Address>,
+        _delta: u16,
+    ) -> Result<(), Outcome> {
+        packet.store(offset + offset_of!(Ipv6Header, addresses), addresses)
+    }
+
+    #[inline(always)]
+    fn decrement_ttl(packet: &Packet) -> Result<(), Outcome> {
+        const HOP_LIMIT: usize = ETHERNET_HEADER_LEN + offset_of!(Ipv6Header, hop_limit);
+        let hop_limit: u8 = packet.load(HOP_LIMIT).ok_or(Outcome::RewriteFailed)?;
+        packet.store(HOP_LIMIT, hop_limit.wrapping_sub(1))
     }
 }

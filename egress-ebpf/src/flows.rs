@@ -4,10 +4,16 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use egress_common::{
-    Bytes as _, ETHERNET_HEADER_LEN, Flow, Outcome, Pair, Side, Translation, Tuple, protocol, tcp,
+    Bytes as _, ETHERNET_HEADER_LEN, Flow, Outcome, Pair, Side, Translation, Tuple, tcp,
 };
 
-use crate::{clock, counters, family::Pipeline, log, maps, packet::Packet, ports, rules};
+use crate::{
+    clock, counters,
+    family::Pipeline,
+    log, maps,
+    packet::{Headers, Packet},
+    ports, rules,
+};
 
 /// One direction of a flow, in the flow table.
 ///
@@ -23,15 +29,20 @@ pub fn find<F: Pipeline>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
 
 /// Opens a flow by the rules, for a client's packet that belongs to none.
 #[inline(always)]
-pub fn open<F: Pipeline>(
-    tuple: &Tuple<F::Address>,
-    flags: tcp::Flags,
-) -> Result<FlowRef<F>, Outcome> {
-    let rule = rules::find::<F>(tuple)?;
-    if tuple.protocol == protocol::TCP && !flags.may_open() {
+pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+    let Headers { network, transport } = packet.headers::<F>()?;
+    let transport = transport?;
+    let tuple = &Tuple::new(
+        Side::Cluster,
+        network.protocol,
+        network.addresses,
+        transport.ports,
+    );
+    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
+    let rule = rules::find::<F>(packet, tuple, config)?;
+    if !transport.may_open {
         return Err(Outcome::NotAnOpening);
     }
-    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
     let addresses = Pair {
         source: F::reserved(config),
         destination: rule.destination,
@@ -40,6 +51,7 @@ pub fn open<F: Pipeline>(
         return Err(Outcome::NotConfigured);
     }
     let now_ns = clock::now_ns();
+    let entry = F::scratch().ok_or(Outcome::NotConfigured)?;
     let translation = ports::take::<F>(
         tuple,
         addresses,
@@ -47,13 +59,11 @@ pub fn open<F: Pipeline>(
         config.nat_range,
         rule.id,
         now_ns,
+        entry,
     )?;
     // The entry that clients' packets find comes last: whoever finds it can count on the other.
-    match F::flows().insert(
-        tuple,
-        Flow::new(translation, rule.id, now_ns),
-        u64::from(BPF_NOEXIST),
-    ) {
+    *entry = Flow::new(translation, rule.id, now_ns);
+    match F::flows().insert(tuple, &*entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
             counters::count_flow(rule.id);
             log::opened(
@@ -68,7 +78,7 @@ pub fn open<F: Pipeline>(
             let _ = F::flows().remove(translation.peer(Side::Cluster, tuple.protocol));
         }
     }
-    find(tuple).ok_or(Outcome::FlowTableFull)
+    Ok(())
 }
 
 impl<F: Pipeline> FlowRef<F> {
@@ -103,7 +113,7 @@ impl<F: Pipeline> FlowRef<F> {
 
     /// Notes that a packet of the flow has passed.
     #[inline(always)]
-    pub fn count(&self, packet: &Packet<'_>, side: Side, flags: tcp::Flags) {
+    pub fn count(&self, packet: &Packet, side: Side, flags: tcp::Flags) {
         let flow = self.0;
         let packets = packet.segments();
         let bytes = (packet.len() - ETHERNET_HEADER_LEN) as u64;

@@ -26,10 +26,12 @@ mod counters;
 mod family;
 mod flows;
 mod forward;
+mod icmp;
 mod log;
 mod maps;
 mod packet;
 mod ports;
+mod rare;
 mod rewrite;
 mod rules;
 
@@ -38,19 +40,26 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use egress_common::{Outcome, Side, Tuple, V4, Verdict};
+use egress_common::{NetworkHeader, Outcome, Side, Tuple, V4, V6, Verdict, tcp};
 use network_types::eth::EtherType;
 
-use crate::{family::Pipeline, forward::Forward, packet::Packet};
+use crate::{
+    family::Pipeline,
+    flows::FlowRef,
+    forward::Forward,
+    packet::{Headers, Packet},
+};
 
 const IPV4: u16 = EtherType::Ipv4 as u16;
+const IPV6: u16 = EtherType::Ipv6 as u16;
 
 /// On the ingress of the cluster interface: from clients to servers.
 #[classifier]
 pub fn eth0_ingress(ctx: TcContext) -> i32 {
-    let packet = Packet::new(&ctx);
+    let packet = Packet::new(ctx);
     let forward = match packet.ether_type() {
         IPV4 => from_cluster::<V4>(&packet),
+        IPV6 => from_cluster::<V6>(&packet),
         _ => Err(Outcome::OtherEtherType),
     };
     conclude(Side::Cluster, forward)
@@ -59,9 +68,10 @@ pub fn eth0_ingress(ctx: TcContext) -> i32 {
 /// On the ingress of the egress interface: from servers to clients.
 #[classifier]
 pub fn net1_ingress(ctx: TcContext) -> i32 {
-    let packet = Packet::new(&ctx);
+    let packet = Packet::new(ctx);
     let forward = match packet.ether_type() {
         IPV4 => from_egress::<V4>(&packet),
+        IPV6 => from_egress::<V6>(&packet),
         _ => Err(Outcome::OtherEtherType),
     };
     conclude(Side::Egress, forward)
@@ -69,49 +79,77 @@ pub fn net1_ingress(ctx: TcContext) -> i32 {
 
 /// A packet from a client: its flow, or a new one by a rule, takes it to the server.
 #[inline(always)]
-fn from_cluster<F: Pipeline>(packet: &Packet<'_>) -> Result<Forward, Outcome> {
+fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
     if !packet.is_for_the_interface() {
         return Err(Outcome::OtherFrame);
     }
-    let headers = packet.headers::<F>()?;
-    let transport = headers.transport?;
+    let Headers { network, transport } = packet.headers::<F>()?;
+    let transport = match transport {
+        Err(Outcome::UnrelatedIcmpError) => {
+            F::translate_error(packet, Side::Cluster)?;
+            return Ok(Forward::out_of(Side::Egress));
+        }
+        transport => transport?,
+    };
     let tuple = Tuple::new(
         Side::Cluster,
-        headers.network.protocol,
-        headers.network.addresses,
+        network.protocol,
+        network.addresses,
         transport.ports,
     );
     let flow = flows::find::<F>(&tuple).filter(|flow| !flow.ends_with(&tuple, transport.flags));
     let flow = match flow {
         Some(flow) => flow,
-        None => flows::open::<F>(&tuple, transport.flags)?,
+        None => {
+            F::open_flow(packet)?;
+            flows::find(&tuple).ok_or(Outcome::FlowTableFull)?
+        }
     };
-    rewrite::rewrite::<F>(packet, &headers.network, flow.translation())?;
-    flow.count(packet, Side::Cluster, transport.flags);
-    Ok(Forward::out_of(Side::Egress))
+    pass_on(packet, &network, &flow, Side::Cluster, transport.flags)
 }
 
 /// A packet from the external network: only a flow takes it into the cluster.
 #[inline(always)]
-fn from_egress<F: Pipeline>(packet: &Packet<'_>) -> Result<Forward, Outcome> {
-    let headers = packet.headers::<F>()?;
-    let destination = headers.network.addresses.destination;
-    let transport = match headers.transport {
-        Ok(transport) if packet.is_for_the_interface() => transport,
-        _ => return Err(addresses::unsolicited::<F>(destination)),
+fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
+    let Headers { network, transport } = packet.headers::<F>()?;
+    let transport = match transport {
+        _ if !packet.is_for_the_interface() => {
+            return Err(addresses::unsolicited::<F>(network.addresses.destination));
+        }
+        Ok(transport) => transport,
+        Err(Outcome::UnrelatedIcmpError) => {
+            F::translate_error(packet, Side::Egress)?;
+            return Ok(Forward::out_of(Side::Cluster));
+        }
+        Err(_) => return Err(addresses::unsolicited::<F>(network.addresses.destination)),
     };
     let tuple = Tuple::new(
         Side::Egress,
-        headers.network.protocol,
-        headers.network.addresses,
+        network.protocol,
+        network.addresses,
         transport.ports,
     );
     let Some(flow) = flows::find::<F>(&tuple) else {
-        return Err(addresses::unsolicited::<F>(destination));
+        return Err(addresses::unsolicited::<F>(network.addresses.destination));
     };
-    rewrite::rewrite::<F>(packet, &headers.network, flow.translation())?;
-    flow.count(packet, Side::Egress, transport.flags);
-    Ok(Forward::out_of(Side::Cluster))
+    pass_on(packet, &network, &flow, Side::Egress, transport.flags)
+}
+
+/// A packet of a flow, on its way to the other side.
+#[inline(always)]
+fn pass_on<F: Pipeline>(
+    packet: &Packet,
+    network: &NetworkHeader<F::Address>,
+    flow: &FlowRef<F>,
+    side: Side,
+    flags: tcp::Flags,
+) -> Result<Forward, Outcome> {
+    if network.ttl <= 1 {
+        return Err(Outcome::TtlExceeded);
+    }
+    rewrite::rewrite::<F>(packet, network, flow.translation())?;
+    flow.count(packet, side, flags);
+    Ok(Forward::out_of(side.opposite()))
 }
 
 /// Turns what was decided into the kernel's verdict. Packets that are not forwarded are counted here, by reason.

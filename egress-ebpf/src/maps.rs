@@ -8,7 +8,7 @@ use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
-use egress_common::{Config, Ipv4Address, Outcome, RuleCounters};
+use egress_common::{Config, Flow, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
 
 use crate::family::{AddressMap, FlowMap, RuleMap};
 
@@ -29,6 +29,22 @@ pub static RULES_V4: RuleMap<Ipv4Address> = HashMap::new();
 
 #[btf_map]
 pub static ADDRESSES_V4: AddressMap<Ipv4Address> = HashMap::new();
+
+#[btf_map]
+pub static FLOWS_V6: FlowMap<Ipv6Address> = HashMap::new();
+
+#[btf_map]
+pub static RULES_V6: RuleMap<Ipv6Address> = HashMap::new();
+
+#[btf_map]
+pub static ADDRESSES_V6: AddressMap<Ipv6Address> = HashMap::new();
+
+/// Where a flow's entries are put together: they are too large for the stack.
+#[btf_map]
+pub static SCRATCH_V4: PerCpuArray<Flow<Ipv4Address>, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static SCRATCH_V6: PerCpuArray<Flow<Ipv6Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();

@@ -2,19 +2,23 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::bpf_csum_update,
     programs::TcContext,
 };
 use bytemuck::{AnyBitPattern, NoUninit};
-use egress_common::{Bytes, Family, NetworkHeader, Outcome, TransportHeader, protocol};
+use egress_common::{
+    Bytes, ETHERNET_HEADER_LEN, Family, NetworkHeader, Outcome, TransportHeader, protocol,
+};
 
-/// The longest headers that are looked at: Ethernet, IPv4 with all its options, TCP without options.
-const HEADERS_LEN: u32 = 14 + 60 + 20;
+/// The longest headers that are met: Ethernet, IPv4 with all its options or IPv6 with 60 bytes of extensions, TCP
+/// without options.
+const HEADERS_LEN: u32 = 14 + 100 + 20;
 
 /// `skb->pkt_type` of a frame that was sent to this interface's own MAC (`PACKET_HOST` in `linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
 
-pub struct Packet<'a> {
-    ctx: &'a TcContext,
+pub struct Packet {
+    ctx: TcContext,
 }
 
 /// What the packet's headers say.
@@ -24,14 +28,14 @@ pub struct Headers<F: Family> {
     pub transport: Result<TransportHeader, Outcome>,
 }
 
-impl<'a> Packet<'a> {
+impl Packet {
     #[inline(always)]
-    pub const fn new(ctx: &'a TcContext) -> Self {
+    pub const fn new(ctx: TcContext) -> Self {
         Self { ctx }
     }
 
     #[inline(always)]
-    const fn skb(&self) -> *mut __sk_buff {
+    pub const fn skb(&self) -> *mut __sk_buff {
         self.ctx.skb.skb
     }
 
@@ -88,12 +92,24 @@ impl<'a> Packet<'a> {
 
     #[inline(always)]
     fn contiguous_headers<F: Family>(&self) -> Result<Headers<F>, Outcome> {
-        let network = F::network_header(self)?;
-        let transport = match TransportHeader::read(self, &network) {
+        let network = F::network_header(self, ETHERNET_HEADER_LEN)?.complete(self)?;
+        let transport = match TransportHeader::read::<F>(self, &network) {
             Err(Outcome::Truncated) => return Err(Outcome::Truncated),
             transport => transport,
         };
         Ok(Headers { network, transport })
+    }
+
+    /// Makes the first `len` bytes contiguous, or all of a shorter packet.
+    ///
+    /// Pointers into the packet are void afterwards.
+    #[inline(always)]
+    pub fn pull(&self, len: u32) {
+        let available = self.ctx.len();
+        // Fails when memory is short; then the frame stays as it is, and is truncated to us.
+        let _ = self
+            .ctx
+            .pull_data(if available < len { available } else { len });
     }
 
     /// Points to the `T` at `offset`, if the contiguous part of the packet holds it.
@@ -119,8 +135,7 @@ impl<'a> Packet<'a> {
         Ok(())
     }
 
-    /// Adds `delta` to the TCP or UDP checksum at `offset`. With `PseudoHeader` the delta comes from words that only
-    /// the pseudo header has, which is all that may change in a checksum left to the device (`CHECKSUM_PARTIAL`).
+    /// Adds `delta` to the Internet checksum at `offset`.
     ///
     /// Pointers into the packet are void afterwards.
     #[inline(always)]
@@ -143,15 +158,25 @@ impl<'a> Packet<'a> {
             .l4_csum_replace(offset, 0, u64::from(delta), flags)
             .map_err(|_| Outcome::RewriteFailed)
     }
+
+    /// Adds `delta` to the sum of the whole packet that the network device has given (`CHECKSUM_COMPLETE`), if it has.
+    #[inline(always)]
+    pub fn update_device_checksum(&self, delta: u16) {
+        // SAFETY: the context is valid, see `ether_type`. The helper fails where there is no such sum, which is no error.
+        unsafe { bpf_csum_update(self.skb(), u32::from(delta)) };
+    }
 }
 
+/// Where the words are that have changed.
 #[derive(Clone, Copy)]
 pub enum ChecksumPart {
+    /// In the pseudo header only: all that may change in a checksum left to the device (`CHECKSUM_PARTIAL`).
     PseudoHeader,
+    /// In the packet's own bytes, which such a device sums up by itself.
     Payload,
 }
 
-impl Bytes for Packet<'_> {
+impl Bytes for Packet {
     #[inline(always)]
     fn load<T: AnyBitPattern>(&self, offset: usize) -> Option<T> {
         // SAFETY: `at` checked the bounds, and any bit pattern is a `T`.

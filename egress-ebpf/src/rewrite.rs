@@ -1,31 +1,45 @@
 //! The rewriting of a packet, the same for both families and both directions.
 
-use egress_common::{NetworkHeader, Outcome, Translation, TransportHeader};
+use egress_common::{
+    Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Port, Ports,
+    Translation, TransportHeader, protocol, sctp,
+};
 
 use crate::{
     family::Pipeline,
     packet::{ChecksumPart, Packet},
 };
 
-/// Gives the packet its new addresses and ports, and mends its checksums.
+/// Gives the packet its new addresses and ports and takes a hop off it, and mends its checksums.
 #[inline(always)]
 pub fn rewrite<F: Pipeline>(
-    packet: &Packet<'_>,
+    packet: &Packet,
     network: &NetworkHeader<F::Address>,
     translation: &Translation<F::Address>,
 ) -> Result<(), Outcome> {
     let protocol = network.protocol;
-    let checksum = network.payload_offset + TransportHeader::checksum_offset(protocol);
-    F::rewrite_header(packet, translation)?;
-    packet.store(network.payload_offset, translation.ports)?;
-    // The helper last: it voids what the verifier knows of the packet. A delta of 0 changes nothing.
-    if translation.address_delta != 0 {
-        packet.update_checksum(
-            protocol,
-            checksum,
-            translation.address_delta,
-            ChecksumPart::PseudoHeader,
-        )?;
+    let transport = network.payload_offset;
+    F::rewrite_addresses(
+        packet,
+        ETHERNET_HEADER_LEN,
+        translation.addresses,
+        translation.address_delta,
+    )?;
+    F::decrement_ttl(packet)?;
+    if protocol == protocol::SCTP {
+        return rewrite_sctp(packet, transport, network.payload_len, translation.ports);
+    }
+    store_ports::<F>(packet, protocol, transport, translation.ports)?;
+    // The helpers last: they void what the verifier knows of the packet. A delta of 0 changes nothing.
+    let checksum = transport + TransportHeader::checksum_offset(protocol);
+    if translation.address_delta != 0 && (F::IS_V6 || protocol != F::ICMP) {
+        let delta = translation.address_delta;
+        packet.update_checksum(protocol, checksum, delta, ChecksumPart::PseudoHeader)?;
+        if F::IS_V6 {
+            // The helper takes the addresses for the pseudo header's alone, and mends the device's sum by them. Here
+            // they are in the packet as well, without a header checksum that would make up for them.
+            packet.update_device_checksum(delta);
+        }
     }
     if translation.port_delta != 0 {
         packet.update_checksum(
@@ -36,4 +50,54 @@ pub fn rewrite<F: Pipeline>(
         )?;
     }
     Ok(())
+}
+
+/// Writes the ports, or the identifier of an echo message.
+#[inline(always)]
+pub fn store_ports<F: Pipeline>(
+    packet: &Packet,
+    protocol: u8,
+    transport: usize,
+    ports: Ports,
+) -> Result<(), Outcome> {
+    if protocol == F::ICMP {
+        packet.store(transport + ECHO_IDENTIFIER, identifier(ports))
+    } else {
+        packet.store(transport, ports)
+    }
+}
+
+/// The identifier of an echo message: one of its ports, as the other is 0.
+#[inline(always)]
+pub fn identifier(ports: Ports) -> Port {
+    Port::new(ports.source.number() | ports.destination.number())
+}
+
+/// SCTP has a CRC over its own bytes only.
+#[inline(always)]
+fn rewrite_sctp(
+    packet: &Packet,
+    transport: usize,
+    length: usize,
+    ports: Ports,
+) -> Result<(), Outcome> {
+    /// Where the CRC stands (RFC 9260, section 3.1).
+    const CHECKSUM: usize = 8;
+    let old: u32 = packet.load(transport).ok_or(Outcome::RewriteFailed)?;
+    let new: u32 = bytemuck::cast(ports);
+    packet.store(transport, ports)?;
+    let checksum: u32 = packet
+        .load(transport + CHECKSUM)
+        .ok_or(Outcome::RewriteFailed)?;
+    // 0 is left to the device, which has not computed it yet (`CHECKSUM_PARTIAL`).
+    if checksum == 0 || old == new {
+        return Ok(());
+    }
+    let patched = sctp::update_checksum(
+        u32::from_le(checksum),
+        u32::from_le(old),
+        u32::from_le(new),
+        length & 0xffff,
+    );
+    packet.store(transport + CHECKSUM, patched.to_le())
 }

@@ -1,16 +1,62 @@
 //! The redirect rules.
 
-use egress_common::{Outcome, Rule, RuleKey, Side, Tuple};
+use aya_ebpf::{
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
+    helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use egress_common::{Address as _, Config, Outcome, Rule, RuleKey, Side, Tuple, protocol};
 
-use crate::{addresses, family::Pipeline};
+use crate::{addresses, family::Pipeline, packet::Packet};
 
-/// The rule for a packet from a client that belongs to no flow yet.
+/// The rule for a packet from a client that belongs to no flow yet: its own, or that of the fallback.
 #[inline(always)]
-pub fn find<F: Pipeline>(tuple: &Tuple<F::Address>) -> Result<&'static Rule<F::Address>, Outcome> {
+pub fn find<F: Pipeline>(
+    packet: &Packet,
+    tuple: &Tuple<F::Address>,
+    config: &Config,
+) -> Result<Rule<F::Address>, Outcome> {
     if !addresses::is_own::<F>(Side::Cluster, tuple.addresses.destination) {
         return Err(Outcome::NotForRouter);
     }
     let key = RuleKey::new(tuple.protocol, tuple.ports.destination);
     // SAFETY: userspace replaces a rule by updating its element, whose memory the kernel keeps until this program ends.
-    unsafe { F::rules().get(key) }.ok_or(Outcome::NoRule)
+    if let Some(rule) = unsafe { F::rules().get(key) } {
+        return Ok(*rule);
+    }
+    let fallback = F::fallback(config);
+    if fallback.is_unspecified() || is_of_a_local_socket::<F>(packet, tuple) {
+        return Err(Outcome::NoRule);
+    }
+    Ok(Rule::new(
+        fallback,
+        tuple.ports.destination,
+        config.fallback_rule,
+    ))
+}
+
+/// Whether a socket of the pod waits for this packet: one that listens, such as for health checks, or one of a connection
+/// that the pod itself has opened. The fallback leaves those alone.
+#[inline(always)]
+fn is_of_a_local_socket<F: Pipeline>(packet: &Packet, tuple: &Tuple<F::Address>) -> bool {
+    // `struct bpf_sock_tuple` has addresses and ports as a tuple begins.
+    let len = (size_of_val(&tuple.addresses) + size_of_val(&tuple.ports)) as u32;
+    let sock_tuple = core::ptr::from_ref(tuple)
+        .cast_mut()
+        .cast::<bpf_sock_tuple>();
+    let netns = BPF_F_CURRENT_NETNS as u64;
+    let ctx = packet.skb().cast();
+    // SAFETY: the context is valid while the program runs, and the tuple is longer than `len`.
+    let socket: *mut bpf_sock = unsafe {
+        match tuple.protocol {
+            protocol::TCP => bpf_skc_lookup_tcp(ctx, sock_tuple, len, netns, 0),
+            protocol::UDP => bpf_sk_lookup_udp(ctx, sock_tuple, len, netns, 0),
+            _ => return false,
+        }
+    };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: the lookup took a reference, which is given back once.
+    unsafe { bpf_sk_release(socket.cast()) };
+    true
 }
