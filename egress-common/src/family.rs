@@ -1,6 +1,9 @@
 //! IPv4 and IPv6 behind one trait, so that the pipeline is written once.
 
+use core::mem::offset_of;
+
 use crate::{
+    extension::{self, Place},
     icmp,
     network::{Address, Ipv4Address, Ipv6Address, protocol},
     outcome::Outcome,
@@ -17,6 +20,9 @@ pub trait Family: 'static {
 
     /// Length of the IP header without options or extensions.
     const HEADER_LEN: usize;
+
+    /// Where the IP header has its addresses.
+    const ADDRESSES: usize;
 
     /// What an ICMP message of this type is for.
     fn icmp_kind(message_type: u8) -> icmp::Kind;
@@ -59,6 +65,7 @@ impl Family for V4 {
 
     const ICMP: u8 = protocol::ICMP;
     const HEADER_LEN: usize = size_of::<Ipv4Header>();
+    const ADDRESSES: usize = offset_of!(Ipv4Header, addresses);
 
     #[inline(always)]
     fn icmp_kind(message_type: u8) -> icmp::Kind {
@@ -94,23 +101,12 @@ impl Family for V4 {
     }
 }
 
-/// How many extension headers are looked behind. RFC 8200 recommends an order in which five kinds can come before the
-/// payload; more are not met outside of attacks.
-const EXTENSION_HEADERS: usize = 5;
-
-/// IPv6 extension headers that may come before a transport header, by their protocol numbers.
-mod extension {
-    pub const HOP_BY_HOP: u8 = 0;
-    pub const ROUTING: u8 = 43;
-    pub const FRAGMENT: u8 = 44;
-    pub const DESTINATION: u8 = 60;
-}
-
 impl Family for V6 {
     type Address = Ipv6Address;
 
     const ICMP: u8 = protocol::ICMPV6;
     const HEADER_LEN: usize = size_of::<Ipv6Header>();
+    const ADDRESSES: usize = offset_of!(Ipv6Header, addresses);
 
     #[inline(always)]
     fn icmp_kind(message_type: u8) -> icmp::Kind {
@@ -132,45 +128,27 @@ impl Family for V6 {
         if header.version_class_flow[0] >> 4 != 6 {
             return Err(Outcome::Malformed);
         }
-        let mut network = NetworkHeader {
-            addresses: header.addresses,
+        let start = Place {
             protocol: header.next_header,
-            ttl: header.hop_limit,
             is_fragment: false,
-            payload_offset: offset + Self::HEADER_LEN,
-            payload_len: announced_len(
-                header.payload_length,
-                packet.len() - offset - Self::HEADER_LEN,
-            ),
+            offset: offset + Self::HEADER_LEN,
         };
-        for _ in 0..EXTENSION_HEADERS {
-            let [next, len, high, low] = match network.protocol {
-                extension::HOP_BY_HOP
-                | extension::ROUTING
-                | extension::FRAGMENT
-                | extension::DESTINATION => packet
-                    .load::<[u8; 4]>(network.payload_offset)
-                    .ok_or(Outcome::Truncated)?,
-                _ => return Ok(network),
-            };
-            let len = match network.protocol {
-                extension::FRAGMENT => {
-                    // Offset in the upper 13 bits, "more" in the lowest. Neither: whole in one fragment (RFC 6946).
-                    network.is_fragment |= u16::from_be_bytes([high, low]) & 0xfff9 != 0;
-                    8
-                }
-                // Segments left: the destination is not the final one, and the pod routes for nobody.
-                extension::ROUTING if low != 0 => return Ok(network),
-                _ => (len as usize + 1) * 8,
-            };
-            if len > network.payload_len {
-                return Err(Outcome::Malformed);
-            }
-            network.protocol = next;
-            network.payload_offset += len;
-            network.payload_len -= len;
-        }
-        Ok(network)
+        let payload_len = announced_len(header.payload_length, packet.len() - start.offset);
+        let payload = if extension::is_one(start.protocol) {
+            packet.skip_extensions(start)?
+        } else {
+            start
+        };
+        Ok(NetworkHeader {
+            addresses: header.addresses,
+            protocol: payload.protocol,
+            ttl: header.hop_limit,
+            is_fragment: payload.is_fragment,
+            payload_offset: payload.offset,
+            payload_len: payload_len
+                .checked_sub(payload.offset - start.offset)
+                .ok_or(Outcome::Malformed)?,
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod checksum;
 mod config;
 mod counters;
+pub mod extension;
 mod family;
 mod flow;
 pub mod icmp;

@@ -93,11 +93,16 @@ pub trait Address: Pod + Eq + 'static {
     fn is_unspecified(&self) -> bool;
 }
 
+/// The sum of the two 16-bit words in a 32-bit word.
+#[inline(always)]
+const fn halves(word: u32) -> u32 {
+    (word & 0xffff) + (word >> 16)
+}
+
 impl Address for Ipv4Address {
     #[inline(always)]
     fn sum(&self) -> u32 {
-        let [a, b]: [u16; 2] = bytemuck::cast(*self);
-        u32::from(a) + u32::from(b)
+        halves(bytemuck::cast(*self))
     }
 
     #[inline(always)]
@@ -109,8 +114,8 @@ impl Address for Ipv4Address {
 impl Address for Ipv6Address {
     #[inline(always)]
     fn sum(&self) -> u32 {
-        let words: [u16; 8] = bytemuck::cast(*self);
-        words.iter().map(|word| u32::from(*word)).sum()
+        let [a, b, c, d]: [u32; 4] = bytemuck::cast(*self);
+        halves(a) + halves(b) + halves(c) + halves(d)
     }
 
     #[inline(always)]
@@ -176,8 +181,7 @@ impl Ports {
     /// The sum of both ports as 16-bit words, not folded.
     #[inline(always)]
     pub fn sum(&self) -> u32 {
-        let [a, b]: [u16; 2] = bytemuck::cast(*self);
-        u32::from(a) + u32::from(b)
+        halves(bytemuck::cast(*self))
     }
 }
 

@@ -8,6 +8,7 @@ use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 use network_types::eth::EthHdr;
 
 use crate::{
+    extension,
     family::Family,
     icmp,
     network::{Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol},
@@ -25,6 +26,16 @@ pub trait Bytes {
 
     /// Length of the frame in bytes.
     fn len(&self) -> usize;
+
+    /// Goes from the first IPv6 extension header to what follows the last one: [`extension::walk`], unless the frame has
+    /// a cheaper way.
+    ///
+    /// # Errors
+    ///
+    /// As [`extension::walk`].
+    fn skip_extensions(&self, place: extension::Place) -> Result<extension::Place, Outcome> {
+        extension::walk(self, place)
+    }
 
     /// Whether the frame has no bytes at all.
     fn is_empty(&self) -> bool {

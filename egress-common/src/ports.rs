@@ -86,43 +86,42 @@ impl NatRange {
     }
 }
 
-/// The ports to try for a new flow, in order: the client's own where the range has it, then the range from a random
-/// place on (RFC 6056, algorithm 1, bounded).
+/// The ports to try for a new flow whose client's own port is taken or out of the range: the range from a random place on
+/// (RFC 6056, algorithm 1, bounded).
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates {
     range: NatRange,
-    preferred: Port,
     start: u32,
 }
 
 impl Candidates {
-    /// The candidates for a client that uses `preferred`; `random` is uniform.
+    /// The candidates in a range; `random` is uniform.
     #[inline(always)]
-    pub const fn new(range: NatRange, preferred: Port, random: u32) -> Self {
+    pub const fn new(range: NatRange, random: u32) -> Self {
         // Scaled instead of divided: a remainder costs more, and a range of length 0 needs no exception.
         let start = ((random as u64 * range.len() as u64) >> 32) as u32;
-        Self {
-            range,
-            preferred,
-            start,
-        }
+        Self { range, start }
     }
 
-    /// The port to try at this attempt, counted from 0; `None` when the whole range has been tried.
+    /// How many there are.
     #[inline(always)]
-    pub const fn nth(&self, attempt: u32) -> Option<Port> {
-        if attempt == 0 && self.range.contains(self.preferred) {
-            return Some(self.preferred);
-        }
+    pub const fn len(&self) -> u32 {
+        self.range.len()
+    }
+
+    /// Whether there is none.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// The port to try at this attempt, counted from 0 and below [`Self::len`].
+    #[inline(always)]
+    pub const fn nth(&self, attempt: u32) -> Port {
         let len = self.range.len();
-        if attempt > len || len == 0 {
-            return None;
-        }
         let index = self.start + attempt;
-        Some(
-            self.range
-                .nth(if index < len { index } else { index - len }),
-        )
+        self.range
+            .nth(if index < len { index } else { index - len })
     }
 }
 
@@ -156,10 +155,7 @@ mod tests {
     #[test]
     fn a_local_range_that_covers_everything_leaves_nothing() {
         assert!(NatRange::without((1, 65535)).is_empty());
-        assert_eq!(
-            Candidates::new(NatRange::without((1, 65535)), Port::new(5000), 7).nth(0),
-            None
-        );
+        assert!(Candidates::new(NatRange::without((1, 65535)), 7).is_empty());
     }
 
     proptest! {
@@ -175,19 +171,13 @@ mod tests {
         }
 
         #[test]
-        fn candidates_are_in_the_range_and_differ(first: u16, last: u16, preferred: u16, random: u32) {
+        fn candidates_are_in_the_range_and_differ(first: u16, last: u16, random: u32) {
             let range = NatRange::without((first, last));
-            let candidates = Candidates::new(range, Port::new(preferred), random);
-            let tried: std::vec::Vec<Port> =
-                (0..PORT_ATTEMPTS).map_while(|attempt| candidates.nth(attempt)).collect();
-            prop_assert!(tried.len() >= PORT_ATTEMPTS.min(range.len()) as usize);
+            let candidates = Candidates::new(range, random);
+            let tried: std::vec::Vec<Port> = (0..candidates.len()).map(|attempt| candidates.nth(attempt)).collect();
+            prop_assert_eq!(tried.len(), range.len() as usize);
             prop_assert!(tried.iter().all(|port| range.contains(*port)));
-            // In a short range the last one may be the first again.
-            let different = tried.iter().collect::<BTreeSet<_>>().len();
-            prop_assert!(different + 1 >= tried.len());
-            if range.contains(Port::new(preferred)) {
-                prop_assert_eq!(tried[0], Port::new(preferred));
-            }
+            prop_assert_eq!(tried.iter().collect::<BTreeSet<_>>().len(), tried.len());
         }
     }
 }

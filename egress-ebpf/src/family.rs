@@ -7,7 +7,7 @@ use egress_common::{
     Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, Tuple, V4, V6, checksum,
 };
 
-use crate::{maps, packet::Packet, rare::Rare};
+use crate::{maps, packet::Packet, rare::Rare, scratch::Scratch};
 
 pub type FlowMap<A> = maps::HashMap<Tuple<A>, Flow<A>, { maps::FLOWS }>;
 pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
@@ -21,8 +21,8 @@ pub trait Pipeline: Family + Rare {
     fn rules() -> &'static RuleMap<Self::Address>;
     fn addresses() -> &'static AddressMap<Self::Address>;
 
-    /// This CPU's place to put a flow's entry together.
-    fn scratch() -> Option<&'static mut Flow<Self::Address>>;
+    /// This CPU's place to put a flow together.
+    fn scratch() -> Option<&'static mut Scratch<Self::Address>>;
 
     /// The address that flows leave with.
     fn reserved(config: &Config) -> Self::Address;
@@ -61,9 +61,11 @@ impl Pipeline for V4 {
     }
 
     #[inline(always)]
-    fn scratch() -> Option<&'static mut Flow<Ipv4Address>> {
+    fn scratch() -> Option<&'static mut Scratch<Ipv4Address>> {
         // SAFETY: the element is this CPU's own, and its program is not interrupted by another of ours.
-        maps::SCRATCH_V4.get_ptr_mut(0).map(|entry| unsafe { &mut *entry })
+        maps::SCRATCH_V4
+            .get_ptr_mut(0)
+            .map(|scratch| unsafe { &mut *scratch })
     }
 
     #[inline(always)]
@@ -121,9 +123,11 @@ impl Pipeline for V6 {
     }
 
     #[inline(always)]
-    fn scratch() -> Option<&'static mut Flow<Ipv6Address>> {
+    fn scratch() -> Option<&'static mut Scratch<Ipv6Address>> {
         // SAFETY: the element is this CPU's own, and its program is not interrupted by another of ours.
-        maps::SCRATCH_V6.get_ptr_mut(0).map(|entry| unsafe { &mut *entry })
+        maps::SCRATCH_V6
+            .get_ptr_mut(0)
+            .map(|scratch| unsafe { &mut *scratch })
     }
 
     #[inline(always)]

@@ -4,7 +4,8 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use egress_common::{
-    Bytes as _, ETHERNET_HEADER_LEN, Flow, Outcome, Pair, Side, Translation, Tuple, tcp,
+    Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, Outcome, Pair, Port, Ports, Side,
+    Translation, Tuple, tcp,
 };
 
 use crate::{
@@ -30,52 +31,52 @@ pub fn find<F: Pipeline>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
 /// Opens a flow by the rules, for a client's packet that belongs to none.
 #[inline(always)]
 pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+    let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
+    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
     let Headers { network, transport } = packet.headers::<F>()?;
     let transport = transport?;
-    let tuple = &Tuple::new(
+    scratch.tuple = Tuple::new(
         Side::Cluster,
         network.protocol,
         network.addresses,
         transport.ports,
     );
-    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
-    let rule = rules::find::<F>(packet, tuple, config)?;
+    rules::find::<F>(packet, config, scratch)?;
     if !transport.may_open {
         return Err(Outcome::NotAnOpening);
     }
-    let addresses = Pair {
-        source: F::reserved(config),
-        destination: rule.destination,
-    };
-    if egress_common::Address::is_unspecified(&addresses.source) {
+    let reserved = F::reserved(config);
+    if reserved.is_unspecified() {
         return Err(Outcome::NotConfigured);
     }
     let now_ns = clock::now_ns();
-    let entry = F::scratch().ok_or(Outcome::NotConfigured)?;
-    let translation = ports::take::<F>(
-        tuple,
-        addresses,
-        rule.target_port,
-        config.nat_range,
-        rule.id,
-        now_ns,
-        entry,
-    )?;
+    scratch.translation = Translation::new(
+        &scratch.tuple,
+        Pair {
+            source: reserved,
+            destination: scratch.rule.destination,
+        },
+        Ports {
+            source: Port::new(0),
+            destination: scratch.rule.target_port,
+        },
+    );
+    ports::take::<F>(packet, scratch, config, now_ns)?;
     // The entry that clients' packets find comes last: whoever finds it can count on the other.
-    *entry = Flow::new(translation, rule.id, now_ns);
-    match F::flows().insert(tuple, &*entry, u64::from(BPF_NOEXIST)) {
+    scratch.entry = Flow::new(scratch.translation, scratch.rule.id, now_ns);
+    match F::flows().insert(&scratch.tuple, &scratch.entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
-            counters::count_flow(rule.id);
+            counters::count_flow(scratch.rule.id);
             log::opened(
-                tuple.protocol,
-                tuple.ports.source,
-                translation.ports.source,
-                translation.ports.destination,
+                scratch.tuple.protocol,
+                scratch.tuple.ports.source,
+                scratch.translation.ports.source,
+                scratch.translation.ports.destination,
             );
         }
         Err(_) => {
             // Another CPU has just opened the flow, or there is no room for its second entry.
-            let _ = F::flows().remove(translation.peer(Side::Cluster, tuple.protocol));
+            let _ = F::flows().remove(&scratch.reply);
         }
     }
     Ok(())

@@ -17,47 +17,64 @@ const CHECKSUM: usize = 2;
 const HEADERS_LEN: u32 = 14 + 60 + 8 + 60 + 20;
 
 /// Translates an error that arrived on `side`, if it tells of a flow.
+///
+/// Addresses are read where they are needed, again if need be: the stack has no room for all of them at once.
 #[inline(always)]
 pub fn translate_error<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     packet.pull(HEADERS_LEN);
     let network = F::network_header(packet, ETHERNET_HEADER_LEN)?;
-    let inside_offset = network.payload_offset + ICMP_HEADER_LEN;
+    let message = network.payload_offset;
+    let expired = network.ttl <= 1;
+    let inside_offset = message + ICMP_HEADER_LEN;
     let inside = F::network_header(packet, inside_offset)?;
+    let (protocol, transport) = (inside.protocol, inside.payload_offset);
     let Some(ports) = ports_inside::<F>(packet, &inside) else {
-        return Err(unrelated::<F>(&network, side, None));
+        return Err(unrelated::<F>(packet, side, None));
     };
-    let tuple = Tuple::new(
-        side,
-        inside.protocol,
-        inside.addresses.swapped(),
-        ports.swapped(),
-    );
+    let tuple = Tuple::new(side, protocol, inside.addresses.swapped(), ports.swapped());
     let Some(flow) = flows::find::<F>(&tuple) else {
-        return Err(unrelated::<F>(&network, side, Some(ports.source)));
+        return Err(unrelated::<F>(packet, side, Some(ports.source)));
     };
-    if network.ttl <= 1 {
+    if expired {
         return Err(Outcome::TtlExceeded);
     }
     let translation = flow.translation();
     // The message leaves with the addresses of the flow, whichever host on the way has sent it: only those mean anything
     // on the other side. The packet inside is one of the other direction.
-    let outside_delta = checksum::delta(network.addresses.sum(), translation.addresses.sum());
-    F::rewrite_addresses(
-        packet,
-        ETHERNET_HEADER_LEN,
-        translation.addresses,
-        outside_delta,
-    )?;
+    let outside = rewrite_addresses::<F>(packet, ETHERNET_HEADER_LEN, &translation.addresses)?;
     F::decrement_ttl(packet)?;
-    let change = rewrite_inside::<F>(packet, &inside, inside_offset, translation)?;
-    let mut checksum: u16 = packet
-        .load(network.payload_offset + CHECKSUM)
+    let inside = rewrite_addresses::<F>(packet, inside_offset, &translation.addresses.swapped())?;
+    let change = rewrite_transport::<F>(
+        packet,
+        protocol,
+        transport,
+        translation.ports.swapped(),
+        inside,
+    )?;
+    let checksum: u16 = packet
+        .load(message + CHECKSUM)
         .ok_or(Outcome::RewriteFailed)?;
-    checksum = checksum::apply(checksum, change);
+    let mut checksum = checksum::apply(checksum, change);
     if F::IS_V6 {
-        checksum = checksum::apply(checksum, outside_delta);
+        // Of the message's own pseudo header, and of the packet inside, whose header has no checksum to make up for it.
+        checksum = checksum::apply(checksum::apply(checksum, outside), inside);
     }
-    packet.store(network.payload_offset + CHECKSUM, checksum)
+    packet.store(message + CHECKSUM, checksum)
+}
+
+/// Writes the addresses of the IP header at `offset`, and gives what they add to a checksum.
+#[inline(never)]
+fn rewrite_addresses<F: Pipeline>(
+    packet: &Packet,
+    offset: usize,
+    addresses: &Pair<F::Address>,
+) -> Result<u16, Outcome> {
+    let before: Pair<F::Address> = packet
+        .load(offset + F::ADDRESSES)
+        .ok_or(Outcome::RewriteFailed)?;
+    let delta = checksum::delta(before.sum(), addresses.sum());
+    F::rewrite_addresses(packet, offset, *addresses, delta)?;
+    Ok(delta)
 }
 
 /// The ports of the packet inside an error; only their first four bytes, and an echo's first eight, are sure to be there.
@@ -78,13 +95,12 @@ fn ports_inside<F: Pipeline>(packet: &Packet, inside: &NetworkHeader<F::Address>
 
 /// What becomes of an error about no flow: the pod's own connections get theirs, nobody else.
 #[inline(always)]
-fn unrelated<F: Pipeline>(
-    network: &NetworkHeader<F::Address>,
-    side: Side,
-    port: Option<Port>,
-) -> Outcome {
-    let destination = network.addresses.destination;
-    if !addresses::is_own::<F>(side, destination) {
+fn unrelated<F: Pipeline>(packet: &Packet, side: Side, port: Option<Port>) -> Outcome {
+    let Some(addresses) = packet.load::<Pair<F::Address>>(ETHERNET_HEADER_LEN + F::ADDRESSES)
+    else {
+        return Outcome::Truncated;
+    };
+    if !addresses::is_own::<F>(side, addresses.destination) {
         return match side {
             Side::Cluster => Outcome::NotForRouter,
             Side::Egress => Outcome::NotForEgress,
@@ -102,58 +118,49 @@ fn unrelated<F: Pipeline>(
     }
 }
 
-/// Gives the packet inside the addresses and ports that its sender knows it by; what the bytes from its IP header on add
-/// to the message's checksum then.
+/// Gives the packet inside the ports that its sender knows it by, and mends its checksum by them and by `address_delta`
+/// where the message is long enough to have it; what all of this adds to the message's own checksum.
 #[inline(always)]
-fn rewrite_inside<F: Pipeline>(
+fn rewrite_transport<F: Pipeline>(
     packet: &Packet,
-    inside: &NetworkHeader<F::Address>,
-    offset: usize,
-    translation: &Translation<F::Address>,
+    protocol: u8,
+    transport: usize,
+    ports: Ports,
+    address_delta: u16,
 ) -> Result<u16, Outcome> {
-    let addresses: Pair<F::Address> = translation.addresses.swapped();
-    let ports = translation.ports.swapped();
-    let address_delta = checksum::delta(inside.addresses.sum(), addresses.sum());
-    F::rewrite_addresses(packet, offset, addresses, address_delta)?;
-    // An IPv4 header's checksum makes up for its addresses; IPv6 has none.
-    let mut change = if F::IS_V6 { address_delta } else { 0 };
-
-    let old: Ports = if inside.protocol == F::ICMP {
+    let old: Ports = if protocol == F::ICMP {
         let identifier: Port = packet
-            .load(inside.payload_offset + ECHO_IDENTIFIER)
+            .load(transport + ECHO_IDENTIFIER)
             .ok_or(Outcome::RewriteFailed)?;
         Ports {
             source: identifier,
             destination: Port::new(0),
         }
     } else {
-        packet
-            .load(inside.payload_offset)
-            .ok_or(Outcome::RewriteFailed)?
+        packet.load(transport).ok_or(Outcome::RewriteFailed)?
     };
     let port_delta = checksum::delta(old.sum(), ports.sum());
-    rewrite::store_ports::<F>(packet, inside.protocol, inside.payload_offset, ports)?;
-    change = checksum::fold(u32::from(change) + u32::from(port_delta));
-
-    // The checksum of the packet inside, where the message is long enough to have it.
-    if inside.protocol == protocol::SCTP {
+    rewrite::store_ports::<F>(packet, protocol, transport, ports)?;
+    if protocol == protocol::SCTP {
         // A CRC over a packet that is not there in full cannot be checked by anyone.
-        return Ok(change);
+        return Ok(port_delta);
     }
-    let checksum_offset = inside.payload_offset + TransportHeader::checksum_offset(inside.protocol);
-    if let Some(before) = packet.load::<u16>(checksum_offset)
-        && (inside.protocol != protocol::UDP || before != 0)
-    {
-        let covered = if inside.protocol == F::ICMP && !F::IS_V6 {
-            0
-        } else {
-            address_delta
-        };
-        let after = checksum::apply(checksum::apply(before, covered), port_delta);
-        packet.store(checksum_offset, after)?;
-        change = checksum::fold(
-            u32::from(change) + u32::from(checksum::delta(u32::from(before), u32::from(after))),
-        );
+    let checksum_offset = transport + TransportHeader::checksum_offset(protocol);
+    let Some(before) = packet.load::<u16>(checksum_offset) else {
+        return Ok(port_delta);
+    };
+    if protocol == protocol::UDP && before == 0 {
+        return Ok(port_delta);
     }
-    Ok(change)
+    let covered = if protocol == F::ICMP && !F::IS_V6 {
+        0
+    } else {
+        address_delta
+    };
+    let after = checksum::apply(checksum::apply(before, covered), port_delta);
+    packet.store(checksum_offset, after)?;
+    let checksum_delta = checksum::delta(u32::from(before), u32::from(after));
+    Ok(checksum::fold(
+        u32::from(port_delta) + u32::from(checksum_delta),
+    ))
 }

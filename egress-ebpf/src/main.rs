@@ -14,7 +14,7 @@
     internal_features,
     reason = "BPF has no stable atomics: core::sync::atomic is empty on this target"
 )]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 // The macros of aya-log-ebpf expand to paths in the crate `aya_log_ebpf`; see `log.rs`.
 extern crate self as aya_log_ebpf;
@@ -34,6 +34,7 @@ mod ports;
 mod rare;
 mod rewrite;
 mod rules;
+mod scratch;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},

@@ -8,9 +8,12 @@ use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
-use egress_common::{Config, Flow, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
+use egress_common::{Config, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
 
-use crate::family::{AddressMap, FlowMap, RuleMap};
+use crate::{
+    family::{AddressMap, FlowMap, RuleMap},
+    scratch::Scratch,
+};
 
 /// Entries in a flow table; a flow has two.
 pub const FLOWS: usize = 2 * 262_144;
@@ -39,12 +42,11 @@ pub static RULES_V6: RuleMap<Ipv6Address> = HashMap::new();
 #[btf_map]
 pub static ADDRESSES_V6: AddressMap<Ipv6Address> = HashMap::new();
 
-/// Where a flow's entries are put together: they are too large for the stack.
 #[btf_map]
-pub static SCRATCH_V4: PerCpuArray<Flow<Ipv4Address>, 1> = PerCpuArray::new();
+pub static SCRATCH_V4: PerCpuArray<Scratch<Ipv4Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
-pub static SCRATCH_V6: PerCpuArray<Flow<Ipv6Address>, 1> = PerCpuArray::new();
+pub static SCRATCH_V6: PerCpuArray<Scratch<Ipv6Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();

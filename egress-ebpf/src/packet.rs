@@ -1,5 +1,7 @@
 //! Access to the packet: the only place that turns an offset into a pointer.
 
+use core::{arch::asm, mem::offset_of};
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::bpf_csum_update,
@@ -7,8 +9,11 @@ use aya_ebpf::{
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use egress_common::{
-    Bytes, ETHERNET_HEADER_LEN, Family, NetworkHeader, Outcome, TransportHeader, protocol,
+    Bytes, ETHERNET_HEADER_LEN, Family, NetworkHeader, Outcome, TransportHeader, extension::Place,
+    protocol,
 };
+
+use crate::rare;
 
 /// The longest headers that are met: Ethernet, IPv4 with all its options or IPv6 with 60 bytes of extensions, TCP
 /// without options.
@@ -37,6 +42,31 @@ impl Packet {
     #[inline(always)]
     pub const fn skb(&self) -> *mut __sk_buff {
         self.ctx.skb.skb
+    }
+
+    /// Where the contiguous part of the packet begins and where it ends.
+    ///
+    /// The context has both as 32-bit fields, which the kernel makes pointers of when they are read. Read in Rust they are
+    /// numbers to be widened, and wherever the compiler moves the widening away from the read, the verifier sees pointers
+    /// cut off. In assembly the reads have 64-bit results.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let (start, end): (usize, usize);
+        // SAFETY: the context is valid while the program runs. Helpers that change the packet write memory, so the
+        // compiler reads again behind them (`readonly`).
+        unsafe {
+            asm!(
+                "{start} = *(u32 *)({skb} + {data})",
+                "{end} = *(u32 *)({skb} + {data_end})",
+                start = out(reg) start,
+                end = lateout(reg) end,
+                skb = in(reg) self.skb(),
+                data = const offset_of!(__sk_buff, data),
+                data_end = const offset_of!(__sk_buff, data_end),
+                options(pure, readonly, nostack),
+            );
+        }
+        (start, end)
     }
 
     /// The Ethernet type in network byte order.
@@ -118,11 +148,12 @@ impl Packet {
     /// to a word, except where the machine reads unaligned words as fast (`NET_IP_ALIGN`).
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let start = self.ctx.data() + offset;
-        if start + size_of::<T>() > self.ctx.data_end() {
+        let (start, end) = self.bounds();
+        let place = start + offset;
+        if place + size_of::<T>() > end {
             None
         } else {
-            Some(start as *mut T)
+            Some(place as *mut T)
         }
     }
 
@@ -186,5 +217,10 @@ impl Bytes for Packet {
     #[inline(always)]
     fn len(&self) -> usize {
         self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn skip_extensions(&self, place: Place) -> Result<Place, Outcome> {
+        rare::skip_extensions(self, place)
     }
 }

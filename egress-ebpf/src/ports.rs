@@ -2,53 +2,78 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_prandom_u32};
 use egress_common::{
-    Candidates, Flow, NatRange, Outcome, PORT_ATTEMPTS, Pair, Port, Ports, Side, Translation,
-    Tuple, checksum,
+    Candidates, Config, Flow, Outcome, PORT_ATTEMPTS, Port, Side, Translation, checksum,
 };
 
-use crate::family::Pipeline;
+use crate::{family::Pipeline, maps, packet::Packet, scratch::Scratch};
 
 /// `-EEXIST`: the key is in the map already.
 const EEXIST: i32 = -17;
 
-/// Takes a port towards a server by inserting the reply entry of a flow, and gives the translation of its other entry.
-///
-/// `addresses` and `server_port` are those of the translated packet; `entry` is a place to put the entry together.
+/// Takes a port towards the server of the translation in `scratch`, by inserting the reply entry of the flow, and
+/// completes the translation by it.
 #[inline(always)]
 pub fn take<F: Pipeline>(
-    tuple: &Tuple<F::Address>,
-    addresses: Pair<F::Address>,
-    server_port: Port,
-    range: NatRange,
-    rule: u32,
+    packet: &Packet,
+    scratch: &mut Scratch<F::Address>,
+    config: &Config,
     now_ns: u64,
-    entry: &mut Flow<F::Address>,
-) -> Result<Translation<F::Address>, Outcome> {
+) -> Result<(), Outcome> {
+    scratch.reply = scratch
+        .translation
+        .peer(Side::Cluster, scratch.tuple.protocol);
+    let back = Translation::new(
+        &scratch.reply,
+        scratch.tuple.addresses.swapped(),
+        scratch.tuple.ports.swapped(),
+    );
+    scratch.entry = Flow::new(back, scratch.rule.id, now_ns);
+    let own = scratch.tuple.ports.source;
+    if config.nat_range.contains(own) && take_one::<F>(scratch, own)? {
+        return Ok(());
+    }
     // SAFETY: the helper takes nothing and cannot fail.
     let random = unsafe { bpf_get_prandom_u32() };
-    let candidates = Candidates::new(range, tuple.ports.source, random);
-    let ports = Ports {
-        source: Port::new(0),
-        destination: server_port,
-    };
-    let mut translation = Translation::new(tuple, addresses, ports);
-    let mut reply = translation.peer(Side::Cluster, tuple.protocol);
-    let back = Translation::new(&reply, tuple.addresses.swapped(), tuple.ports.swapped());
-    *entry = Flow::new(back, rule, now_ns);
     for attempt in 0..PORT_ATTEMPTS {
-        let port = candidates.nth(attempt).ok_or(Outcome::NoFreePort)?;
-        reply.ports.destination = port;
-        entry.translation.port_delta = checksum::delta(reply.ports.sum(), tuple.ports.sum());
-        match F::flows().insert(&reply, &*entry, u64::from(BPF_NOEXIST)) {
-            Ok(()) => {
-                translation.ports.source = port;
-                translation.port_delta =
-                    checksum::delta(tuple.ports.sum(), translation.ports.sum());
-                return Ok(translation);
-            }
-            Err(EEXIST) => {}
-            Err(_) => return Err(Outcome::FlowTableFull),
+        // A call, so that the verifier does not follow each of its ways through each turn of the loop.
+        if F::take_candidate(packet, random, attempt)? {
+            return Ok(());
         }
     }
     Err(Outcome::NoFreePort)
+}
+
+/// Tries the candidate of this attempt; `random` is the same in each. Whether it was free.
+#[inline(always)]
+pub fn take_candidate<F: Pipeline>(random: u32, attempt: u32) -> Result<bool, Outcome> {
+    let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
+    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
+    let candidates = Candidates::new(config.nat_range, random);
+    if attempt >= candidates.len() {
+        return Err(Outcome::NoFreePort);
+    }
+    take_one::<F>(scratch, candidates.nth(attempt))
+}
+
+#[inline(always)]
+fn take_one<F: Pipeline>(scratch: &mut Scratch<F::Address>, port: Port) -> Result<bool, Outcome> {
+    let Scratch {
+        tuple,
+        reply,
+        translation,
+        entry,
+        ..
+    } = scratch;
+    let client = tuple.ports.sum();
+    reply.ports.destination = port;
+    entry.translation.port_delta = checksum::delta(reply.ports.sum(), client);
+    match F::flows().insert(&*reply, &*entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {
+            translation.ports.source = port;
+            translation.port_delta = checksum::delta(client, translation.ports.sum());
+            Ok(true)
+        }
+        Err(EEXIST) => Ok(false),
+        Err(_) => Err(Outcome::FlowTableFull),
+    }
 }

@@ -5,9 +5,12 @@
 //! need Linux 5.13), so it reads the headers again.
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
-use egress_common::{Outcome, Side, V4, V6};
+use egress_common::{
+    Outcome, Side, V4, V6,
+    extension::{self, Place},
+};
 
-use crate::{flows, icmp, packet::Packet};
+use crate::{flows, icmp, packet::Packet, ports};
 
 /// The numbers that a function gives back: 0 for success, else an outcome's number and one.
 const fn to_code(result: Result<(), Outcome>) -> u32 {
@@ -16,6 +19,9 @@ const fn to_code(result: Result<(), Outcome>) -> u32 {
         Err(outcome) => outcome as u32 + 1,
     }
 }
+
+/// The number for a NAT port that is taken already: no outcome, as there are others.
+const TAKEN: u32 = u32::MAX;
 
 #[inline(always)]
 fn from_code(code: u32) -> Result<(), Outcome> {
@@ -26,13 +32,40 @@ fn from_code(code: u32) -> Result<(), Outcome> {
     }
 }
 
+/// [`extension::walk`] from the place that `from` stands for; on success the place that was reached, else an outcome's
+/// number and one, shifted out of a place's bits.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn skip_ipv6_extensions(skb: *mut __sk_buff, from: u32) -> u64 {
+    match extension::walk(&Packet::new(TcContext::new(skb)), Place::from_bits(from)) {
+        Ok(place) => u64::from(place.to_bits()),
+        Err(outcome) => (outcome as u64 + 1) << 32,
+    }
+}
+
+/// [`extension::walk`], by a call.
+#[inline(always)]
+pub fn skip_extensions(packet: &Packet, place: Place) -> Result<Place, Outcome> {
+    let reached = skip_ipv6_extensions(packet.skb(), place.to_bits());
+    from_code((reached >> 32) as u32)?;
+    Ok(Place::from_bits(reached as u32))
+}
+
 macro_rules! global_functions {
-    ($($family:ty: $open:ident, $translate_error:ident;)+) => {
+    ($($family:ty: $open:ident, $take_candidate:ident, $translate_error:ident;)+) => {
         $(
             impl Rare for $family {
                 #[inline(always)]
                 fn open_flow(packet: &Packet) -> Result<(), Outcome> {
                     from_code($open(packet.skb()))
+                }
+
+                #[inline(always)]
+                fn take_candidate(packet: &Packet, random: u32, attempt: u32) -> Result<bool, Outcome> {
+                    match $take_candidate(packet.skb(), random, attempt) {
+                        TAKEN => Ok(false),
+                        code => from_code(code).map(|()| true),
+                    }
                 }
 
                 #[inline(always)]
@@ -49,6 +82,17 @@ macro_rules! global_functions {
 
             #[inline(never)]
             #[unsafe(no_mangle)]
+            extern "C" fn $take_candidate(skb: *mut __sk_buff, random: u32, attempt: u32) -> u32 {
+                // Not needed, but it has to be passed: the first argument is the context.
+                core::hint::black_box(skb);
+                match ports::take_candidate::<$family>(random, attempt) {
+                    Ok(false) => TAKEN,
+                    result => to_code(result.map(|_| ())),
+                }
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
             extern "C" fn $translate_error(skb: *mut __sk_buff, side: u32) -> u32 {
                 let side = if side == Side::Cluster as u32 { Side::Cluster } else { Side::Egress };
                 to_code(icmp::translate_error::<$family>(&Packet::new(TcContext::new(skb)), side))
@@ -58,14 +102,17 @@ macro_rules! global_functions {
 }
 
 global_functions! {
-    V4: open_flow_v4, translate_icmp_error_v4;
-    V6: open_flow_v6, translate_icmp_error_v6;
+    V4: open_flow_v4, take_nat_port_v4, translate_icmp_error_v4;
+    V6: open_flow_v6, take_nat_port_v6, translate_icmp_error_v6;
 }
 
 /// The rare parts, by family.
 pub trait Rare {
     /// Opens a flow for a client's packet that belongs to none: [`flows::open`].
     fn open_flow(packet: &Packet) -> Result<(), Outcome>;
+
+    /// Tries to take a NAT port: [`ports::take_candidate`].
+    fn take_candidate(packet: &Packet, random: u32, attempt: u32) -> Result<bool, Outcome>;
 
     /// Translates an ICMP error that arrived on `side`: [`icmp::translate_error`].
     fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome>;

@@ -6,32 +6,32 @@ use aya_ebpf::{
 };
 use egress_common::{Address as _, Config, Outcome, Rule, RuleKey, Side, Tuple, protocol};
 
-use crate::{addresses, family::Pipeline, packet::Packet};
+use crate::{addresses, family::Pipeline, packet::Packet, scratch::Scratch};
 
-/// The rule for a packet from a client that belongs to no flow yet: its own, or that of the fallback.
+/// Puts into `scratch` the rule for its tuple, that of a client's packet that belongs to no flow yet: the rule of its port,
+/// or that of the fallback.
 #[inline(always)]
 pub fn find<F: Pipeline>(
     packet: &Packet,
-    tuple: &Tuple<F::Address>,
     config: &Config,
-) -> Result<Rule<F::Address>, Outcome> {
+    scratch: &mut Scratch<F::Address>,
+) -> Result<(), Outcome> {
+    let tuple = &scratch.tuple;
     if !addresses::is_own::<F>(Side::Cluster, tuple.addresses.destination) {
         return Err(Outcome::NotForRouter);
     }
     let key = RuleKey::new(tuple.protocol, tuple.ports.destination);
     // SAFETY: userspace replaces a rule by updating its element, whose memory the kernel keeps until this program ends.
     if let Some(rule) = unsafe { F::rules().get(key) } {
-        return Ok(*rule);
+        scratch.rule = *rule;
+        return Ok(());
     }
     let fallback = F::fallback(config);
     if fallback.is_unspecified() || is_of_a_local_socket::<F>(packet, tuple) {
         return Err(Outcome::NoRule);
     }
-    Ok(Rule::new(
-        fallback,
-        tuple.ports.destination,
-        config.fallback_rule,
-    ))
+    scratch.rule = Rule::new(fallback, tuple.ports.destination, config.fallback_rule);
+    Ok(())
 }
 
 /// Whether a socket of the pod waits for this packet: one that listens, such as for health checks, or one of a connection

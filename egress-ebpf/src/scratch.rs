@@ -1,0 +1,18 @@
+//! What is too large for the stack of 512 bytes, in a per-CPU map.
+
+use egress_common::{Flow, Rule, Translation, Tuple};
+
+/// Where a flow is put together. Each CPU has one of its own, and its program is not interrupted by another of ours.
+#[repr(C)]
+pub struct Scratch<A> {
+    /// The tuple of the packet that opens the flow.
+    pub tuple: Tuple<A>,
+    /// The rule that it is opened by.
+    pub rule: Rule<A>,
+    /// The tuple of its answers.
+    pub reply: Tuple<A>,
+    /// What becomes of the packet.
+    pub translation: Translation<A>,
+    /// The entry that is inserted next.
+    pub entry: Flow<A>,
+}
