@@ -96,22 +96,29 @@ unsafe impl<A: Pod> aya::Pod for Flow<A> {}
 
 impl<A: Address> Flow<A> {
     /// A flow's entry before its first packet.
-    #[inline(always)]
-    pub const fn new(translation: Translation<A>, rule: u32, now_ns: u64) -> Self {
-        Self {
+    pub fn new(translation: Translation<A>, rule: u32, now_ns: u64) -> Self {
+        let mut flow = Self {
             translation,
-            rule,
-            seen: Seen::NOTHING,
-            padding: 0,
-            padding_2: 0,
-            reserved: 0,
-            opened_ns: now_ns,
-            last_seen_ns: now_ns,
-            traffic: Traffic {
-                packets: 0,
-                bytes: 0,
-            },
-        }
+            ..Self::zeroed()
+        };
+        flow.open(rule, now_ns);
+        flow
+    }
+
+    /// Makes this, in its place, an entry before its first packet; the translation stays.
+    #[inline(always)]
+    pub const fn open(&mut self, rule: u32, now_ns: u64) {
+        self.rule = rule;
+        self.seen = Seen::NOTHING;
+        self.padding = 0;
+        self.padding_2 = 0;
+        self.reserved = 0;
+        self.opened_ns = now_ns;
+        self.last_seen_ns = now_ns;
+        self.traffic = Traffic {
+            packets: 0,
+            bytes: 0,
+        };
     }
 }
 

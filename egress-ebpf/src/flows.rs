@@ -11,7 +11,7 @@ use egress_common::{
 use crate::{
     clock, counters,
     family::Pipeline,
-    log, maps,
+    maps,
     packet::{Headers, Packet},
     ports, rules,
 };
@@ -28,9 +28,12 @@ pub fn find<F: Pipeline>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
     F::flows().get_ptr_mut(tuple).map(FlowRef)
 }
 
-/// Opens a flow by the rules, for a client's packet that belongs to none.
+/// The first half of opening a flow, for a client's packet that belongs to none: puts into [`Scratch`] what the rules make
+/// of it.
+///
+/// [`Scratch`]: crate::scratch::Scratch
 #[inline(always)]
-pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
     let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
     let Headers { network, transport } = packet.headers::<F>()?;
@@ -49,7 +52,6 @@ pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     if reserved.is_unspecified() {
         return Err(Outcome::NotConfigured);
     }
-    let now_ns = clock::now_ns();
     scratch.translation = Translation::new(
         &scratch.tuple,
         Pair {
@@ -61,19 +63,19 @@ pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
             destination: scratch.rule.target_port,
         },
     );
-    ports::take::<F>(packet, scratch, config, now_ns)?;
+    Ok(())
+}
+
+/// The second half: takes a NAT port, and enters the flow that was planned into the table.
+#[inline(always)]
+pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+    let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
+    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
+    ports::take::<F>(packet, scratch, config, clock::now_ns())?;
     // The entry that clients' packets find comes last: whoever finds it can count on the other.
-    scratch.entry = Flow::new(scratch.translation, scratch.rule.id, now_ns);
+    scratch.entry.translation = scratch.translation;
     match F::flows().insert(&scratch.tuple, &scratch.entry, u64::from(BPF_NOEXIST)) {
-        Ok(()) => {
-            counters::count_flow(scratch.rule.id);
-            log::opened(
-                scratch.tuple.protocol,
-                scratch.tuple.ports.source,
-                scratch.translation.ports.source,
-                scratch.translation.ports.destination,
-            );
-        }
+        Ok(()) => counters::count_flow(scratch.rule.id),
         Err(_) => {
             // Another CPU has just opened the flow, or there is no room for its second entry.
             let _ = F::flows().remove(&scratch.reply);

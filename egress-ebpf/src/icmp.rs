@@ -5,7 +5,7 @@
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, NetworkHeader,
-    Outcome, Pair, Port, Ports, Side, Translation, TransportHeader, Tuple, checksum, protocol,
+    Outcome, Pair, Port, Ports, Side, TransportHeader, Tuple, checksum, protocol,
 };
 
 use crate::{addresses, family::Pipeline, flows, maps, packet::Packet, rewrite};

@@ -4,7 +4,7 @@
 //! object. Its macros are used as they are; what they expand to is given here, with the ring buffer declared by BTF.
 
 use aya_log_ebpf_macros::{debug, trace};
-use egress_common::{Outcome, Port, Side, Verdict};
+use egress_common::{Outcome, Ports, Side, Verdict};
 
 /// What `aya-log-ebpf`'s macros expect in the crate `aya_log_ebpf`.
 #[doc(hidden)]
@@ -46,13 +46,13 @@ pub fn outcome(side: Side, outcome: Outcome) {
 
 /// A flow that was opened.
 #[inline(never)]
-pub fn opened(protocol: u8, client: Port, nat: Port, server: Port) {
+pub fn opened(protocol: u8, client: Ports, outside: Ports) {
     debug!(
         (),
         "flow opened: protocol {}, client port {}, NAT port {}, server port {}",
         protocol,
-        client.number(),
-        nat.number(),
-        server.number(),
+        client.source.number(),
+        outside.source.number(),
+        outside.destination.number(),
     );
 }

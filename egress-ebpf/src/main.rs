@@ -103,7 +103,9 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         Some(flow) => flow,
         None => {
             F::open_flow(packet)?;
-            flows::find(&tuple).ok_or(Outcome::FlowTableFull)?
+            let flow = flows::find::<F>(&tuple).ok_or(Outcome::FlowTableFull)?;
+            log::opened(network.protocol, transport.ports, flow.translation().ports);
+            flow
         }
     };
     pass_on(packet, &network, &flow, Side::Cluster, transport.flags)

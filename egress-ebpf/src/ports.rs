@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_prandom_u32};
 use egress_common::{
-    Candidates, Config, Flow, Outcome, PORT_ATTEMPTS, Port, Side, Translation, checksum,
+    Candidates, Config, Outcome, PORT_ATTEMPTS, Port, Side, Translation, checksum,
 };
 
 use crate::{family::Pipeline, maps, packet::Packet, scratch::Scratch};
@@ -22,12 +22,12 @@ pub fn take<F: Pipeline>(
     scratch.reply = scratch
         .translation
         .peer(Side::Cluster, scratch.tuple.protocol);
-    let back = Translation::new(
+    scratch.entry.translation = Translation::new(
         &scratch.reply,
         scratch.tuple.addresses.swapped(),
         scratch.tuple.ports.swapped(),
     );
-    scratch.entry = Flow::new(back, scratch.rule.id, now_ns);
+    scratch.entry.open(scratch.rule.id, now_ns);
     let own = scratch.tuple.ports.source;
     if config.nat_range.contains(own) && take_one::<F>(scratch, own)? {
         return Ok(());

@@ -52,11 +52,12 @@ pub fn skip_extensions(packet: &Packet, place: Place) -> Result<Place, Outcome> 
 }
 
 macro_rules! global_functions {
-    ($($family:ty: $open:ident, $take_candidate:ident, $translate_error:ident;)+) => {
+    ($($family:ty: $plan:ident, $open:ident, $take_candidate:ident, $translate_error:ident;)+) => {
         $(
             impl Rare for $family {
                 #[inline(always)]
                 fn open_flow(packet: &Packet) -> Result<(), Outcome> {
+                    from_code($plan(packet.skb()))?;
                     from_code($open(packet.skb()))
                 }
 
@@ -72,6 +73,12 @@ macro_rules! global_functions {
                 fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome> {
                     from_code($translate_error(packet.skb(), side as u32))
                 }
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $plan(skb: *mut __sk_buff) -> u32 {
+                to_code(flows::plan::<$family>(&Packet::new(TcContext::new(skb))))
             }
 
             #[inline(never)]
@@ -102,13 +109,13 @@ macro_rules! global_functions {
 }
 
 global_functions! {
-    V4: open_flow_v4, take_nat_port_v4, translate_icmp_error_v4;
-    V6: open_flow_v6, take_nat_port_v6, translate_icmp_error_v6;
+    V4: plan_flow_v4, open_flow_v4, take_nat_port_v4, translate_icmp_error_v4;
+    V6: plan_flow_v6, open_flow_v6, take_nat_port_v6, translate_icmp_error_v6;
 }
 
 /// The rare parts, by family.
 pub trait Rare {
-    /// Opens a flow for a client's packet that belongs to none: [`flows::open`].
+    /// Opens a flow for a client's packet that belongs to none: [`flows::plan`], then [`flows::open`].
     fn open_flow(packet: &Packet) -> Result<(), Outcome>;
 
     /// Tries to take a NAT port: [`ports::take_candidate`].

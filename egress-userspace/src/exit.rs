@@ -3,13 +3,10 @@
 use std::{io, process::ExitCode};
 
 use egress_userspace::{
-    dataplane::DiscoverError,
-    interface::InterfaceError,
-    kernel::KernelError,
-    spec::{EXIT_INVALID_SPEC, LoadError},
+    dataplane::DiscoverError, interface::InterfaceError, kernel::KernelError, spec::LoadError,
 };
 
-use crate::commands::run::{AlreadyRunning, Unsupported};
+use crate::commands::run::AlreadyRunning;
 
 /// The table that `--help` shows.
 pub const HELP: &str = "\
@@ -17,7 +14,7 @@ Exit codes:
   0  success
   1  something failed
   2  wrong usage
-  3  the spec has errors, or asks for what this version does not do
+  3  the spec has errors
   4  the interfaces or their addresses are not as the spec needs them
   5  missing privileges
   6  the kernel lacks what is needed
@@ -58,8 +55,6 @@ fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<LoadError>() {
             return error.exit_code();
-        } else if cause.is::<Unsupported>() {
-            return EXIT_INVALID_SPEC;
         } else if cause.is::<InterfaceError>() {
             return INTERFACES;
         } else if cause.is::<AlreadyRunning>() {

@@ -56,11 +56,13 @@ pub enum InterfaceError {
         /// The addresses that it has.
         present: String,
     },
-    /// The cluster interface has no address, so that clients have nothing to connect to.
-    #[error("{interface} has no IPv4 address that clients could connect to")]
+    /// The cluster interface has no address of a family, so that clients have nothing to connect to.
+    #[error("{interface} has no {family} address that clients could connect to")]
     NoClusterAddress {
         /// The cluster interface.
         interface: String,
+        /// IPv4 or IPv6.
+        family: &'static str,
     },
     /// The kernel did not answer.
     #[error("could not ask the kernel for its interfaces: {0}")]
@@ -274,12 +276,14 @@ pub fn check(
             });
         }
     }
-    if !cluster.addresses.iter().any(IpAddr::is_ipv4) {
-        return Err(InterfaceError::NoClusterAddress {
-            interface: cluster.name.clone(),
-        });
-    }
     for (address, prefix_length) in reserved {
+        let same_family = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4() && !is_link_local(own);
+        if cluster.addresses.iter().find(same_family).is_none() {
+            return Err(InterfaceError::NoClusterAddress {
+                interface: cluster.name.clone(),
+                family: if address.is_ipv4() { "IPv4" } else { "IPv6" },
+            });
+        }
         if !egress.addresses.contains(&address) {
             return Err(InterfaceError::NoReservedAddress {
                 address,
@@ -290,6 +294,14 @@ pub fn check(
         }
     }
     Ok(())
+}
+
+/// Whether an address means something on its own link only.
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 #[cfg(test)]

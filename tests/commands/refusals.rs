@@ -153,27 +153,6 @@ fn an_invalid_spec_is_refused_with_every_error() -> Result<()> {
 }
 
 #[test]
-fn a_spec_that_asks_for_more_than_this_version_does_is_refused_field_by_field() -> Result<()> {
-    skip_unless_lab_works!();
-    let lab = Lab::new()?;
-    let example = fs::read_to_string(example_spec())?;
-    let wanting = example
-        .replace("protocol: UDP", "protocol: SCTP")
-        .replace("  redirect:", "    - ip: 2001:db8:12::99/64\n  redirect:")
-        .replace("203.0.113.26", "2001:db8:113::26")
-        + "    fallbackIP: 203.0.113.99\n";
-    run_spec(&lab, &wanting)?.failure(
-        SPEC,
-        &[
-            "spec.redirect.redirectRules[0].protocol: SCTP",
-            "spec.redirect.redirectRules[1].destinationIP: IPv6 (2001:db8:113::26)",
-            "spec.redirect.fallbackIP: a fallback (203.0.113.99)",
-        ],
-    )?;
-    expect_untouched(&lab)
-}
-
-#[test]
 fn a_spec_that_is_not_there_is_named() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;

@@ -21,6 +21,7 @@ pub struct Frame {
     pub destination_mac: [u8; 6],
     pub source: Endpoint,
     pub destination: Endpoint,
+    pub ttl: u8,
     pub ip_options: Vec<u8>,
     pub transport: Transport,
     pub payload: Vec<u8>,
@@ -41,6 +42,7 @@ pub fn tcp(source: Endpoint, destination: Endpoint, flags: &'static str) -> Fram
         destination_mac: OWN_MAC,
         source,
         destination,
+        ttl: 64,
         ip_options: Vec::new(),
         transport: Transport::Tcp(flags),
         payload: Vec::new(),
@@ -72,11 +74,12 @@ impl Frame {
         }
     }
 
-    /// The same with other addresses and ports, as a translation leaves it.
+    /// The same with other addresses and ports and one hop less, as a translation leaves it.
     pub fn translated(&self, source: Endpoint, destination: Endpoint) -> Self {
         Self {
             source,
             destination,
+            ttl: self.ttl - 1,
             ..self.clone()
         }
     }
@@ -149,7 +152,7 @@ impl Frame {
             .expect("the payload fits into a packet");
         let mut header = Ipv4Header::new(
             len,
-            64,
+            self.ttl,
             protocol,
             self.source.0.octets(),
             self.destination.0.octets(),

@@ -203,6 +203,8 @@ fn cargo_for_bpf(
         "-Cdebuginfo=2".to_owned(),
         format!("-Clinker={}", toolchain.linker.display()),
         "-Clink-arg=--btf".to_owned(),
+        // Else LLVM makes a call out of every copy and every zeroing of more than a word.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         // rustc hands this on to bpf-linker as `--cpu`.
         format!("-Ctarget-cpu={CPU}"),
     ];

@@ -53,7 +53,10 @@ fn table(rules: &[RuleReport]) -> String {
         rules.iter().map(|rule| {
             [
                 rule.id.to_string(),
-                format!("{}/{}", rule.port, rule.protocol),
+                rule.port.map_or_else(
+                    || "any other".to_owned(),
+                    |port| format!("{port}/{}", rule.protocol),
+                ),
                 rule.destination.to_string(),
                 rule.flows.to_string(),
                 rule.original.packets.to_string(),

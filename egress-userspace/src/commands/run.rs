@@ -1,6 +1,12 @@
 //! `egress-router run`: the router itself.
 
-use std::{io, net::IpAddr, process, process::ExitCode, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    process,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -11,7 +17,7 @@ use egress_userspace::{
     },
     interface::{self, Interface, Interfaces},
     kernel,
-    spec::{self, EgressRouter, Protocol},
+    spec::{self, EgressRouter, Family},
 };
 use futures_util::StreamExt as _;
 use log::LevelFilter;
@@ -96,11 +102,6 @@ pub struct AlreadyRunning {
     interface: String,
 }
 
-/// The spec is valid, but asks for what the dataplane does not do yet.
-#[derive(Debug, Error)]
-#[error("this version redirects TCP and UDP over IPv4 only; the spec asks for more:\n{}", .0.iter().map(|item| format!("  {item}")).collect::<Vec<_>>().join("\n"))]
-pub struct Unsupported(Vec<String>);
-
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let level: LevelFilter = args
@@ -115,39 +116,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .init();
 
     let router = spec::load(&args.config)?;
-    check_supported(&router)?;
     kernel::check_privileges()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(serve(&args, &router, level))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Refuses what would be ignored otherwise.
-fn check_supported(router: &EgressRouter) -> Result<(), Unsupported> {
-    let mut unsupported = Vec::new();
-    let redirect = &router.spec.redirect;
-    for (index, rule) in redirect.redirect_rules.iter().enumerate() {
-        let path = format!("spec.redirect.redirectRules[{index}]");
-        if rule.protocol == Protocol::Sctp {
-            unsupported.push(format!("{path}.protocol: SCTP"));
-        }
-        if rule.destination_ip.is_ipv6() {
-            unsupported.push(format!(
-                "{path}.destinationIP: IPv6 ({})",
-                rule.destination_ip
-            ));
-        }
-    }
-    if let Some(fallback) = redirect.fallback_ip {
-        unsupported.push(format!("spec.redirect.fallbackIP: a fallback ({fallback})"));
-    }
-    if unsupported.is_empty() {
-        Ok(())
-    } else {
-        Err(Unsupported(unsupported))
-    }
 }
 
 async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow::Result<()> {
@@ -200,9 +174,11 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
                 }
             }
             _ = sweeps.tick() => {
-                let swept = dataplane::sweep(&mut dataplane.maps.v4, &timeouts, kernel::monotonic_ns())?;
-                if swept.ended > 0 {
-                    log::debug!("ended {} idle flows, {} live on", swept.ended, swept.live);
+                let now_ns = kernel::monotonic_ns();
+                let v4 = dataplane::sweep(&mut dataplane.maps.v4, &timeouts, now_ns)?;
+                let v6 = dataplane::sweep(&mut dataplane.maps.v6, &timeouts, now_ns)?;
+                if v4.ended + v6.ended > 0 {
+                    log::debug!("ended {} idle flows, {} live on", v4.ended + v6.ended, v4.live + v6.live);
                 }
             }
             ready = log_records.readable_mut() => {
@@ -298,7 +274,8 @@ fn start(
         cluster_ifindex: cluster.index,
         egress_ifindex: egress.index,
         max_flows: args.max_flows,
-        max_rules: rules.next_power_of_two().max(Options::MIN_RULES),
+        // One more, for the fallback.
+        max_rules: (rules + 1).next_power_of_two().max(Options::MIN_RULES),
         log_level: level,
         features: kernel::features()?,
     })?;
@@ -325,6 +302,15 @@ fn start(
             .reserved_v6()
             .map_or_else(bytemuck::Zeroable::zeroed, |(address, _)| address.into()),
         max_flows: args.max_flows,
+        fallback_v4: match router.spec.redirect.fallback_ip {
+            Some(IpAddr::V4(address)) => address.into(),
+            _ => bytemuck::Zeroable::zeroed(),
+        },
+        fallback_v6: match router.spec.redirect.fallback_ip {
+            Some(IpAddr::V6(address)) => address.into(),
+            _ => bytemuck::Zeroable::zeroed(),
+        },
+        fallback_rule: rules,
     })?;
     dataplane.maps.set_rules(router)?;
     dataplane
@@ -338,25 +324,32 @@ fn start(
     Ok((dataplane, attachment))
 }
 
-/// One line for each rule.
+/// One line for each rule, and one for the fallback.
 fn summary(router: &EgressRouter) -> impl Iterator<Item = String> {
-    router
-        .spec
-        .redirect
+    let redirect = &router.spec.redirect;
+    let from = |address: IpAddr| {
+        let reserved = router.reserved(Family::of(address));
+        reserved.map_or_else(|| "nowhere".to_owned(), |address| address.to_string())
+    };
+    let rules = redirect
         .redirect_rules
         .iter()
         .enumerate()
-        .map(|(id, rule)| {
-            let from = router
-                .reserved(rule.family())
-                .map_or_else(|| "nowhere".to_owned(), |address| address.to_string());
-            let destination =
-                std::net::SocketAddr::new(rule.destination_ip, rule.destination_port().get());
+        .map(move |(id, rule)| {
+            let destination = SocketAddr::new(rule.destination_ip, rule.destination_port().get());
+            let from = from(rule.destination_ip);
             format!(
                 "rule {id}: {}/{} → {destination} from {from}",
                 rule.port, rule.protocol
             )
-        })
+        });
+    let fallback = redirect.fallback_ip.map(move |address| {
+        format!(
+            "fallback: every other port → {address} from {}",
+            from(address)
+        )
+    });
+    rules.chain(fallback)
 }
 
 /// Brings the maps up to date with the interfaces' addresses.

@@ -1,8 +1,7 @@
 //! `egress-router status`: one screen.
 
-use std::{fmt::Write as _, net::Ipv4Addr, process::ExitCode};
+use std::{fmt::Write as _, net::IpAddr, process::ExitCode};
 
-use egress_common::Address as _;
 use egress_userspace::{
     dataplane::{AttachMode, Instance, OutcomeReport},
     kernel,
@@ -41,7 +40,8 @@ struct Status {
     attached: AttachMode,
     cluster_interface: String,
     egress_interface: String,
-    reserved_addresses: Vec<Ipv4Addr>,
+    reserved_addresses: Vec<IpAddr>,
+    fallback: Option<IpAddr>,
     rules: usize,
     flows: usize,
     max_flows: u32,
@@ -69,6 +69,7 @@ fn interface_name(index: u32) -> String {
 impl Status {
     fn of(instance: &Instance) -> anyhow::Result<Self> {
         let config = &instance.config;
+        let rules = instance.maps.rules()?;
         Ok(Self {
             pid: config.pid,
             process_running: instance.is_running(),
@@ -77,12 +78,15 @@ impl Status {
             attached: instance.attach_mode(),
             cluster_interface: interface_name(config.cluster_ifindex),
             egress_interface: interface_name(config.egress_ifindex),
-            reserved_addresses: Some(config.reserved_v4)
-                .filter(|address| !address.is_unspecified())
-                .map(Into::into)
+            reserved_addresses: [config.reserved_v4.into(), config.reserved_v6.into()]
                 .into_iter()
+                .filter(|address: &IpAddr| !address.is_unspecified())
                 .collect(),
-            rules: instance.maps.rules()?.len(),
+            fallback: rules
+                .iter()
+                .find(|rule| rule.port.is_none())
+                .map(|fallback| fallback.destination.address),
+            rules: rules.iter().filter(|rule| rule.port.is_some()).count(),
             flows: instance.maps.count_flows(),
             max_flows: config.max_flows,
             outcomes: instance.maps.outcomes()?,
@@ -104,7 +108,7 @@ impl Status {
             "process    {}{process}, up {}\n\
              attached   {} on {} (cluster) and {} (egress)\n\
              reserved   {}\n\
-             rules      {}\n\
+             rules      {}{}\n\
              flows      {} of {}\n",
             self.pid,
             output::duration(self.uptime_seconds),
@@ -113,6 +117,8 @@ impl Status {
             self.egress_interface,
             reserved.join(", "),
             self.rules,
+            self.fallback
+                .map_or_else(String::new, |address| format!(", else to {address}")),
             self.flows,
             self.max_flows,
         );

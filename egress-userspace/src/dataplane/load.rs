@@ -86,6 +86,7 @@ impl Dataplane {
             .override_global(aya_log::LEVEL, &log_level, true)
             // Each flow has an entry for each direction.
             .map_max_entries("FLOWS_V4", options.max_flows.saturating_mul(2))
+            .map_max_entries("FLOWS_V6", options.max_flows.saturating_mul(2))
             .map_max_entries("RULE_COUNTERS", options.max_rules)
             .load(OBJECT)?;
         for name in PROGRAMS {

@@ -7,8 +7,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use egress_common::{
-    Address, AddressKey, Config, Flow, Ipv4Address, Outcome, Port, Rule, RuleCounters, RuleKey,
-    Side, Tuple,
+    Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, Outcome, Port, Rule, RuleCounters,
+    RuleKey, Side, Tuple,
 };
 use thiserror::Error;
 
@@ -52,6 +52,8 @@ pub struct FamilyMaps<A: Address> {
 pub struct Maps {
     /// IPv4.
     pub v4: FamilyMaps<Ipv4Address>,
+    /// IPv6.
+    pub v6: FamilyMaps<Ipv6Address>,
     config: Array<MapData, Config>,
     counters: PerCpuArray<MapData, u64>,
     rule_counters: PerCpuArray<MapData, RuleCounters>,
@@ -83,6 +85,11 @@ impl Maps {
                 rules: typed("RULES_V4", &mut source)?,
                 flows: typed("FLOWS_V4", &mut source)?,
                 addresses: typed("ADDRESSES_V4", &mut source)?,
+            },
+            v6: FamilyMaps {
+                rules: typed("RULES_V6", &mut source)?,
+                flows: typed("FLOWS_V6", &mut source)?,
+                addresses: typed("ADDRESSES_V6", &mut source)?,
             },
             config: typed("CONFIG", &mut source)?,
             counters: typed("COUNTERS", &mut source)?,
@@ -149,8 +156,10 @@ impl Maps {
                     let value = Rule::new(destination.into(), target_port, id);
                     named("RULES_V4", self.v4.rules.insert(key, value, 0))?;
                 }
-                // Refused before: `Limits` in the command `run`.
-                IpAddr::V6(_) => {}
+                IpAddr::V6(destination) => {
+                    let value = Rule::new(destination.into(), target_port, id);
+                    named("RULES_V6", self.v6.rules.insert(key, value, 0))?;
+                }
             }
         }
         Ok(())
@@ -166,18 +175,24 @@ impl Maps {
         side: Side,
         addresses: &BTreeSet<IpAddr>,
     ) -> Result<(), MapsError> {
-        let wanted: BTreeSet<AddressKey<Ipv4Address>> = addresses
-            .iter()
-            .filter_map(|address| match address {
-                IpAddr::V4(address) => Some(AddressKey::new(side, (*address).into())),
-                IpAddr::V6(_) => None,
-            })
-            .collect();
+        let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => {
+                    v4.insert(AddressKey::new(side, (*address).into()));
+                }
+                IpAddr::V6(address) => {
+                    v6.insert(AddressKey::new(side, (*address).into()));
+                }
+            }
+        }
         named(
             "ADDRESSES_V4",
-            replace(&mut self.v4.addresses, &wanted, |key| {
-                key.side() == Some(side)
-            }),
+            replace(&mut self.v4.addresses, &v4, |key| key.side() == Some(side)),
+        )?;
+        named(
+            "ADDRESSES_V6",
+            replace(&mut self.v6.addresses, &v6, |key| key.side() == Some(side)),
         )
     }
 }

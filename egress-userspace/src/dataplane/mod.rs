@@ -14,4 +14,4 @@ pub use expiry::{Swept, sweep};
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};
 pub use maps::{FamilyMaps, Maps, MapsError};
 pub use presence::{Presence, Taken};
-pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, TrafficReport};
+pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};

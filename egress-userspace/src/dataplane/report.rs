@@ -3,8 +3,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use egress_common::{
-    Address, Flow, FlowState, Ipv4Address, Outcome, Port, RuleCounters, Side, Traffic, Tuple,
-    Verdict, protocol,
+    Address, Flow, FlowState, Outcome, Port, RuleCounters, Side, Traffic, Tuple, Verdict, protocol,
 };
 use serde::Serialize;
 
@@ -22,6 +21,24 @@ pub struct Endpoint {
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::net::SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+/// Where a rule sends its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Target {
+    /// The server.
+    pub address: IpAddr,
+    /// The server's port; none for the fallback, where it is the one that the client connects to.
+    pub port: Option<u16>,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port {
+            Some(port) => std::net::SocketAddr::new(self.address, port).fmt(f),
+            None => self.address.fmt(f),
+        }
     }
 }
 
@@ -46,14 +63,14 @@ impl From<Traffic> for TrafficReport {
 /// A rule and what it has done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleReport {
-    /// Index in `spec.redirect.redirectRules`.
+    /// Index in `spec.redirect.redirectRules`; one more than the last rule's for the fallback.
     pub id: u32,
-    /// `TCP`, `UDP` or `SCTP`.
+    /// `TCP`, `UDP` or `SCTP`; `any` for the fallback.
     pub protocol: String,
-    /// The port that clients connect to.
-    pub port: u16,
+    /// The port that clients connect to; none for the fallback, which has all those without a rule.
+    pub port: Option<u16>,
     /// The server.
-    pub destination: Endpoint,
+    pub destination: Target,
     /// Flows opened since the router started.
     pub flows: u64,
     /// From clients to the server.
@@ -159,48 +176,87 @@ fn flows<A: Address + Into<IpAddr> + std::hash::Hash>(
         .collect()
 }
 
+/// How many flows of one family there are.
+fn count_flows<A: Address>(maps: &FamilyMaps<A>) -> usize {
+    let is_original = |key: &Tuple<A>| key.side() == Some(Side::Cluster);
+    maps.flows
+        .keys()
+        .filter(|key| key.as_ref().is_ok_and(is_original))
+        .count()
+}
+
 impl Maps {
     /// All flows, sorted by client and server.
     pub fn flows(&self, now_ns: u64) -> Vec<FlowReport> {
         let mut flows = flows(&self.v4, now_ns);
+        flows.extend(self::flows(&self.v6, now_ns));
         flows.sort_by_key(|flow| (flow.client, flow.router, flow.server));
         flows
     }
 
-    /// How many flows there are.
+    /// How many flows there are, of both families.
     pub fn count_flows(&self) -> usize {
-        let is_original = |key: &Tuple<Ipv4Address>| key.side() == Some(Side::Cluster);
-        self.v4
-            .flows
-            .keys()
-            .filter(|key| key.as_ref().is_ok_and(is_original))
-            .count()
+        count_flows(&self.v4) + count_flows(&self.v6)
     }
 
-    /// All rules with their counters, in the order of the spec.
+    /// All rules with their counters, in the order of the spec; those of the fallback last.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn rules(&self) -> Result<Vec<RuleReport>, MapsError> {
-        let mut rules = Vec::new();
-        for entry in &self.v4.rules {
-            let (key, rule) = entry.map_err(|source| MapsError::Map {
-                name: "RULES_V4",
-                source,
-            })?;
-            let RuleCounters { flows, traffic } = self.rule_counters(rule.id)?.unwrap_or_default();
-            rules.push(RuleReport {
-                id: rule.id,
-                protocol: protocol_name(key.protocol),
-                port: key.port.number(),
-                destination: endpoint(rule.destination, rule.target_port),
-                flows,
-                original: traffic.original.into(),
-                reply: traffic.reply.into(),
-            });
+        let mut rules = self.rules_of(&self.v4, "RULES_V4")?;
+        rules.extend(self.rules_of(&self.v6, "RULES_V6")?);
+        let config = self.config()?;
+        let fallbacks: [IpAddr; 2] = [config.fallback_v4.into(), config.fallback_v6.into()];
+        for address in fallbacks
+            .into_iter()
+            .filter(|address| !address.is_unspecified())
+        {
+            let target = Target {
+                address,
+                port: None,
+            };
+            rules.push(self.rule(config.fallback_rule, "any".to_owned(), None, target)?);
         }
         rules.sort_by_key(|rule| rule.id);
+        Ok(rules)
+    }
+
+    fn rule(
+        &self,
+        id: u32,
+        protocol: String,
+        port: Option<u16>,
+        destination: Target,
+    ) -> Result<RuleReport, MapsError> {
+        let RuleCounters { flows, traffic } = self.rule_counters(id)?.unwrap_or_default();
+        Ok(RuleReport {
+            id,
+            protocol,
+            port,
+            destination,
+            flows,
+            original: traffic.original.into(),
+            reply: traffic.reply.into(),
+        })
+    }
+
+    fn rules_of<A: Address + Into<IpAddr>>(
+        &self,
+        maps: &FamilyMaps<A>,
+        name: &'static str,
+    ) -> Result<Vec<RuleReport>, MapsError> {
+        let mut rules = Vec::new();
+        for entry in &maps.rules {
+            let (key, rule) = entry.map_err(|source| MapsError::Map { name, source })?;
+            let target = Target {
+                address: rule.destination.into(),
+                port: Some(rule.target_port.number()),
+            };
+            let protocol = protocol_name(key.protocol);
+            rules.push(self.rule(rule.id, protocol, Some(key.port.number()), target)?);
+        }
         Ok(rules)
     }
 
