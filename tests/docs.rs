@@ -1,8 +1,14 @@
-//! The tables in `docs/packet-flow.md` say what the code does.
+//! The documents say what the code does: tables of what it decides, and tests that exist.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 use egress_common::{FlowState, Outcome, Timeouts, Verdict, tcp::State};
 
 const PACKET_FLOW: &str = include_str!("../docs/packet-flow.md");
+const RFC_COMPLIANCE: &str = include_str!("../docs/rfc-compliance.md");
 
 /// The rows of the table below a heading whose first cell is a name in backticks: that name, and the other cells.
 fn rows(heading: &str) -> Vec<(&'static str, Vec<&'static str>)> {
@@ -63,9 +69,73 @@ fn the_table_of_states_has_each_with_its_timeout() {
             (state.name(), timeout)
         })
         .collect();
-    let documented: Vec<_> = rows("### TCP states and timeouts")
+    let documented: Vec<_> = rows("### States and timeouts")
         .into_iter()
         .map(|(name, cells)| (name, cells[1].to_owned()))
         .collect();
     assert_eq!(documented, actual);
+}
+
+/// Verdict and tests of each requirement.
+fn requirements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_heading = |row: &&str| row.starts_with("| requirement |") || row.starts_with("|---");
+    RFC_COMPLIANCE
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .filter(move |row| !is_heading(row))
+        .map(|row| {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            match cells[..] {
+                [_, verdict, tests] => (verdict, tests),
+                _ => panic!("docs/rfc-compliance.md: a row without three cells: {row}"),
+            }
+        })
+}
+
+/// The names of all functions in the sources below a directory.
+fn functions(directory: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            functions(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path)?;
+            let declared = source.lines().filter_map(|line| {
+                let (name, _) = line.trim_start().strip_prefix("fn ")?.split_once('(')?;
+                Some(name.to_owned())
+            });
+            found.extend(declared);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_requirement_of_an_rfc_has_one_of_four_verdicts() {
+    const VERDICTS: [&str; 4] = ["meets", "does not yet", "on purpose", "not applicable"];
+    assert!(requirements().count() > 50);
+    for (verdict, _) in requirements() {
+        assert!(
+            VERDICTS.iter().any(|known| verdict.starts_with(known)),
+            "docs/rfc-compliance.md: {verdict:?} is none of {VERDICTS:?}"
+        );
+    }
+}
+
+#[test]
+fn the_tests_that_the_rfc_tables_name_exist() -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut known = BTreeSet::new();
+    for directory in ["tests", "egress-common/src", "egress-userspace/src"] {
+        functions(&workspace.join(directory), &mut known)?;
+    }
+    let missing: BTreeSet<_> = requirements()
+        // Every second part is one between backticks.
+        .flat_map(|(_, tests)| tests.split('`').skip(1).step_by(2))
+        .filter(|name| !known.contains(*name))
+        .collect();
+    assert_eq!(missing, BTreeSet::new(), "named in docs/rfc-compliance.md");
+    Ok(())
 }

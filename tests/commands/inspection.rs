@@ -2,12 +2,15 @@
 //! has in common.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use egress_tests::addresses::{DATAGRAM, HTTP, ROUTER_ETH0, ROUTER_NET1, RULES, TLS, client};
+use egress_tests::addresses::{
+    DATAGRAM, HTTP, Protocol, ROUTER_ETH0, ROUTER_NET1, RULES, TLS, TLS_SERVER, client,
+};
 use egress_tests::http::{self, HttpServer};
-use egress_tests::{Lab, router, skip_unless_lab_works, tcp, udp};
+use egress_tests::{Lab, Rule, router, skip_unless_lab_works, tcp, udp};
 use serde_json::Value;
 
 use crate::lab::{Connection, Running, UNDEFINED_PORT, outcome, status};
@@ -227,6 +230,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
         "cluster_interface",
         "egress_interface",
         "reserved_addresses",
+        "fallback",
         "rules",
         "flows",
         "max_flows",
@@ -238,6 +242,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
     assert_eq!(string(&status, "/cluster_interface")?, "eth0");
     assert_eq!(string(&status, "/egress_interface")?, "net1");
     assert_eq!(string(&status, "/reserved_addresses/0")?, "192.168.12.99");
+    assert_eq!(status["fallback"], Value::Null);
     assert_eq!(number(&status, "/max_flows")?, 1_000);
     assert_eq!(number(&status, "/flows")?, 1);
     assert_eq!(outcome(&status, "no_rule")?, 1);
@@ -267,6 +272,53 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
     line(&text, &["flows", "1", "of", "1000"])?;
     line(&text, &["1", "no_rule"])?;
     ensure!(text.lines().count() <= 24, "more than a screen:\n{text}");
+    Ok(())
+}
+
+#[test]
+fn the_fallback_is_the_rule_after_the_last_and_has_every_other_port() -> Result<()> {
+    const UNDEFINED: Rule = Rule {
+        protocol: Protocol::Tcp,
+        port: UNDEFINED_PORT,
+        destination: TLS_SERVER,
+        target_port: UNDEFINED_PORT,
+    };
+    let id = RULES.len() as u64;
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let spec = directory.path().join("router.yaml");
+    let fallback = format!("redirect:\n    fallbackIP: {}", TLS_SERVER.address);
+    let example = fs::read_to_string(router::example_spec())?;
+    fs::write(&spec, example.replace("redirect:", &fallback))?;
+    let router = Running::start_by(&lab, &spec, &[])?;
+    router.wait_for_log(&["fallback: every other port → 203.0.113.27"])?;
+    Connection::open(&lab, UNDEFINED)?.check()?;
+    Connection::open(&lab, TLS)?.check()?;
+
+    let rules = rules(&lab)?;
+    assert_eq!(rules.len(), RULES.len() + 1);
+    let last = &rules[RULES.len()];
+    assert_eq!(number(last, "/id")?, id);
+    assert_eq!(string(last, "/protocol")?, "any");
+    assert_eq!(last["port"], Value::Null);
+    assert_eq!(string(last, "/destination/address")?, "203.0.113.27");
+    assert_eq!(last["destination"]["port"], Value::Null);
+    assert_eq!(number(last, "/flows")?, 1);
+    let flows = flows(&lab)?;
+    assert_eq!(
+        endpoint(flow_of(&flows, id)?, "server")?,
+        UNDEFINED.server()
+    );
+    let status = status(&lab)?;
+    assert_eq!(string(&status, "/fallback")?, "203.0.113.27");
+    assert_eq!(number(&status, "/rules")?, RULES.len() as u64);
+
+    // The same for people.
+    let text = shell::egress_router(lab.router(), &["rules"])?.success()?;
+    line(&text, &["3", "any", "other", "203.0.113.27", "1"])?;
+    let text = shell::egress_router(lab.router(), &["status"])?.success()?;
+    line(&text, &["rules", "3,", "else", "to", "203.0.113.27"])?;
     Ok(())
 }
 

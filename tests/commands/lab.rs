@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result};
@@ -27,8 +28,12 @@ pub struct Running(Option<RouterProcess>);
 impl Running {
     /// Starts a router by the example spec, with these options as well.
     pub fn start(lab: &Lab, options: &[&str]) -> Result<Self> {
-        let spec = example_spec();
-        let mut arguments = vec!["run".into(), "--config".into(), spec.into_os_string()];
+        Self::start_by(lab, &example_spec(), options)
+    }
+
+    /// Starts a router by another spec, with these options as well.
+    pub fn start_by(lab: &Lab, spec: &Path, options: &[&str]) -> Result<Self> {
+        let mut arguments = vec!["run".into(), "--config".into(), spec.into()];
         arguments.extend(options.iter().map(Into::into));
         Ok(Self(Some(RouterProcess::start(lab, &arguments)?)))
     }

@@ -1,7 +1,7 @@
-//! The one table of the lab's addresses, and the rules of the example spec.
+//! The one table of the lab's addresses, and the rules of the tests' specs.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An address with the length of its network's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +14,15 @@ pub struct Prefix {
 
 impl Prefix {
     const fn v4(octets: [u8; 4], length: u8) -> Self {
-        let [a, b, c, d] = octets;
         Self {
-            address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            address: IpAddr::V4(Ipv4Addr::from_octets(octets)),
+            length,
+        }
+    }
+
+    const fn v6(segments: [u16; 8], length: u8) -> Self {
+        Self {
+            address: IpAddr::V6(Ipv6Addr::from_segments(segments)),
             length,
         }
     }
@@ -41,39 +47,150 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// What the cluster's pods and nodes have addresses of.
-pub const CLUSTER: Prefix = Prefix::v4([10, 128, 0, 0], 14);
-/// The router on `eth0`: where clients connect to.
-pub const ROUTER_ETH0: Prefix = Prefix::v4([10, 128, 0, 100], 24);
-/// The router on `net1`: the reserved source address.
-pub const ROUTER_NET1: Prefix = Prefix::v4([192, 168, 12, 99], 24);
-/// The gateway on the external network.
-pub const GATEWAY: Prefix = Prefix::v4([192, 168, 12, 1], 24);
-/// A host beside the router on the external network.
-pub const NEIGHBOUR: Prefix = Prefix::v4([192, 168, 12, 50], 24);
-/// The gateway's end of the link to the servers.
-pub const GATEWAY_UPLINK: Prefix = Prefix::v4([198, 51, 100, 1], 30);
-/// The servers' end of the link to the gateway.
-pub const SERVERS_UPLINK: Prefix = Prefix::v4([198, 51, 100, 2], 30);
-/// The server of [`HTTP`].
-pub const HTTP_SERVER: Prefix = Prefix::v4([203, 0, 113, 26], 32);
-/// The server of [`TLS`].
-pub const TLS_SERVER: Prefix = Prefix::v4([203, 0, 113, 27], 32);
-/// The server of [`DATAGRAM`].
-pub const DATAGRAM_SERVER: Prefix = Prefix::v4([10, 0, 0, 99], 32);
-/// Every address that the servers own.
-pub const SERVERS: [Prefix; 3] = [HTTP_SERVER, TLS_SERVER, DATAGRAM_SERVER];
+/// The lab's addresses of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// What the cluster's pods and nodes have addresses of.
+    pub cluster: Prefix,
+    /// The router on `eth0`: where clients connect to.
+    pub router_eth0: Prefix,
+    /// The router on `net1`: the reserved source address.
+    pub router_net1: Prefix,
+    /// The gateway on the external network.
+    pub gateway: Prefix,
+    /// A host beside the router on the external network.
+    pub neighbour: Prefix,
+    /// The gateway's end of the link to the servers.
+    pub gateway_uplink: Prefix,
+    /// The servers' end of the link to the gateway.
+    pub servers_uplink: Prefix,
+    /// The server of [`Network::http`].
+    pub http_server: Prefix,
+    /// The server of [`Network::tls`] and [`Network::association`].
+    pub tls_server: Prefix,
+    /// The server of [`Network::datagram`].
+    pub datagram_server: Prefix,
+    /// The server of what no rule names, where a spec has a fallback.
+    pub fallback_server: Prefix,
+}
+
+/// The lab's IPv4 addresses.
+pub const V4: Network = Network {
+    cluster: Prefix::v4([10, 128, 0, 0], 14),
+    router_eth0: Prefix::v4([10, 128, 0, 100], 24),
+    router_net1: Prefix::v4([192, 168, 12, 99], 24),
+    gateway: Prefix::v4([192, 168, 12, 1], 24),
+    neighbour: Prefix::v4([192, 168, 12, 50], 24),
+    gateway_uplink: Prefix::v4([198, 51, 100, 1], 30),
+    servers_uplink: Prefix::v4([198, 51, 100, 2], 30),
+    http_server: Prefix::v4([203, 0, 113, 26], 32),
+    tls_server: Prefix::v4([203, 0, 113, 27], 32),
+    datagram_server: Prefix::v4([10, 0, 0, 99], 32),
+    fallback_server: Prefix::v4([203, 0, 113, 99], 32),
+};
+
+/// The lab's IPv6 addresses.
+pub const V6: Network = Network {
+    cluster: Prefix::v6([0xfd00, 0x10, 0x128, 0, 0, 0, 0, 0], 48),
+    router_eth0: Prefix::v6([0xfd00, 0x10, 0x128, 0, 0, 0, 0, 0x100], 64),
+    router_net1: Prefix::v6([0x2001, 0xdb8, 0x12, 0, 0, 0, 0, 0x99], 64),
+    gateway: Prefix::v6([0x2001, 0xdb8, 0x12, 0, 0, 0, 0, 1], 64),
+    neighbour: Prefix::v6([0x2001, 0xdb8, 0x12, 0, 0, 0, 0, 0x50], 64),
+    gateway_uplink: Prefix::v6([0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1], 64),
+    servers_uplink: Prefix::v6([0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 2], 64),
+    http_server: Prefix::v6([0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x26], 128),
+    tls_server: Prefix::v6([0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x27], 128),
+    datagram_server: Prefix::v6([0x2001, 0xdb8, 0x1000, 0, 0, 0, 0, 0x99], 128),
+    fallback_server: Prefix::v6([0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x99], 128),
+};
+
+/// The lab's addresses of either family.
+pub const NETWORKS: [Network; 2] = [V4, V6];
 
 /// How many clients the cluster's subnet has room for below the router.
 pub const MAX_CLIENTS: u8 = 98;
 
-/// The address of the client with this index, from 0.
-///
-/// # Panics
-/// If `index` is not below [`MAX_CLIENTS`].
-pub const fn client(index: u8) -> Prefix {
-    assert!(index < MAX_CLIENTS, "the lab has addresses for 98 clients");
-    Prefix::v4([10, 128, 0, 2 + index], 24)
+impl Network {
+    /// The address of the client with this index, from 0.
+    ///
+    /// # Panics
+    /// If `index` is not below [`MAX_CLIENTS`].
+    pub const fn client(&self, index: u8) -> Prefix {
+        assert!(index < MAX_CLIENTS, "the lab has addresses for 98 clients");
+        let host = 2 + index;
+        match self.cluster.address {
+            IpAddr::V4(_) => Prefix::v4([10, 128, 0, host], 24),
+            IpAddr::V6(_) => Prefix::v6([0xfd00, 0x10, 0x128, 0, 0, 0, 0, host as u16], 64),
+        }
+    }
+
+    /// Every address that the servers own.
+    pub const fn servers(&self) -> [Prefix; 4] {
+        [
+            self.http_server,
+            self.tls_server,
+            self.datagram_server,
+            self.fallback_server,
+        ]
+    }
+
+    /// A port of the router, where clients connect to.
+    pub const fn on_eth0(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.router_eth0.address, port)
+    }
+
+    /// A port on all of a host's addresses of this family.
+    pub const fn on_any(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(unspecified(self.cluster.address), port)
+    }
+
+    /// 8080/TCP to port 80 of another server.
+    pub const fn http(&self) -> Rule {
+        Rule {
+            protocol: Protocol::Tcp,
+            port: 8080,
+            destination: self.http_server,
+            target_port: 80,
+        }
+    }
+
+    /// 8443/TCP to port 443 of another server.
+    pub const fn tls(&self) -> Rule {
+        Rule {
+            protocol: Protocol::Tcp,
+            port: 8443,
+            destination: self.tls_server,
+            target_port: 443,
+        }
+    }
+
+    /// 80/UDP to the same port.
+    pub const fn datagram(&self) -> Rule {
+        Rule {
+            protocol: Protocol::Udp,
+            port: 80,
+            destination: self.datagram_server,
+            target_port: 80,
+        }
+    }
+
+    /// 5000/SCTP to port 3868 of another server.
+    pub const fn association(&self) -> Rule {
+        Rule {
+            protocol: Protocol::Sctp,
+            port: 5000,
+            destination: self.tls_server,
+            target_port: 3868,
+        }
+    }
+}
+
+/// The unspecified address of the same family.
+pub const fn unspecified(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
 }
 
 /// A transport protocol that rules can name.
@@ -83,6 +200,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
@@ -91,11 +210,12 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
 
-/// A redirect rule of the example spec.
+/// A redirect rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The transport protocol.
@@ -109,9 +229,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Where a client connects to.
+    /// Where a client connects to: the router's address of the server's family.
     pub const fn service(&self) -> SocketAddr {
-        SocketAddr::new(ROUTER_ETH0.address, self.port)
+        match self.destination.address {
+            IpAddr::V4(_) => V4.on_eth0(self.port),
+            IpAddr::V6(_) => V6.on_eth0(self.port),
+        }
     }
 
     /// Where the server listens.
@@ -120,29 +243,30 @@ impl Rule {
     }
 }
 
-/// 8080/TCP to port 80 of another server.
-pub const HTTP: Rule = Rule {
-    protocol: Protocol::Tcp,
-    port: 8080,
-    destination: HTTP_SERVER,
-    target_port: 80,
-};
-/// 8443/TCP to port 443 of another server.
-pub const TLS: Rule = Rule {
-    protocol: Protocol::Tcp,
-    port: 8443,
-    destination: TLS_SERVER,
-    target_port: 443,
-};
-/// 80/UDP to the same port.
-pub const DATAGRAM: Rule = Rule {
-    protocol: Protocol::Udp,
-    port: 80,
-    destination: DATAGRAM_SERVER,
-    target_port: 80,
-};
-/// The rules of `docs/examples/egress-router.yaml`, in its order.
+// The IPv4 router of the documentation, `docs/examples/egress-router.yaml`.
+
+/// The router on `eth0`, by IPv4.
+pub const ROUTER_ETH0: Prefix = V4.router_eth0;
+/// The reserved IPv4 address.
+pub const ROUTER_NET1: Prefix = V4.router_net1;
+/// The server of [`TLS`].
+pub const TLS_SERVER: Prefix = V4.tls_server;
+/// [`Network::http`] by IPv4.
+pub const HTTP: Rule = V4.http();
+/// [`Network::tls`] by IPv4.
+pub const TLS: Rule = V4.tls();
+/// [`Network::datagram`] by IPv4.
+pub const DATAGRAM: Rule = V4.datagram();
+/// The example's rules, in its order.
 pub const RULES: [Rule; 3] = [DATAGRAM, HTTP, TLS];
+
+/// The IPv4 address of the client with this index, from 0.
+///
+/// # Panics
+/// If `index` is not below [`MAX_CLIENTS`].
+pub const fn client(index: u8) -> Prefix {
+    V4.client(index)
+}
 
 #[cfg(test)]
 mod tests {
@@ -150,11 +274,28 @@ mod tests {
 
     #[test]
     fn a_prefix_contains_its_network_only() {
-        assert!(CLUSTER.contains(client(0).address));
-        assert!(CLUSTER.contains("10.131.255.255".parse().unwrap()));
-        assert!(!CLUSTER.contains("10.132.0.0".parse().unwrap()));
-        assert!(!CLUSTER.contains("::ffff:10.128.0.2".parse().unwrap()));
-        assert!(HTTP_SERVER.contains(HTTP_SERVER.address));
-        assert!(!HTTP_SERVER.contains(TLS_SERVER.address));
+        let contains = |network: Prefix, address: &str| network.contains(address.parse().unwrap());
+        assert!(contains(V4.cluster, "10.131.255.255"));
+        assert!(!contains(V4.cluster, "10.132.0.0"));
+        assert!(!contains(V4.cluster, "::ffff:10.128.0.2"));
+        assert!(contains(V6.cluster, "fd00:10:128:ffff::1"));
+        assert!(!contains(V6.cluster, "fd00:10:129::1"));
+        assert!(!contains(V6.http_server, "2001:db8:113::27"));
+    }
+
+    #[test]
+    fn the_cluster_has_every_client_and_the_router_but_nothing_from_outside() {
+        for network in NETWORKS {
+            for index in 0..MAX_CLIENTS {
+                let client = network.client(index);
+                assert!(network.cluster.contains(client.address), "{client}");
+                assert_ne!(client, network.router_eth0);
+            }
+            assert!(network.cluster.contains(network.router_eth0.address));
+            for outside in network.servers() {
+                assert!(!network.cluster.contains(outside.address), "{outside}");
+            }
+            assert!(!network.cluster.contains(network.router_net1.address));
+        }
     }
 }

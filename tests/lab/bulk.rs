@@ -1,8 +1,10 @@
 //! Transfers of many bytes, compared by a digest instead of by keeping them.
 
 use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::{panic, thread};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 const BLOCK: usize = 64 * 1024;
 
@@ -73,6 +75,18 @@ pub fn receive(mut from: impl Read) -> Result<Digest> {
             }
         }
     }
+}
+
+/// Sends a stream and its end one way and compares what arrives.
+pub fn compare(from: TcpStream, to: TcpStream, bytes: u64, seed: u8) -> Result<()> {
+    let receiver = thread::spawn(move || receive(to));
+    let sent = send(&from, bytes, seed)?;
+    from.shutdown(Shutdown::Write)?;
+    let received = receiver
+        .join()
+        .unwrap_or_else(|cause| panic::resume_unwind(cause))?;
+    ensure!(sent == received, "sent {sent:?}, received {received:?}");
+    Ok(())
 }
 
 #[cfg(test)]

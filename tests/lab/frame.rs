@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use etherparse::{LaxNetSlice, LaxSlicedPacket, LinkSlice, TransportSlice};
+use etherparse::{LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TransportSlice};
 
 use crate::namespace::Mac;
+use crate::sctp;
 
 /// A captured Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,10 @@ pub struct Packet {
     pub destination: IpAddr,
     /// The IPv4 options; none of IPv6.
     pub ip_options: Vec<u8>,
+    /// The protocol number of what follows the IP header.
+    pub protocol: u8,
+    /// What follows the IP header.
+    pub payload: Vec<u8>,
     /// The transport header.
     pub transport: Transport,
 }
@@ -58,6 +63,13 @@ pub enum Transport {
         /// The checksum field; 0 says that there is none.
         checksum: u16,
     },
+    /// SCTP.
+    Sctp {
+        /// The source port.
+        source: u16,
+        /// The destination port.
+        destination: u16,
+    },
     /// Another protocol, or a header that cannot be parsed.
     Other,
 }
@@ -68,24 +80,11 @@ impl Packet {
         let Some(LinkSlice::Ethernet2(ethernet)) = packet.link else {
             return None;
         };
-        let (source, destination, ip_options): (IpAddr, IpAddr, _) = match packet.net? {
-            LaxNetSlice::Ipv4(ip) => {
-                let header = ip.header();
-                (
-                    header.source_addr().into(),
-                    header.destination_addr().into(),
-                    header.options().to_vec(),
-                )
-            }
-            LaxNetSlice::Ipv6(ip) => {
-                let header = ip.header();
-                (
-                    header.source_addr().into(),
-                    header.destination_addr().into(),
-                    Vec::new(),
-                )
-            }
-            LaxNetSlice::Arp(_) => return None,
+        let net = packet.net?;
+        let ip = IpLayer::of(&net)?;
+        let ip_options = match &net {
+            LaxNetSlice::Ipv4(ip) => ip.header().options().to_vec(),
+            _ => Vec::new(),
         };
         let transport = match packet.transport {
             Some(TransportSlice::Tcp(tcp)) => Transport::Tcp {
@@ -97,14 +96,23 @@ impl Packet {
                 destination: udp.destination_port(),
                 checksum: udp.checksum(),
             },
+            None if ip.protocol == sctp::PROTOCOL => match *ip.payload {
+                [s0, s1, d0, d1, ..] => Transport::Sctp {
+                    source: u16::from_be_bytes([s0, s1]),
+                    destination: u16::from_be_bytes([d0, d1]),
+                },
+                _ => Transport::Other,
+            },
             _ => Transport::Other,
         };
         Some(Self {
             source_mac: Mac(ethernet.source()),
             destination_mac: Mac(ethernet.destination()),
-            source,
-            destination,
+            source: ip.source,
+            destination: ip.destination,
             ip_options,
+            protocol: ip.protocol,
+            payload: ip.payload.to_vec(),
             transport,
         })
     }
@@ -112,5 +120,37 @@ impl Packet {
     /// Whether either end is `address`.
     pub fn involves(&self, address: IpAddr) -> bool {
         self.source == address || self.destination == address
+    }
+}
+
+/// What an IP header of either family says, and what follows it and its extensions.
+pub(crate) struct IpLayer<'p> {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) payload: &'p [u8],
+}
+
+impl<'p> IpLayer<'p> {
+    pub(crate) fn of(net: &LaxNetSlice<'p>) -> Option<Self> {
+        let of = |source, destination, payload: &LaxIpPayloadSlice<'p>| Self {
+            source,
+            destination,
+            protocol: payload.ip_number.0,
+            payload: payload.payload,
+        };
+        match net {
+            LaxNetSlice::Ipv4(ip) => {
+                let header = ip.header();
+                let (source, destination) = (header.source_addr(), header.destination_addr());
+                Some(of(source.into(), destination.into(), ip.payload()))
+            }
+            LaxNetSlice::Ipv6(ip) => {
+                let header = ip.header();
+                let (source, destination) = (header.source_addr(), header.destination_addr());
+                Some(of(source.into(), destination.into(), ip.payload()))
+            }
+            LaxNetSlice::Arp(_) => None,
+        }
     }
 }

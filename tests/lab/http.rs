@@ -100,6 +100,8 @@ pub fn curl(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
         "--silent",
         "--show-error",
         "--fail",
+        // Brackets are those of an IPv6 address, not a range of URLs.
+        "--globoff",
         "--max-time",
         &patience,
     ];

@@ -3,7 +3,7 @@
 //!
 //! [`Lab::new`] builds the network, [`Lab::start_router`] starts an
 //! `egress-router` in it, and the modules of traffic ([`http`], [`tcp`],
-//! [`udp`], [`capture`]) work inside its namespaces.
+//! [`udp`], [`icmp`], [`sctp`], [`capture`]) work inside its namespaces.
 //!
 //! The library knows the router only as a binary that it starts, so that it
 //! builds before the eBPF object exists.
@@ -16,19 +16,23 @@ pub mod http;
 pub mod icmp;
 pub mod namespace;
 pub mod nftables;
+pub mod raw;
 pub mod requirements;
 pub mod router;
+pub mod sctp;
 pub mod socket;
+pub mod spec;
 pub mod tcp;
 pub mod topology;
 pub mod udp;
 
 use std::time::Duration;
 
-pub use addresses::{Protocol, Rule};
+pub use addresses::{Network, Protocol, Rule};
 pub use capture::Capture;
 pub use namespace::{Interface, Namespace};
 pub use router::{Dataplane, RouterProcess};
+pub use spec::Spec;
 pub use topology::{Lab, LabBuilder};
 
 /// The longest that anything in the lab waits for something that should happen.

@@ -5,35 +5,50 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use crate::addresses::{ROUTER_NET1, RULES};
+use crate::addresses::NETWORKS;
 use crate::namespace::Namespace;
+use crate::spec::Spec;
 
-/// Makes the kernel of `router` redirect by the example's rules, as routers
-/// that are made of NAT rules do: destination NAT for what arrives on `eth0`,
-/// source NAT for what leaves by `net1`, and IP forwarding.
-pub fn start(router: &Namespace) -> Result<()> {
-    let mut redirects = String::new();
-    for rule in RULES {
-        let (protocol, port) = (rule.protocol.name(), rule.port);
-        writeln!(
-            redirects,
-            "iif eth0 {protocol} dport {port} dnat to {}",
-            rule.server()
+/// Makes the kernel of `router` redirect by `spec`, as routers that are made of
+/// NAT rules do: destination NAT for what arrives on `eth0`, source NAT for what
+/// leaves by `net1`, and IP forwarding.
+pub fn start(router: &Namespace, spec: &Spec) -> Result<()> {
+    let mut script = String::new();
+    for network in NETWORKS {
+        let own = network.router_eth0.address;
+        let family = if own.is_ipv4() { "ip" } else { "ip6" };
+        let mut redirects = String::new();
+        let is_ours = |server: std::net::IpAddr| server.is_ipv4() == own.is_ipv4();
+        for rule in &spec.rules {
+            if is_ours(rule.destination.address) {
+                let (protocol, port) = (rule.protocol.name(), rule.port);
+                writeln!(
+                    redirects,
+                    "iif eth0 {protocol} dport {port} dnat to {}",
+                    rule.server()
+                )?;
+            }
+        }
+        if let Some(server) = spec.fallback.filter(|server| is_ours(*server)) {
+            writeln!(redirects, "iif eth0 {family} daddr {own} dnat to {server}")?;
+        }
+        write!(
+            script,
+            "table {family} egress {{
+                chain prerouting {{
+                    type nat hook prerouting priority dstnat
+                    {redirects}
+                }}
+                chain postrouting {{
+                    type nat hook postrouting priority srcnat
+                    oif net1 snat to {}
+                }}
+            }}
+            ",
+            network.router_net1.address
         )?;
     }
-    let script = format!(
-        "table ip egress {{
-            chain prerouting {{
-                type nat hook prerouting priority dstnat
-                {redirects}
-            }}
-            chain postrouting {{
-                type nat hook postrouting priority srcnat
-                oif net1 snat to {}
-            }}
-        }}",
-        ROUTER_NET1.address
-    );
     router.feed("nft", &["-f", "-"], &script)?;
-    router.set_sysctl("net.ipv4.ip_forward", "1")
+    router.set_sysctl("net.ipv4.ip_forward", "1")?;
+    router.set_sysctl("net.ipv6.conf.all.forwarding", "1")
 }

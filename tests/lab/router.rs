@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::PATIENCE;
 use crate::nftables;
+use crate::spec::Spec;
 use crate::topology::Lab;
 
 /// Names the binary to start, instead of the one that was built with the tests.
@@ -70,7 +71,18 @@ pub fn binary() -> Result<PathBuf> {
 
 /// The example spec of the documentation, whose rules are [`crate::addresses::RULES`].
 pub fn example_spec() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/egress-router.yaml")
+    example("egress-router.yaml")
+}
+
+/// The documentation's example with both families and a fallback for IPv4.
+pub fn dual_stack_example() -> PathBuf {
+    example("dual-stack.yaml")
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/examples")
+        .join(name)
 }
 
 impl Lab {
@@ -83,9 +95,15 @@ impl Lab {
         RouterProcess::start(self, &arguments)
     }
 
-    /// Makes the kernel of the router pod redirect instead, by the example's rules.
-    pub fn start_nftables(&self) -> Result<()> {
-        nftables::start(self.router())
+    /// The same as [`Lab::start_router`], by a spec of the test's own.
+    pub fn start_router_by(&self, spec: &Spec) -> Result<RouterProcess> {
+        let arguments = ["run", "--config", "-"].map(Into::into);
+        RouterProcess::start_with_input(self, &arguments, &spec.yaml())
+    }
+
+    /// Makes the kernel of the router pod redirect instead.
+    pub fn start_nftables(&self, spec: &Spec) -> Result<()> {
+        nftables::start(self.router(), spec)
     }
 }
 
@@ -101,16 +119,25 @@ impl RouterProcess {
     /// Starts the binary with these arguments in the router pod of `lab`, and
     /// waits for the line of its output whose message starts with `ready`.
     pub fn start(lab: &Lab, arguments: &[OsString]) -> Result<Self> {
+        Self::start_with_input(lab, arguments, "")
+    }
+
+    /// The same as [`RouterProcess::start`], with this on its standard input.
+    fn start_with_input(lab: &Lab, arguments: &[OsString], input: &str) -> Result<Self> {
         let binary = binary()?;
         let mut child = lab
             .router()
             .command(&binary)
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("starting {}", binary.display()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A router that does not read it says why by itself.
+            let _ = stdin.write_all(input.as_bytes());
+        }
         let log = Log::default();
         let mut readers = Vec::new();
         readers.extend(child.stdout.take().map(|stdout| log.follow(stdout)));

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::libc::{self, c_int};
+use socket2::{Domain, SockRef};
 
 /// A TCP or UDP socket option set from raw bytes.
 fn set_option(socket: &impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
@@ -36,4 +37,14 @@ pub fn send_without_checksum(socket: &impl AsFd) -> io::Result<()> {
         libc::SO_NO_CHECK,
         &on.to_ne_bytes(),
     )
+}
+
+/// How many hops this socket's packets may go.
+pub fn set_hop_limit(socket: &impl AsFd, hops: u8) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if socket.domain()? == Domain::IPV6 {
+        socket.set_unicast_hops_v6(hops.into())
+    } else {
+        socket.set_ttl_v4(hops.into())
+    }
 }

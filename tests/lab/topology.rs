@@ -2,10 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::addresses::{
-    self, CLUSTER, GATEWAY, GATEWAY_UPLINK, MAX_CLIENTS, NEIGHBOUR, ROUTER_ETH0, ROUTER_NET1,
-    SERVERS, SERVERS_UPLINK,
-};
+use crate::addresses::{MAX_CLIENTS, NETWORKS};
 use crate::namespace::Namespace;
 
 /// A drawing of the lab, for people.
@@ -21,7 +18,8 @@ pub const DRAWING: &str = include_str!("topology.txt");
 /// router's `eth0`; the router's `net1` is a macvlan in bridge mode over the
 /// node's `ext0`; the gateway's bridge `lan0` is the external network's switch.
 ///
-/// The router's default route leads out of `net1`. Its IP forwarding is off.
+/// Every host has an address of each family. The router's default routes lead
+/// out of `net1`. Its IP forwarding is off.
 #[derive(Debug)]
 pub struct Lab {
     clients: Vec<Namespace>,
@@ -48,7 +46,9 @@ impl Lab {
         &self.clients[0]
     }
 
-    /// All clients; the address of each is [`addresses::client`] of its index.
+    /// All clients; the addresses of each are [`Network::client`] of its index.
+    ///
+    /// [`Network::client`]: crate::addresses::Network::client
     pub fn clients(&self) -> &[Namespace] {
         &self.clients
     }
@@ -131,6 +131,10 @@ impl LabBuilder {
 
 impl Lab {
     fn join(&self) -> Result<()> {
+        // Only interfaces that come later have these defaults.
+        for host in self.hosts() {
+            trust_addresses(host)?;
+        }
         self.gateway.ip([
             "link add lan0 type bridge".to_owned(),
             veth("uplink0", &self.servers, "uplink0"),
@@ -140,15 +144,24 @@ impl Lab {
         self.join_node()?;
         self.configure_clients()?;
         self.configure_router()?;
-        self.configure_external()?;
-        // Bridged frames are the bridge's alone, as on a switch.
+        self.configure_gateway()?;
+        self.configure_servers()?;
+        self.configure_neighbour()?;
         for switch in [&self.node, &self.gateway] {
-            let name = "net.bridge.bridge-nf-call-iptables";
-            if switch.sysctl(name).is_ok() {
-                switch.set_sysctl(name, "0")?;
-            }
+            keep_frames_to_the_bridge(switch)?;
         }
         Ok(())
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &Namespace> {
+        let others = [
+            &self.node,
+            &self.router,
+            &self.gateway,
+            &self.neighbour,
+            &self.servers,
+        ];
+        self.clients.iter().chain(others)
     }
 
     fn join_node(&self) -> Result<()> {
@@ -173,55 +186,94 @@ impl Lab {
 
     fn configure_clients(&self) -> Result<()> {
         for (index, client) in (0..).zip(&self.clients) {
-            client.ip([
-                format!("address add {} dev eth0", addresses::client(index)),
-                "link set eth0 up".to_owned(),
-            ])?;
+            let addresses =
+                NETWORKS.map(|network| format!("address add {} dev eth0", network.client(index)));
+            client.ip(addresses.into_iter().chain(["link set eth0 up".to_owned()]))?;
         }
         Ok(())
     }
 
     fn configure_router(&self) -> Result<()> {
-        self.router.ip([
-            format!("address add {ROUTER_ETH0} dev eth0"),
-            "link set eth0 up".to_owned(),
-            format!("address add {ROUTER_NET1} dev net1"),
-            "link set net1 up".to_owned(),
-            format!("route add {CLUSTER} dev eth0"),
-            format!("route add default via {} dev net1", GATEWAY.address),
-        ])
+        let mut lines = vec!["link set eth0 up".to_owned(), "link set net1 up".to_owned()];
+        for network in NETWORKS {
+            let gateway = network.gateway.address;
+            lines.extend([
+                format!("address add {} dev eth0", network.router_eth0),
+                format!("address add {} dev net1", network.router_net1),
+                format!("route add {} dev eth0", network.cluster),
+                format!("route add default via {gateway} dev net1"),
+            ]);
+        }
+        self.router.ip(lines)
     }
 
-    fn configure_external(&self) -> Result<()> {
-        self.gateway.ip([
-            format!("address add {GATEWAY} dev lan0"),
+    fn configure_gateway(&self) -> Result<()> {
+        let mut lines = vec![
             "link set lan0 up".to_owned(),
             "link set node0 master lan0 up".to_owned(),
-            format!("address add {GATEWAY_UPLINK} dev uplink0"),
             "link set uplink0 up".to_owned(),
-        ]
-        .into_iter()
-        .chain(
-            SERVERS
-                .iter()
-                .map(|server| format!("route add {server} via {}", SERVERS_UPLINK.address)),
-        ))?;
+        ];
+        for network in NETWORKS {
+            let next_hop = network.servers_uplink.address;
+            lines.extend([
+                format!("address add {} dev lan0", network.gateway),
+                format!("address add {} dev uplink0", network.gateway_uplink),
+            ]);
+            let servers = network.servers();
+            lines.extend(servers.map(|server| format!("route add {server} via {next_hop}")));
+        }
+        self.gateway.ip(lines)?;
         self.gateway.set_sysctl("net.ipv4.ip_forward", "1")?;
-        self.servers.ip(SERVERS
-            .iter()
-            .map(|server| format!("address add {server} dev lo"))
-            .chain([
-                format!("address add {SERVERS_UPLINK} dev uplink0"),
-                "link set uplink0 up".to_owned(),
-                format!("route add default via {}", GATEWAY_UPLINK.address),
-            ]))?;
-        self.neighbour.ip([
-            format!("address add {NEIGHBOUR} dev eth0"),
-            "link set eth0 up".to_owned(),
-            format!("route add {CLUSTER} via {}", ROUTER_NET1.address),
-            format!("route add default via {}", GATEWAY.address),
-        ])
+        self.gateway.set_sysctl("net.ipv6.conf.all.forwarding", "1")
     }
+
+    fn configure_servers(&self) -> Result<()> {
+        let mut lines = vec!["link set uplink0 up".to_owned()];
+        for network in NETWORKS {
+            let gateway = network.gateway_uplink.address;
+            lines.extend(
+                network
+                    .servers()
+                    .map(|server| format!("address add {server} dev lo")),
+            );
+            lines.extend([
+                format!("address add {} dev uplink0", network.servers_uplink),
+                format!("route add default via {gateway}"),
+            ]);
+        }
+        self.servers.ip(lines)
+    }
+
+    fn configure_neighbour(&self) -> Result<()> {
+        let mut lines = vec!["link set eth0 up".to_owned()];
+        for network in NETWORKS {
+            let (router, gateway) = (network.router_net1.address, network.gateway.address);
+            lines.extend([
+                format!("address add {} dev eth0", network.neighbour),
+                format!("route add {} via {router}", network.cluster),
+                format!("route add default via {gateway}"),
+            ]);
+        }
+        self.neighbour.ip(lines)
+    }
+}
+
+/// Lets a host use its IPv6 addresses at once, without asking for a second or
+/// two whether another has them.
+fn trust_addresses(host: &Namespace) -> Result<()> {
+    host.set_sysctl("net.ipv6.conf.default.accept_dad", "0")
+}
+
+/// Keeps the host's packet filters away from bridged frames, as on a switch.
+fn keep_frames_to_the_bridge(switch: &Namespace) -> Result<()> {
+    for tables in ["iptables", "ip6tables"] {
+        let name = format!("net.bridge.bridge-nf-call-{tables}");
+        // Without the module there is nothing to keep away.
+        if switch.sysctl(&name).is_ok() {
+            switch.set_sysctl(&name, "0")?;
+        }
+    }
+    Ok(())
 }
 
 /// The `ip` line for a veth pair: `name` here, `peer_name` in `peer`.
@@ -236,7 +288,7 @@ fn veth(name: &str, peer: &Namespace, peer_name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::skip_unless_lab_works;
+    use crate::{PATIENCE, icmp, skip_unless_lab_works};
 
     #[test]
     fn the_router_has_both_interfaces_and_forwards_nothing() -> Result<()> {
@@ -244,10 +296,27 @@ mod tests {
         let lab = Lab::new()?;
         let eth0 = lab.router().interface("eth0")?;
         let net1 = lab.router().interface("net1")?;
-        assert!(eth0.addresses.contains(&ROUTER_ETH0.address));
-        assert!(net1.addresses.contains(&ROUTER_NET1.address));
+        for network in NETWORKS {
+            assert!(eth0.addresses.contains(&network.router_eth0.address));
+            assert!(net1.addresses.contains(&network.router_net1.address));
+        }
         assert_ne!(eth0.mac, net1.mac);
         assert_eq!(lab.router().sysctl("net.ipv4.ip_forward")?, "0");
+        assert_eq!(lab.router().sysctl("net.ipv6.conf.all.forwarding")?, "0");
+        Ok(())
+    }
+
+    #[test]
+    fn both_families_reach_across_the_lab_at_once() -> Result<()> {
+        skip_unless_lab_works!();
+        let lab = Lab::new()?;
+        for network in NETWORKS {
+            icmp::ping(lab.client(), network.router_eth0.address, PATIENCE)?;
+            icmp::ping(lab.neighbour(), network.router_net1.address, PATIENCE)?;
+            for server in network.servers() {
+                icmp::ping(lab.router(), server.address, PATIENCE)?;
+            }
+        }
         Ok(())
     }
 

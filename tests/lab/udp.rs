@@ -1,13 +1,19 @@
 //! UDP datagrams between namespaces. Every wait is bounded by [`PATIENCE`].
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
+use etherparse::checksum::Sum16BitWords;
 
 use crate::PATIENCE;
+use crate::addresses::unspecified;
 use crate::namespace::Namespace;
 
+/// UDP's protocol number.
+pub const PROTOCOL: u8 = 17;
+
 const LARGEST_DATAGRAM: usize = 65_507;
+const CHECKSUM: std::ops::Range<usize> = 6..8;
 
 /// Binds a socket in `namespace`.
 pub fn bind(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
@@ -31,10 +37,7 @@ pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
 
 /// The same as [`connect`], from a chosen source port.
 pub fn connect_from(namespace: &Namespace, port: u16, to: SocketAddr) -> Result<UdpSocket> {
-    let socket = bind(
-        namespace,
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-    )?;
+    let socket = bind(namespace, SocketAddr::new(unspecified(to.ip()), port))?;
     namespace
         .run(|| Ok(socket.connect(to)?))
         .with_context(|| format!("connecting to {to}/udp from the {}", namespace.role()))?;
@@ -72,4 +75,62 @@ pub fn exchange(
         "the client received {received:02x?}, not {answer:02x?}"
     );
     Ok(peer)
+}
+
+/// A datagram with its header, for a raw socket.
+///
+/// # Panics
+/// If `payload` is longer than a datagram can be.
+pub fn datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len())
+        .expect("a payload that fits")
+        .to_be_bytes();
+    let mut datagram = [
+        &source.port().to_be_bytes(),
+        &destination.port().to_be_bytes(),
+        &length,
+        &[0, 0][..],
+        payload,
+    ]
+    .concat();
+    // With the pseudo header (RFC 768; RFC 8200, section 8.1).
+    let sum = [source.ip(), destination.ip()]
+        .iter()
+        .fold(Sum16BitWords::new(), |sum, address| match address {
+            IpAddr::V4(address) => sum.add_slice(&address.octets()),
+            IpAddr::V6(address) => sum.add_slice(&address.octets()),
+        })
+        .add_slice(&[0, PROTOCOL])
+        .add_slice(&length)
+        .add_slice(&datagram);
+    let checksum = match sum.ones_complement() {
+        0 => u16::MAX,
+        checksum => checksum,
+    };
+    // The sum is of words as they lie in memory.
+    datagram[CHECKSUM].copy_from_slice(&checksum.to_ne_bytes());
+    datagram
+}
+
+/// A payload that makes the checksum of the datagram come out as 0, which is
+/// sent as 0xffff.
+pub fn payload_of_checksum_zero(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    // What is missing from the sum is what its complement is.
+    datagram(source, destination, &[0, 0])[CHECKSUM].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addresses::NETWORKS;
+
+    #[test]
+    fn a_checksum_that_comes_out_as_zero_is_written_as_all_ones() {
+        for network in NETWORKS {
+            let (source, destination) = (network.on_eth0(1), network.http().server());
+            let payload = payload_of_checksum_zero(source, destination);
+            let datagram = datagram(source, destination, &payload);
+            assert_eq!(datagram[CHECKSUM], [0xff, 0xff]);
+        }
+    }
 }

@@ -1,17 +1,22 @@
 //! The kernel half on a test bench: loaded and filled, attached to nothing.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Outcome, Side};
 use egress_userspace::{
-    dataplane::{Dataplane, FlowReport, Options, PROGRAMS},
+    dataplane::{Dataplane, FlowReport, Options, PROGRAMS, RuleReport},
     kernel::{self, Features},
     spec,
 };
 use log::LevelFilter;
+
+use crate::frames::{Frame, Transport, chunk, echo_request, sctp, tcp, udp};
 
 /// `TC_ACT_UNSPEC`: the packet goes on to the next program, and then to the pod's own stack.
 pub const PASS: i32 = -1;
@@ -20,14 +25,104 @@ pub const DROP: i32 = 2;
 /// `TC_ACT_REDIRECT`: the packet leaves by the other interface.
 pub const FORWARD: i32 = 7;
 
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 2);
-pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 100);
-pub const RESERVED: Ipv4Addr = Ipv4Addr::new(192, 168, 12, 99);
-pub const WEB: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 26);
-pub const DATAGRAMS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 99);
+/// Who is who in one address family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    pub name: &'static str,
+    pub client: IpAddr,
+    /// The router on `eth0`: where clients connect to.
+    pub router: IpAddr,
+    /// The router on `net1`: where servers see connections come from.
+    pub reserved: IpAddr,
+    /// The server of 8080/TCP, which is its port 80.
+    pub web: IpAddr,
+    /// The id of that rule.
+    pub web_rule: u32,
+    /// The server of 80/UDP, which is its port 80.
+    pub datagrams: IpAddr,
+    /// The server of 5000/SCTP, which is its port 36412, and of 3868/SCTP, which is its port 3868.
+    pub associations: IpAddr,
+    /// The server of every other port, on a bench with a fallback.
+    pub fallback: IpAddr,
+    /// A host on the external network that nobody has asked for anything: a router, or an attacker.
+    pub outsider: IpAddr,
+}
 
-/// The documentation's example: 80/UDP, 8080→80/TCP, 8443→443/TCP.
-const SPEC: &str = include_str!("../../docs/examples/egress-router.yaml");
+pub const V4: Family = Family {
+    name: "IPv4",
+    client: v4(10, 128, 0, 2),
+    router: v4(10, 128, 0, 100),
+    reserved: v4(192, 168, 12, 99),
+    web: v4(203, 0, 113, 26),
+    web_rule: 1,
+    datagrams: v4(10, 0, 0, 99),
+    associations: v4(203, 0, 113, 28),
+    fallback: v4(203, 0, 113, 99),
+    outsider: v4(192, 168, 12, 7),
+};
+
+pub const V6: Family = Family {
+    name: "IPv6",
+    client: v6(0xfd00, 0x10, 0x128, 2),
+    router: v6(0xfd00, 0x10, 0x128, 0x100),
+    reserved: v6(0x2001, 0xdb8, 0x12, 0x99),
+    web: v6(0x2001, 0xdb8, 0x113, 0x26),
+    web_rule: 6,
+    datagrams: v6(0x2001, 0xdb8, 0x99, 0x99),
+    associations: v6(0x2001, 0xdb8, 0x113, 0x28),
+    fallback: v6(0x2001, 0xdb8, 0x113, 0x99),
+    outsider: v6(0x2001, 0xdb8, 0x12, 7),
+};
+
+pub const FAMILIES: [Family; 2] = [V4, V6];
+
+impl Family {
+    /// A client's packet of each protocol that opens a flow, on a bench with a fallback; and what answers it.
+    ///
+    /// The client's port is one that the router has to replace.
+    pub fn openings(&self) -> [(Frame, Transport); 5] {
+        let client = (self.client, 40_000);
+        let question = udp(client, (self.router, 80), b"question");
+        [
+            (
+                tcp(client, (self.router, 8080), "S").payload(b"early data"),
+                Transport::Tcp("SA"),
+            ),
+            (question.clone(), Transport::Udp),
+            (
+                question
+                    .between((self.client, 40_001), (self.router, 80))
+                    .transport(Transport::UdpWithoutChecksum),
+                Transport::UdpWithoutChecksum,
+            ),
+            (
+                sctp(client, (self.router, 5000), &chunk(1, &[1; 16])),
+                Transport::Sctp,
+            ),
+            (
+                echo_request(self.client, self.router, 40_000),
+                Transport::EchoReply,
+            ),
+        ]
+    }
+}
+
+/// An address that `net1` has besides the reserved one, as every IPv6 interface does.
+pub const LINK_LOCAL: IpAddr = v6(0xfe80, 0, 0, 0x99);
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const fn v6(a: u16, b: u16, c: u16, last: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, last))
+}
+
+/// The rules, the same for both families; a rule's id is its place.
+const SPEC: &str = include_str!("router.yaml");
+
+/// What the fallback's flows are counted by: the rules are fewer.
+pub const FALLBACK_RULE: u32 = 10;
 
 /// Linux's default for `net.ipv4.ip_local_port_range`.
 pub const LOCAL_PORTS: (u16, u16) = (32768, 60999);
@@ -37,6 +132,36 @@ const LOOPBACK: u32 = 1;
 
 pub struct Bench {
     pub dataplane: Dataplane,
+}
+
+/// What a bench can differ in.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub max_flows: u32,
+    pub nat_range: NatRange,
+    /// Whether ports without a rule have a server, too.
+    pub fallback: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            max_flows: 1024,
+            nat_range: NatRange::without(LOCAL_PORTS),
+            fallback: false,
+        }
+    }
+}
+
+/// Runs a test for each family in turn, on a bench of its own.
+pub fn for_each_family(
+    setup: Setup,
+    test: impl Fn(&mut Bench, &Family) -> Result<()>,
+) -> Result<()> {
+    for family in FAMILIES {
+        test(&mut Bench::with(setup)?, &family).context(family.name)?;
+    }
+    Ok(())
 }
 
 /// A packet after the program.
@@ -71,34 +196,60 @@ impl SkBuff {
 
 impl Bench {
     pub fn new() -> Result<Self> {
-        Self::with(1024, NatRange::without(LOCAL_PORTS))
+        Self::with(Setup::default())
     }
 
-    pub fn with(max_flows: u32, nat_range: NatRange) -> Result<Self> {
+    pub fn with_fallback() -> Result<Self> {
+        Self::with(Setup {
+            fallback: true,
+            ..Setup::default()
+        })
+    }
+
+    pub fn with(setup: Setup) -> Result<Self> {
         let mut dataplane = Dataplane::load(&Options {
             cluster_ifindex: LOOPBACK,
             egress_ifindex: LOOPBACK,
-            max_flows,
+            max_flows: setup.max_flows,
             max_rules: Options::MIN_RULES,
             log_level: LevelFilter::Off,
             features: Features { coarse_clock: true },
         })?;
-        let router = spec::parse(SPEC, "example")?;
         // The namespace stays 0, so that no other test takes this for a running router.
-        dataplane.maps.set_config(&Config {
+        let mut config = Config {
             layout_version: LAYOUT_VERSION,
-            nat_range,
-            reserved_v4: RESERVED.into(),
-            max_flows,
+            nat_range: setup.nat_range,
+            max_flows: setup.max_flows,
+            fallback_rule: FALLBACK_RULE,
             ..Config::zeroed()
-        })?;
-        dataplane.maps.set_rules(&router)?;
-        dataplane
-            .maps
-            .set_addresses(Side::Cluster, &BTreeSet::from([ROUTER.into()]))?;
-        dataplane
-            .maps
-            .set_addresses(Side::Egress, &BTreeSet::from([RESERVED.into()]))?;
+        };
+        for family in FAMILIES {
+            match (family.reserved, family.fallback) {
+                (IpAddr::V4(reserved), IpAddr::V4(fallback)) => {
+                    config.reserved_v4 = reserved.into();
+                    if setup.fallback {
+                        config.fallback_v4 = fallback.into();
+                    }
+                }
+                (IpAddr::V6(reserved), IpAddr::V6(fallback)) => {
+                    config.reserved_v6 = reserved.into();
+                    if setup.fallback {
+                        config.fallback_v6 = fallback.into();
+                    }
+                }
+                _ => unreachable!("a family's addresses are of that family"),
+            }
+        }
+        let maps = &mut dataplane.maps;
+        maps.set_config(&config)?;
+        maps.set_rules(&spec::parse(SPEC, "router.yaml")?)?;
+        maps.set_addresses(
+            Side::Cluster,
+            &FAMILIES.iter().map(|family| family.router).collect(),
+        )?;
+        let mut egress: BTreeSet<_> = FAMILIES.iter().map(|family| family.reserved).collect();
+        egress.insert(LINK_LOCAL);
+        maps.set_addresses(Side::Egress, &egress)?;
         Ok(Self { dataplane })
     }
 
@@ -184,8 +335,18 @@ impl Bench {
         flows.pop().context("one flow")
     }
 
-    /// Both entries of every flow: none may be without the other.
+    /// What the rule with this id has done.
+    pub fn rule(&self, id: u32) -> Result<RuleReport> {
+        let rules = self.dataplane.maps.rules()?;
+        rules
+            .into_iter()
+            .find(|rule| rule.id == id)
+            .with_context(|| format!("no rule {id}"))
+    }
+
+    /// Both entries of every flow of both families: none may be without the other.
     pub fn entries(&self) -> usize {
-        self.dataplane.maps.v4.flows.keys().flatten().count()
+        let maps = &self.dataplane.maps;
+        maps.v4.flows.keys().flatten().count() + maps.v6.flows.keys().flatten().count()
     }
 }

@@ -1,10 +1,12 @@
 //! Frames, built with valid checksums.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use crc::{CRC_32_ISCSI, Crc};
 use etherparse::{
-    EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv4Options, SlicedPacket, TcpHeader,
+    EtherType, Ethernet2Header, IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type,
+    IpNumber, Ipv4Header, Ipv4Options, Ipv6Header, NetSlice, SlicedPacket, TcpHeader,
     TransportSlice, UdpHeader,
 };
 
@@ -12,8 +14,15 @@ use etherparse::{
 const OWN_MAC: [u8; 6] = [0; 6];
 const SENDER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
-/// An address and a port.
-pub type Endpoint = (Ipv4Addr, u16);
+/// The checksum of SCTP (RFC 9260, appendix A).
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+const ETHERNET_LEN: usize = 14;
+const FITS: &str = "the payload fits into a packet";
+const ONE_FAMILY: &str = "source and destination are of one family";
+
+/// An address and a port. Of an echo message, the port of whoever asks is the identifier, and that of the other is 0.
+pub type Endpoint = (IpAddr, u16);
 
 /// A frame to be: everything but the checksums.
 #[derive(Clone, Debug)]
@@ -21,11 +30,20 @@ pub struct Frame {
     pub destination_mac: [u8; 6],
     pub source: Endpoint,
     pub destination: Endpoint,
+    /// Time to live, or hop limit.
     pub ttl: u8,
+    /// Of an IPv4 packet.
     pub ip_options: Vec<u8>,
+    /// Of an IPv6 packet.
+    pub extensions: &'static [Extension],
     pub transport: Transport,
     pub payload: Vec<u8>,
 }
+
+/// An IPv6 extension header: its protocol number, and the bytes after the number of the next header.
+///
+/// Not one of the parser's own types: those cannot be wrong.
+pub type Extension = (IpNumber, &'static [u8]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -34,6 +52,23 @@ pub enum Transport {
     Udp,
     /// The sender left the checksum out.
     UdpWithoutChecksum,
+    /// The payload is the chunks.
+    Sctp,
+    /// The sender left the checksum to its device.
+    SctpWithoutChecksum,
+    EchoRequest,
+    EchoReply,
+    /// Any other ICMP message, of either family.
+    Icmp(Message),
+}
+
+/// The header of an ICMP message of either family, without its checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub kind: u8,
+    pub code: u8,
+    /// The second word, whose meaning depends on the kind.
+    pub rest: [u8; 4],
 }
 
 /// A TCP segment without data.
@@ -44,6 +79,7 @@ pub fn tcp(source: Endpoint, destination: Endpoint, flags: &'static str) -> Fram
         destination,
         ttl: 64,
         ip_options: Vec::new(),
+        extensions: &[],
         transport: Transport::Tcp(flags),
         payload: Vec::new(),
     }
@@ -51,11 +87,38 @@ pub fn tcp(source: Endpoint, destination: Endpoint, flags: &'static str) -> Fram
 
 /// A UDP datagram.
 pub fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Frame {
-    Frame {
-        transport: Transport::Udp,
-        payload: payload.to_vec(),
-        ..tcp(source, destination, "")
-    }
+    tcp(source, destination, "")
+        .transport(Transport::Udp)
+        .payload(payload)
+}
+
+/// An SCTP packet of these chunks.
+pub fn sctp(source: Endpoint, destination: Endpoint, chunks: &[u8]) -> Frame {
+    tcp(source, destination, "")
+        .transport(Transport::Sctp)
+        .payload(chunks)
+}
+
+/// An SCTP chunk of this type (RFC 9260, section 3.2), padded to whole words.
+pub fn chunk(kind: u8, value: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(4 + value.len()).expect(FITS).to_be_bytes();
+    let mut chunk = [&[kind, 0, high, low], value].concat();
+    chunk.resize(chunk.len().next_multiple_of(4), 0);
+    chunk
+}
+
+/// An echo request with this identifier.
+pub fn echo_request(source: IpAddr, destination: IpAddr, identifier: u16) -> Frame {
+    tcp((source, identifier), (destination, 0), "")
+        .transport(Transport::EchoRequest)
+        .payload(b"are you there?")
+}
+
+/// An ICMP message of either family that is no echo; that of an error has the beginning of a packet for a payload.
+pub fn icmp(source: IpAddr, destination: IpAddr, message: Message, payload: &[u8]) -> Frame {
+    tcp((source, 0), (destination, 0), "")
+        .transport(Transport::Icmp(message))
+        .payload(payload)
 }
 
 impl Frame {
@@ -66,7 +129,15 @@ impl Frame {
         }
     }
 
-    /// IP options, a multiple of four bytes.
+    pub fn transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
+    pub fn ttl(self, ttl: u8) -> Self {
+        Self { ttl, ..self }
+    }
+
+    /// IPv4 options, a multiple of four bytes.
     pub fn ip_options(self, options: &[u8]) -> Self {
         Self {
             ip_options: options.to_vec(),
@@ -74,149 +145,294 @@ impl Frame {
         }
     }
 
-    /// The same with other addresses and ports and one hop less, as a translation leaves it.
-    pub fn translated(&self, source: Endpoint, destination: Endpoint) -> Self {
+    /// IPv6 extension headers, in this order.
+    pub fn extensions(self, extensions: &'static [Extension]) -> Self {
+        Self { extensions, ..self }
+    }
+
+    pub fn destination_mac(self, destination_mac: [u8; 6]) -> Self {
+        Self {
+            destination_mac,
+            ..self
+        }
+    }
+
+    /// The same between others.
+    pub fn between(&self, source: Endpoint, destination: Endpoint) -> Self {
         Self {
             source,
             destination,
-            ttl: self.ttl - 1,
             ..self.clone()
         }
+    }
+
+    /// The same with other addresses and ports and one hop less, as a translation leaves it.
+    pub fn translated(&self, source: Endpoint, destination: Endpoint) -> Self {
+        self.between(source, destination).ttl(self.ttl - 1)
     }
 
     /// The answer of the receiver.
     pub fn answer(&self, transport: Transport, payload: &[u8]) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            transport,
-            ..self.clone()
-        }
-        .payload(payload)
+        self.between(self.destination, self.source)
+            .transport(transport)
+            .payload(payload)
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let ((source, source_port), (destination, destination_port)) =
-            (self.source, self.destination);
-        let transport = match self.transport {
-            Transport::Tcp(flags) => {
-                let mut header = TcpHeader::new(source_port, destination_port, 0x0102_0304, 64_240);
-                header.syn = flags.contains('S');
-                header.ack = flags.contains('A');
-                header.fin = flags.contains('F');
-                header.rst = flags.contains('R');
-                header.psh = flags.contains('P');
-                header.acknowledgment_number = if header.ack { 0x0a0b_0c0d } else { 0 };
-                header.checksum = header
-                    .calc_checksum_ipv4_raw(source.octets(), destination.octets(), &self.payload)
-                    .expect("the payload fits into a segment");
-                header.to_bytes().to_vec()
-            }
-            Transport::Udp => UdpHeader::with_ipv4_checksum(
-                source_port,
-                destination_port,
-                &self.ip_header(8),
-                &self.payload,
-            )
-            .expect("the payload fits into a datagram")
-            .to_bytes()
-            .to_vec(),
-            Transport::UdpWithoutChecksum => {
-                UdpHeader::without_ipv4_checksum(source_port, destination_port, self.payload.len())
-                    .expect("the payload fits into a datagram")
-                    .to_bytes()
-                    .to_vec()
-            }
-        };
         let ethernet = Ethernet2Header {
             destination: self.destination_mac,
             source: SENDER_MAC,
-            ether_type: EtherType::IPV4,
+            ether_type: match self.source.0 {
+                IpAddr::V4(_) => EtherType::IPV4,
+                IpAddr::V6(_) => EtherType::IPV6,
+            },
         };
-        let ip = self.ip_header(transport.len());
-        [
-            &ethernet.to_bytes()[..],
-            &ip.to_bytes(),
-            &transport,
-            &self.payload,
-        ]
-        .concat()
+        [&ethernet.to_bytes()[..], &self.packet()].concat()
     }
 
-    fn ip_header(&self, transport_len: usize) -> Ipv4Header {
-        let protocol = match self.transport {
-            Transport::Tcp(_) => IpNumber::TCP,
-            Transport::Udp | Transport::UdpWithoutChecksum => IpNumber::UDP,
-        };
-        let len = u16::try_from(transport_len + self.payload.len())
-            .expect("the payload fits into a packet");
-        let mut header = Ipv4Header::new(
-            len,
-            self.ttl,
-            protocol,
-            self.source.0.octets(),
-            self.destination.0.octets(),
-        )
-        .expect("the payload fits into a packet");
-        header.identification = 0x4242;
-        header.options =
-            Ipv4Options::try_from(&self.ip_options[..]).expect("whole words of options");
-        header
-            .set_payload_len(usize::from(len))
-            .expect("the payload fits into a packet");
-        header.header_checksum = header.calc_header_checksum();
-        header
+    /// The frame without its Ethernet header.
+    pub fn packet(&self) -> Vec<u8> {
+        let transport = self.transport_header();
+        let network = self.network_header(transport.len() + self.payload.len());
+        [&network[..], &transport, &self.payload].concat()
+    }
+
+    /// A datagram of one word, which makes its checksum come out as 0.
+    ///
+    /// A checksum is what a packet lacks to a sum of all ones. As the payload it leaves nothing to be lacked.
+    pub fn with_checksum_0(self) -> Self {
+        let at = self.transport_offset() + 6;
+        let lacked = self.clone().payload(&[0, 0]).bytes()[at..at + 2].to_vec();
+        self.payload(&lacked)
+    }
+
+    /// Where the transport header begins in the frame.
+    pub fn transport_offset(&self) -> usize {
+        ETHERNET_LEN + self.network_header(0).len()
+    }
+
+    /// The IP header with its options or extensions, before `len` bytes of payload.
+    fn network_header(&self, len: usize) -> Vec<u8> {
+        let number = self.ip_number();
+        match (self.source.0, self.destination.0) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut header =
+                    Ipv4Header::new(0, self.ttl, number, source.octets(), destination.octets())
+                        .expect(FITS);
+                header.identification = 0x4242;
+                header.options =
+                    Ipv4Options::try_from(&self.ip_options[..]).expect("whole words of options");
+                header.set_payload_len(len).expect(FITS);
+                header.header_checksum = header.calc_header_checksum();
+                header.to_bytes().to_vec()
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let numbers = self.extensions.iter().map(|(number, _)| *number);
+                let mut numbers = numbers.chain([number]);
+                let next_header = numbers.next().expect("there is at least the transport");
+                let extensions: Vec<u8> = self
+                    .extensions
+                    .iter()
+                    .zip(numbers)
+                    .flat_map(|((_, content), next)| [&[next.0], *content].concat())
+                    .collect();
+                let header = Ipv6Header {
+                    payload_length: u16::try_from(extensions.len() + len).expect(FITS),
+                    next_header,
+                    hop_limit: self.ttl,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    ..Ipv6Header::default()
+                };
+                [&header.to_bytes()[..], &extensions].concat()
+            }
+            _ => panic!("{ONE_FAMILY}"),
+        }
+    }
+
+    fn ip_number(&self) -> IpNumber {
+        match (self.transport, self.source.0) {
+            (Transport::Tcp(_), _) => IpNumber::TCP,
+            (Transport::Udp | Transport::UdpWithoutChecksum, _) => IpNumber::UDP,
+            (Transport::Sctp | Transport::SctpWithoutChecksum, _) => IpNumber::SCTP,
+            (_, IpAddr::V4(_)) => IpNumber::ICMP,
+            (_, IpAddr::V6(_)) => IpNumber::IPV6_ICMP,
+        }
+    }
+
+    fn transport_header(&self) -> Vec<u8> {
+        match self.transport {
+            Transport::Tcp(flags) => self.tcp_header(flags),
+            Transport::Udp => self.udp_header(true),
+            Transport::UdpWithoutChecksum => self.udp_header(false),
+            Transport::Sctp => self.sctp_header(true),
+            Transport::SctpWithoutChecksum => self.sctp_header(false),
+            Transport::EchoRequest => self.icmp_header(
+                Icmpv4Type::EchoRequest,
+                Icmpv6Type::EchoRequest,
+                self.echo(),
+            ),
+            Transport::EchoReply => {
+                self.icmp_header(Icmpv4Type::EchoReply, Icmpv6Type::EchoReply, self.echo())
+            }
+            Transport::Icmp(message) => self.icmp_header(
+                |Message { kind, code, rest }| Icmpv4Type::Unknown {
+                    type_u8: kind,
+                    code_u8: code,
+                    bytes5to8: rest,
+                },
+                |Message { kind, code, rest }| Icmpv6Type::Unknown {
+                    type_u8: kind,
+                    code_u8: code,
+                    bytes5to8: rest,
+                },
+                message,
+            ),
+        }
+    }
+
+    fn tcp_header(&self, flags: &str) -> Vec<u8> {
+        let mut header = TcpHeader::new(self.source.1, self.destination.1, 0x0102_0304, 64_240);
+        header.syn = flags.contains('S');
+        header.ack = flags.contains('A');
+        header.fin = flags.contains('F');
+        header.rst = flags.contains('R');
+        header.psh = flags.contains('P');
+        header.acknowledgment_number = if header.ack { 0x0a0b_0c0d } else { 0 };
+        header.checksum = match (self.source.0, self.destination.0) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &self.payload)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &self.payload)
+            }
+            _ => panic!("{ONE_FAMILY}"),
+        }
+        .expect(FITS);
+        header.to_bytes().to_vec()
+    }
+
+    fn udp_header(&self, with_checksum: bool) -> Vec<u8> {
+        let mut header =
+            UdpHeader::without_ipv4_checksum(self.source.1, self.destination.1, self.payload.len())
+                .expect(FITS);
+        if with_checksum {
+            header.checksum = match (self.source.0, self.destination.0) {
+                (IpAddr::V4(source), IpAddr::V4(destination)) => header.calc_checksum_ipv4_raw(
+                    source.octets(),
+                    destination.octets(),
+                    &self.payload,
+                ),
+                (IpAddr::V6(source), IpAddr::V6(destination)) => header.calc_checksum_ipv6_raw(
+                    source.octets(),
+                    destination.octets(),
+                    &self.payload,
+                ),
+                _ => panic!("{ONE_FAMILY}"),
+            }
+            .expect(FITS);
+        }
+        header.to_bytes().to_vec()
+    }
+
+    fn sctp_header(&self, with_checksum: bool) -> Vec<u8> {
+        let mut header = [0; 12];
+        header[..2].copy_from_slice(&self.source.1.to_be_bytes());
+        header[2..4].copy_from_slice(&self.destination.1.to_be_bytes());
+        header[4..8].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
+        if with_checksum {
+            let mut digest = CRC32C.digest();
+            digest.update(&header);
+            digest.update(&self.payload);
+            header[8..].copy_from_slice(&digest.finalize().to_le_bytes());
+        }
+        header.to_vec()
+    }
+
+    fn echo(&self) -> IcmpEchoHeader {
+        IcmpEchoHeader {
+            id: match self.transport {
+                Transport::EchoRequest => self.source.1,
+                _ => self.destination.1,
+            },
+            seq: 7,
+        }
+    }
+
+    /// The header of a message that either family makes its own type of.
+    fn icmp_header<M>(
+        &self,
+        v4: impl Fn(M) -> Icmpv4Type,
+        v6: impl Fn(M) -> Icmpv6Type,
+        message: M,
+    ) -> Vec<u8> {
+        match (self.source.0, self.destination.0) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => {
+                Icmpv4Header::with_checksum(v4(message), &self.payload)
+                    .to_bytes()
+                    .to_vec()
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Icmpv6Header::with_checksum(
+                v6(message),
+                source.octets(),
+                destination.octets(),
+                &self.payload,
+            )
+            .expect(FITS)
+            .to_bytes()
+            .to_vec(),
+            _ => panic!("{ONE_FAMILY}"),
+        }
     }
 }
 
 /// Source and destination of a frame, for its NAT port is not known beforehand.
 pub fn endpoints(frame: &[u8]) -> Result<(Endpoint, Endpoint)> {
     let packet = SlicedPacket::from_ethernet(frame)?;
-    let ip = packet
-        .net
-        .as_ref()
-        .and_then(etherparse::NetSlice::ipv4_ref)
-        .context("not IPv4")?
-        .header();
-    let (source_port, destination_port) = match packet.transport.context("no transport header")? {
-        TransportSlice::Tcp(tcp) => (tcp.source_port(), tcp.destination_port()),
-        TransportSlice::Udp(udp) => (udp.source_port(), udp.destination_port()),
-        _ => anyhow::bail!("neither TCP nor UDP"),
+    let payload = packet.ip_payload().context("neither IPv4 nor IPv6")?;
+    let echo = |kind, id| match kind {
+        8 | 128 => Ok((id, 0)),
+        0 | 129 => Ok((0, id)),
+        kind => bail!("ICMP type {kind} has no ports"),
     };
-    Ok((
-        (ip.source_addr(), source_port),
-        (ip.destination_addr(), destination_port),
-    ))
+    let word = |at: usize| -> Result<u16> {
+        let bytes = payload.payload.get(at..at + 2).context("no ports")?;
+        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+    };
+    let (source_port, destination_port) = match packet.transport {
+        Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
+        Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
+        Some(TransportSlice::Icmpv4(icmp)) => echo(icmp.type_u8(), word(4)?)?,
+        Some(TransportSlice::Icmpv6(icmp)) => echo(icmp.type_u8(), word(4)?)?,
+        None if payload.ip_number == IpNumber::SCTP => (word(0)?, word(2)?),
+        _ => bail!("protocol {:?} has no ports", payload.ip_number),
+    };
+    let (source, destination) = addresses(frame);
+    Ok(((source, source_port), (destination, destination_port)))
 }
 
 /// Source and destination address of a frame, whatever else is in it.
-pub fn addresses(frame: &[u8]) -> (Ipv4Addr, Ipv4Addr) {
-    let address = |at: usize| Ipv4Addr::new(frame[at], frame[at + 1], frame[at + 2], frame[at + 3]);
-    (address(26), address(30))
+pub fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
+    fn at<const N: usize>(frame: &[u8], offset: usize) -> IpAddr
+    where
+        IpAddr: From<[u8; N]>,
+    {
+        let octets: [u8; N] = frame[offset..offset + N].try_into().expect("it is as long");
+        octets.into()
+    }
+    if frame[12..14] == EtherType::IPV6.0.to_be_bytes() {
+        (at::<16>(frame, 22), at::<16>(frame, 38))
+    } else {
+        (at::<4>(frame, 26), at::<4>(frame, 30))
+    }
 }
 
-/// Compares two frames field by field where they differ.
+/// Compares two frames, and tells them apart field by field.
 pub fn assert_same(actual: &[u8], expected: &Frame) -> Result<()> {
     let expected = expected.bytes();
     if actual == expected {
         return Ok(());
     }
-    let show = |frame: &[u8]| match SlicedPacket::from_ethernet(frame) {
-        Ok(packet) => format!(
-            "{:#?}\n{:#?}",
-            packet
-                .net
-                .as_ref()
-                .and_then(etherparse::NetSlice::ipv4_ref)
-                .map(|ip| ip.header().to_header()),
-            match packet.transport {
-                Some(TransportSlice::Tcp(tcp)) => format!("{:#?}", tcp.to_header()),
-                Some(TransportSlice::Udp(udp)) => format!("{:#?}", udp.to_header()),
-                other => format!("{other:?}"),
-            }
-        ),
-        Err(error) => format!("{error}"),
-    };
     let (left, right) = (show(actual), show(&expected));
     let lines: Vec<_> = left
         .lines()
@@ -224,15 +440,39 @@ pub fn assert_same(actual: &[u8], expected: &Frame) -> Result<()> {
         .filter(|(actual, expected)| actual != expected)
         .map(|(actual, expected)| format!("  got {}\n  not {}", actual.trim(), expected.trim()))
         .collect();
+    let shorter = actual.len().min(expected.len());
+    let at = (0..shorter)
+        .find(|at| actual[*at] != expected[*at])
+        .unwrap_or(shorter);
+    let rest = |frame: &[u8]| frame[at..frame.len().min(at + 8)].to_vec();
     ensure!(
         false,
-        "the frames differ at byte {}:\n{}",
-        actual
-            .iter()
-            .zip(&expected)
-            .position(|(a, b)| a != b)
-            .unwrap_or_else(|| actual.len().min(expected.len())),
+        "the frames differ at byte {at} of {}: {:02x?} instead of {:02x?} (of {})\n{}",
+        actual.len(),
+        rest(actual),
+        rest(&expected),
+        expected.len(),
         lines.join("\n")
     );
     Ok(())
+}
+
+fn show(frame: &[u8]) -> String {
+    let packet = match SlicedPacket::from_ethernet(frame) {
+        Ok(packet) => packet,
+        Err(error) => return error.to_string(),
+    };
+    let network = match &packet.net {
+        Some(NetSlice::Ipv4(ip)) => format!("{:#?}", ip.header().to_header()),
+        Some(NetSlice::Ipv6(ip)) => format!("{:#?}", ip.header().to_header()),
+        other => format!("{other:?}"),
+    };
+    let transport = match packet.transport {
+        Some(TransportSlice::Tcp(tcp)) => format!("{:#?}", tcp.to_header()),
+        Some(TransportSlice::Udp(udp)) => format!("{:#?}", udp.to_header()),
+        Some(TransportSlice::Icmpv4(icmp)) => format!("{:#?}", icmp.header()),
+        Some(TransportSlice::Icmpv6(icmp)) => format!("{:#?}", icmp.header()),
+        _ => String::new(),
+    };
+    format!("{network}\n{transport}")
 }

@@ -1,37 +1,48 @@
 //! Packets that nobody in their right mind sends.
 
 use anyhow::{Context as _, Result, ensure};
-use egress_common::Side;
+use egress_common::{Outcome, Side};
 use egress_tests::skip_unless_lab_works;
+use etherparse::{EtherType, IpNumber};
 
 use crate::{
-    bench::{Bench, CLIENT, DROP, FORWARD, PASS, RESERVED, ROUTER, WEB},
-    frames::{addresses, tcp, udp},
+    bench::{Bench, DROP, FAMILIES, FORWARD, Family, PASS, V4},
+    frames::{Message, addresses, endpoints, icmp, udp},
 };
+
+/// Shorter frames of this type the kernel refuses to test: it asks for the whole IP header.
+fn shortest(frame: &[u8]) -> usize {
+    if frame[12..14] == EtherType::IPV6.0.to_be_bytes() {
+        14 + 40
+    } else {
+        14 + 20
+    }
+}
 
 #[test]
 fn a_frame_cut_short_is_never_translated() -> Result<()> {
     skip_unless_lab_works!();
-    let mut bench = Bench::new()?;
-    let segment = tcp((CLIENT, 2000), (ROUTER, 8080), "S")
-        .ip_options(&[1; 4])
-        .payload(b"payload")
-        .bytes();
-    let answer = tcp((WEB, 80), (RESERVED, 2000), "SA")
-        .payload(b"payload")
-        .bytes();
-    bench.forward(Side::Cluster, &segment)?;
-    bench.forward(Side::Egress, &answer)?;
-    for (side, frame) in [(Side::Cluster, &segment), (Side::Egress, &answer)] {
-        // Shorter ones the kernel refuses to test: 14 bytes of Ethernet and 20 of IPv4.
-        for len in 34..frame.len() {
-            let ran = bench
-                .run(side, &frame[..len])
-                .with_context(|| format!("cut to {len}"))?;
-            ensure!(
-                ran.verdict == DROP && ran.frame == frame[..len],
-                "cut to {len}: {ran:?}"
-            );
+    let mut bench = Bench::with_fallback()?;
+    for family in &FAMILIES {
+        for (request, answer) in family.openings() {
+            let request = if family.client.is_ipv4() {
+                request.ip_options(&[1; 4])
+            } else {
+                request
+            };
+            let (reserved, server) = endpoints(&bench.forward(Side::Cluster, &request.bytes())?)?;
+            let answer = request
+                .between(reserved, server)
+                .answer(answer, b"an answer");
+            bench.forward(Side::Egress, &answer.bytes())?;
+            for (side, frame) in [(Side::Cluster, request), (Side::Egress, answer)] {
+                let bytes = frame.bytes();
+                for len in shortest(&bytes)..bytes.len() {
+                    bench
+                        .refuse(side, &bytes[..len], Outcome::Truncated)
+                        .with_context(|| format!("cut to {len}: {frame:?}"))?;
+                }
+            }
         }
     }
     Ok(())
@@ -42,12 +53,13 @@ fn padding_behind_a_short_packet_is_no_part_of_it() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     // An IP packet without any room for a UDP header, in a frame that is long enough for one.
-    let mut frame = udp((CLIENT, 2000), (ROUTER, 80), b"").bytes();
+    let datagram = udp((V4.client, 2000), (V4.router, 80), b"");
+    let mut frame = datagram.bytes();
     frame[16..18].copy_from_slice(&20_u16.to_be_bytes());
     let ran = bench.run(Side::Cluster, &frame)?;
     ensure!(ran.verdict == DROP && ran.frame == frame, "{ran:?}");
     // A whole one in a padded frame.
-    let mut frame = udp((CLIENT, 2000), (ROUTER, 80), b"").bytes();
+    let mut frame = datagram.bytes();
     frame.extend([0xa5; 18]);
     let out = bench.forward(Side::Cluster, &frame)?;
     ensure!(out[42..] == [0xa5; 18]);
@@ -70,59 +82,96 @@ impl Random {
     }
 }
 
+/// How many frames the random test sends, unless `EGRESS_TEST_FRAMES` says otherwise.
+const FRAMES: u64 = 30_000;
+
+fn frames_to_send() -> Result<u64> {
+    match std::env::var("EGRESS_TEST_FRAMES") {
+        Ok(number) => number
+            .parse()
+            .with_context(|| format!("EGRESS_TEST_FRAMES: {number:?} is not a number")),
+        Err(_) => Ok(FRAMES),
+    }
+}
+
+/// Frames of flows, which they open on the way: each protocol, both directions, with an error about each.
+fn seeds(bench: &mut Bench, family: &Family) -> Result<Vec<(Side, Vec<u8>)>> {
+    let unreachable = Message {
+        kind: if family.client.is_ipv4() { 3 } else { 1 },
+        code: 3,
+        rest: [0; 4],
+    };
+    let mut seeds = Vec::new();
+    for (request, answer) in family.openings() {
+        let request = if family.client.is_ipv4() {
+            request.ip_options(&[1; 8])
+        } else {
+            request.extensions(&[(IpNumber::IPV6_DESTINATION_OPTIONS, &[0, 1, 4, 0, 0, 0, 0])])
+        };
+        let out = bench.forward(Side::Cluster, &request.bytes())?;
+        let (reserved, server) = endpoints(&out)?;
+        let answer = request
+            .between(reserved, server)
+            .answer(answer, b"an answer");
+        let back = bench.forward(Side::Egress, &answer.bytes())?;
+        let error = |to, about: &[u8]| icmp(family.outsider, to, unreachable, &about[14..]).bytes();
+        seeds.extend([
+            (Side::Cluster, request.bytes()),
+            (Side::Egress, answer.bytes()),
+            (Side::Cluster, error(family.router, &back)),
+            // What only the other side may bring.
+            (Side::Egress, request.bytes()),
+            (Side::Cluster, answer.bytes()),
+            (Side::Egress, error(family.router, &back)),
+        ]);
+    }
+    Ok(seeds)
+}
+
 #[test]
 fn whatever_arrives_nothing_untranslated_leaves_and_nothing_unasked_enters() -> Result<()> {
     skip_unless_lab_works!();
-    const FRAMES: u64 = 30_000;
-    let mut bench = Bench::new()?;
+    let frames = frames_to_send()?;
+    let mut bench = Bench::with_fallback()?;
     let mut random = Random(0x5eed);
-    let seeds = [
-        (
-            Side::Cluster,
-            tcp((CLIENT, 2000), (ROUTER, 8080), "S")
-                .payload(b"payload")
-                .bytes(),
-        ),
-        (
-            Side::Cluster,
-            udp((CLIENT, 2000), (ROUTER, 80), b"payload")
-                .ip_options(&[1; 8])
-                .bytes(),
-        ),
-        (
-            Side::Egress,
-            tcp((WEB, 80), (RESERVED, 2000), "SA")
-                .payload(b"payload")
-                .bytes(),
-        ),
-        (
-            Side::Egress,
-            tcp((CLIENT, 2000), (ROUTER, 8080), "A").bytes(),
-        ),
-    ];
-    for round in 0..FRAMES {
-        let (side, mut frame) = seeds[random.below(seeds.len())].clone();
+    let mut seeds_of_both = Vec::new();
+    for family in &FAMILIES {
+        seeds_of_both.extend(seeds(&mut bench, family)?);
+    }
+    let mut forwarded = [0; 2];
+    for round in 0..frames {
+        let (side, mut frame) = seeds_of_both[random.below(seeds_of_both.len())].clone();
         for _ in 0..random.below(4) {
             let at = 12 + random.below(frame.len() - 12);
             #[expect(clippy::cast_possible_truncation, reason = "any byte will do")]
             let byte = random.next() as u8;
             frame[at] = byte;
         }
-        frame.truncate(34 + random.below(frame.len() - 33));
+        // Half of them whole: few that are cut go anywhere.
+        if random.below(2) == 0 {
+            let shortest = shortest(&frame);
+            frame.truncate(shortest + random.below(frame.len() - shortest + 1));
+        }
         let ran = bench
             .run(side, &frame)
             .with_context(|| format!("round {round}"))?;
+        forwarded[side as usize] += u64::from(ran.verdict == FORWARD);
         match (ran.verdict, side) {
             (FORWARD, Side::Cluster) => {
                 let (source, _) = addresses(&ran.frame);
-                ensure!(source == RESERVED, "round {round}: {source} leaves net1");
+                ensure!(
+                    FAMILIES.iter().any(|family| source == family.reserved),
+                    "round {round}: {source} leaves net1"
+                );
             }
             (FORWARD, Side::Egress) => {
+                let (_, asked) = addresses(&frame);
                 let (source, destination) = addresses(&ran.frame);
-                let asked = addresses(&frame).1 == RESERVED;
                 ensure!(
-                    asked && source == ROUTER,
-                    "round {round}: {source} → {destination} enters"
+                    FAMILIES
+                        .iter()
+                        .any(|family| asked == family.reserved && source == family.router),
+                    "round {round}: {source} → {destination} enters, sent to {asked}: {frame:02x?}"
                 );
             }
             (PASS | DROP, _) => ensure!(
@@ -132,6 +181,11 @@ fn whatever_arrives_nothing_untranslated_leaves_and_nothing_unasked_enters() -> 
             (verdict, _) => anyhow::bail!("round {round}: verdict {verdict}"),
         }
     }
+    // Else it would have tried little.
+    ensure!(
+        forwarded.iter().all(|count| *count >= frames / 50),
+        "{forwarded:?} of {frames} were forwarded"
+    );
     ensure!(
         bench.entries() == 2 * bench.flows().len(),
         "an entry is without the other"

@@ -3,8 +3,14 @@
 
 mod bench;
 mod clients;
+mod echo;
+mod errors;
+mod fallback;
 mod flows;
 mod frames;
 mod hostile;
+mod ipv6;
 mod ports;
+mod sctp;
 mod servers;
+mod ttl;

@@ -1,32 +1,34 @@
 //! Packets on the egress interface: answers of servers, and everybody else.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
 use egress_common::{Outcome, Side};
 use egress_tests::skip_unless_lab_works;
 
 use crate::{
-    bench::{Bench, CLIENT, DATAGRAMS, RESERVED, ROUTER, WEB},
-    frames::{Frame, Transport, assert_same, endpoints, tcp, udp},
+    bench::{Bench, FAMILIES, Setup, V4, for_each_family},
+    frames::{Transport, assert_same, endpoints, tcp, udp},
 };
 
 #[test]
 fn an_answer_leaves_eth0_with_the_routers_address_and_port() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    let (client, service) = ((CLIENT, 40_000), (ROUTER, 8080));
-    let out = bench.forward(Side::Cluster, &tcp(client, service, "S").bytes())?;
-    let (reserved, server) = endpoints(&out)?;
-    for (flags, payload) in [
-        ("SA", &b""[..]),
-        ("A", b""),
-        ("PA", b"HTTP/1.1 200 OK\r\n"),
-        ("FA", b""),
-    ] {
-        let answer = tcp(server, reserved, flags).payload(payload);
-        let out = bench.forward(Side::Egress, &answer.bytes())?;
-        assert_same(&out, &answer.translated(service, client))?;
+    for family in &FAMILIES {
+        let (client, service) = ((family.client, 40_000), (family.router, 8080));
+        let out = bench.forward(Side::Cluster, &tcp(client, service, "S").bytes())?;
+        let (reserved, server) = endpoints(&out)?;
+        for (flags, payload) in [
+            ("SA", &b""[..]),
+            ("A", b""),
+            ("PA", b"HTTP/1.1 200 OK\r\n"),
+            ("FA", b""),
+        ] {
+            let answer = tcp(server, reserved, flags).payload(payload);
+            let out = bench.forward(Side::Egress, &answer.bytes())?;
+            assert_same(&out, &answer.translated(service, client))?;
+        }
     }
     Ok(())
 }
@@ -35,76 +37,89 @@ fn an_answer_leaves_eth0_with_the_routers_address_and_port() -> Result<()> {
 fn an_answering_datagram_goes_back_to_its_client() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    for (port, transport) in [
-        (2000, Transport::Udp),
-        (2001, Transport::UdpWithoutChecksum),
-    ] {
-        let question = udp((CLIENT, port), (ROUTER, 80), b"question");
-        bench.forward(Side::Cluster, &question.bytes())?;
-        let answer = udp((DATAGRAMS, 80), (RESERVED, port), b"").answer(transport, b"the answer");
-        let answer = answer
-            .translated((DATAGRAMS, 80), (RESERVED, port))
-            .ip_options(&[1; 8]);
-        let out = bench.forward(Side::Egress, &answer.bytes())?;
-        assert_same(&out, &answer.translated((ROUTER, 80), (CLIENT, port)))?;
+    for family in &FAMILIES {
+        for (port, transport) in [
+            (2000, Transport::Udp),
+            (2001, Transport::UdpWithoutChecksum),
+        ] {
+            let (client, service) = ((family.client, port), (family.router, 80));
+            let (reserved, server) = ((family.reserved, port), (family.datagrams, 80));
+            bench.forward(Side::Cluster, &udp(client, service, b"question").bytes())?;
+            let answer = udp(reserved, server, b"").answer(transport, b"the answer");
+            let out = bench.forward(Side::Egress, &answer.bytes())?;
+            assert_same(&out, &answer.translated(service, client))?;
+        }
     }
     Ok(())
 }
 
 #[test]
-fn what_belongs_to_no_flow_is_the_pods_own_or_dropped() -> Result<()> {
+fn an_answer_with_ip_options_keeps_them() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    bench.forward(
-        Side::Cluster,
-        &tcp((CLIENT, 2000), (ROUTER, 8080), "S").bytes(),
-    )?;
+    let (client, service) = ((V4.client, 2000), (V4.router, 80));
+    bench.forward(Side::Cluster, &udp(client, service, b"question").bytes())?;
+    let answer = udp((V4.datagrams, 80), (V4.reserved, 2000), b"the answer").ip_options(&[1; 8]);
+    let out = bench.forward(Side::Egress, &answer.bytes())?;
+    assert_same(&out, &answer.translated(service, client))
+}
 
-    let neighbour = (Ipv4Addr::new(192, 168, 12, 7), 4000);
-    // Towards the reserved address: an outsider, and the flow's server from another port or with another protocol.
-    for frame in [
-        tcp(neighbour, (RESERVED, 2000), "S"),
-        tcp(neighbour, (RESERVED, 8080), "S"),
-        tcp((WEB, 81), (RESERVED, 2000), "A"),
-        tcp((WEB, 80), (RESERVED, 2001), "A"),
-        udp((WEB, 80), (RESERVED, 2000), b""),
-    ] {
-        bench.refuse(Side::Egress, &frame.bytes(), Outcome::EgressOwn)?;
-    }
-    // Towards the cluster: the router's address there, with a rule's port, and a client; by an outsider or with the
-    // client's own address and the flow's own tuple.
-    for frame in [
-        tcp(neighbour, (ROUTER, 8080), "S"),
-        tcp(neighbour, (CLIENT, 22), "S"),
-        tcp((CLIENT, 2000), (ROUTER, 8080), "A"),
-        tcp((WEB, 80), (CLIENT, 2000), "A"),
-        udp(neighbour, (Ipv4Addr::BROADCAST, 67), b""),
-    ] {
-        bench.refuse(Side::Egress, &frame.bytes(), Outcome::NotForEgress)?;
-    }
-    ensure!(bench.flow()?.reply.packets == 0);
-    Ok(())
+#[test]
+fn what_belongs_to_no_flow_is_the_pods_own_or_dropped() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        let (client, service) = ((family.client, 2000), (family.router, 8080));
+        bench.forward(Side::Cluster, &tcp(client, service, "S").bytes())?;
+
+        let reserved = (family.reserved, 2000);
+        let outsider = (family.outsider, 4000);
+        // Towards the reserved address: an outsider, and the flow's server from another port or with another protocol.
+        for frame in [
+            tcp(outsider, reserved, "S"),
+            tcp(outsider, (family.reserved, 8080), "S"),
+            tcp((family.web, 81), reserved, "A"),
+            tcp((family.web, 80), (family.reserved, 2001), "A"),
+            udp((family.web, 80), reserved, b""),
+        ] {
+            bench.refuse(Side::Egress, &frame.bytes(), Outcome::EgressOwn)?;
+        }
+        // Towards the cluster: the router's address there, with a rule's port, and a client; by an outsider or with the
+        // client's own address and the flow's own tuple.
+        for frame in [
+            tcp(outsider, service, "S"),
+            tcp(outsider, (family.client, 22), "S"),
+            tcp(client, service, "A"),
+            tcp((family.web, 80), client, "A"),
+        ] {
+            bench.refuse(Side::Egress, &frame.bytes(), Outcome::NotForEgress)?;
+        }
+        ensure!(bench.flow()?.reply.packets == 0);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_broadcast_of_ipv4_is_dropped() -> Result<()> {
+    skip_unless_lab_works!();
+    let everybody = IpAddr::V4(Ipv4Addr::BROADCAST);
+    let frame = udp((V4.outsider, 68), (everybody, 67), b"");
+    Bench::new()?.refuse(Side::Egress, &frame.bytes(), Outcome::NotForEgress)
 }
 
 #[test]
 fn a_frame_for_another_mac_is_judged_by_its_address_and_never_translated() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    bench.forward(
-        Side::Cluster,
-        &tcp((CLIENT, 2000), (ROUTER, 8080), "S").bytes(),
-    )?;
-    for mac in [[0xff; 6], [0x02, 0, 0, 0, 0, 9], [0x01, 0, 0x5e, 0, 0, 1]] {
-        let answer = Frame {
-            destination_mac: mac,
-            ..tcp((WEB, 80), (RESERVED, 2000), "SA")
-        };
-        bench.refuse(Side::Egress, &answer.bytes(), Outcome::EgressOwn)?;
-        let intruder = Frame {
-            destination_mac: mac,
-            ..udp((WEB, 80), (ROUTER, 53), b"")
-        };
-        bench.refuse(Side::Egress, &intruder.bytes(), Outcome::NotForEgress)?;
+    for family in &FAMILIES {
+        let (client, service) = ((family.client, 2000), (family.router, 8080));
+        bench.forward(Side::Cluster, &tcp(client, service, "S").bytes())?;
+        for mac in [[0xff; 6], [0x02, 0, 0, 0, 0, 9], [0x01, 0, 0x5e, 0, 0, 1]] {
+            let server = (family.web, 80);
+            let answer = tcp(server, (family.reserved, 2000), "SA").destination_mac(mac);
+            bench.refuse(Side::Egress, &answer.bytes(), Outcome::EgressOwn)?;
+            let intruder = udp(server, (family.router, 53), b"").destination_mac(mac);
+            bench.refuse(Side::Egress, &intruder.bytes(), Outcome::NotForEgress)?;
+        }
     }
     Ok(())
 }
@@ -113,18 +128,24 @@ fn a_frame_for_another_mac_is_judged_by_its_address_and_never_translated() -> Re
 fn a_fragment_or_another_protocol_for_a_foreign_address_is_dropped_too() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    for (destination, outcome) in [
-        (RESERVED, Outcome::EgressOwn),
-        (ROUTER, Outcome::NotForEgress),
-    ] {
-        let frame = udp((DATAGRAMS, 80), (destination, 2000), b"payload").bytes();
-        let mut fragment = frame.clone();
-        fragment[20] = 0x20;
-        bench.refuse(Side::Egress, &fragment, outcome)?;
-        for protocol in [1, 2, 47, 50, 132] {
-            let mut other = frame.clone();
-            other[23] = protocol;
-            bench.refuse(Side::Egress, &other, outcome)?;
+    for family in &FAMILIES {
+        for (destination, outcome) in [
+            (family.reserved, Outcome::EgressOwn),
+            (family.router, Outcome::NotForEgress),
+        ] {
+            let frame = udp((family.datagrams, 80), (destination, 2000), b"payload").bytes();
+            // Where either family has the payload's protocol.
+            let at = if family.client.is_ipv4() { 23 } else { 20 };
+            for protocol in [2, 47, 50, 132] {
+                let mut other = frame.clone();
+                other[at] = protocol;
+                bench.refuse(Side::Egress, &other, outcome)?;
+            }
+            if family.client.is_ipv4() {
+                let mut fragment = frame.clone();
+                fragment[20] = 0x20;
+                bench.refuse(Side::Egress, &fragment, outcome)?;
+            }
         }
     }
     Ok(())

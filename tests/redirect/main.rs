@@ -1,0 +1,20 @@
+//! Real traffic through a router in a lab: what clients, servers and hosts
+//! beside the router notice of it.
+//!
+//! `EGRESS_TEST_DATAPLANE=nftables` runs the same tests against the kernel's
+//! own NAT, which shows that a test asks for nothing peculiar to our dataplane.
+
+#[macro_use]
+mod running;
+
+mod closing;
+mod errors;
+mod fallback;
+mod headers;
+mod neighbours;
+mod outside;
+mod pod;
+mod redirection;
+mod sctp;
+mod stopping;
+mod volume;

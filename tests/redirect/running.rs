@@ -1,0 +1,120 @@
+//! A router in a lab, and connections through it.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Rule, Spec, tcp};
+
+/// A port that no rule names.
+pub const UNDEFINED_PORT: u16 = 9090;
+/// Long enough for a packet to cross the lab, for tests that expect none to.
+pub const A_WHILE: Duration = Duration::from_millis(400);
+
+/// Makes of each function a test for each family, which gives it the lab's
+/// addresses of that family.
+macro_rules! over_each_family {
+    ($($behaviour:ident),+ $(,)?) => {$(
+        mod $behaviour {
+            #[test]
+            fn over_ipv4() -> anyhow::Result<()> {
+                egress_tests::skip_unless_lab_works!();
+                super::$behaviour(&egress_tests::addresses::V4)
+            }
+
+            #[test]
+            fn over_ipv6() -> anyhow::Result<()> {
+                egress_tests::skip_unless_lab_works!();
+                super::$behaviour(&egress_tests::addresses::V6)
+            }
+        }
+    )+};
+}
+
+/// Skips the test that it stands in when nftables is the dataplane.
+macro_rules! skip_on_nftables {
+    ($reason:literal) => {
+        if egress_tests::Dataplane::from_env()? == egress_tests::Dataplane::Nftables {
+            let test = egress_tests::function_name!();
+            egress_tests::requirements::skipped(test, concat!("nftables: ", $reason));
+            return Ok(());
+        }
+    };
+}
+
+/// The dataplane of a test, whose log is shown if the test fails.
+pub struct Running(pub Option<RouterProcess>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(router) = &self.0 {
+            eprintln!("the router's log:\n{}", router.log());
+        }
+    }
+}
+
+/// Starts the dataplane with rules for both families.
+pub fn start(lab: &Lab) -> Result<Running> {
+    start_by(lab, &Spec::dual_stack())
+}
+
+/// Starts the dataplane by a spec.
+pub fn start_by(lab: &Lab, spec: &Spec) -> Result<Running> {
+    Ok(Running(match Dataplane::from_env()? {
+        Dataplane::EgressRouter => Some(lab.start_router_by(spec)?),
+        Dataplane::Nftables => {
+            lab.start_nftables(spec)?;
+            None
+        }
+    }))
+}
+
+/// A connection through the router: the client's end and the server's.
+pub struct Connection {
+    pub client: TcpStream,
+    pub server: TcpStream,
+    pub seen_by_server: SocketAddr,
+}
+
+/// Connects the first client by a rule.
+pub fn connect(lab: &Lab, rule: Rule) -> Result<Connection> {
+    connect_to(lab, rule.service(), rule.server())
+}
+
+/// Connects the first client to `service`, which is to lead to `server`.
+pub fn connect_to(lab: &Lab, service: SocketAddr, server: SocketAddr) -> Result<Connection> {
+    let listener = tcp::listen(lab.servers(), server)?;
+    let client = tcp::connect(lab.client(), service)?;
+    let (server, seen_by_server) = tcp::accept(&listener)?;
+    Ok(Connection {
+        client,
+        server,
+        seen_by_server,
+    })
+}
+
+impl Connection {
+    /// Checks that data goes both ways.
+    pub fn exchange(&self) -> Result<()> {
+        exchange(&self.client, &self.server)
+    }
+}
+
+/// Checks that data goes both ways between the two ends of a connection.
+pub fn exchange(client: &TcpStream, server: &TcpStream) -> Result<()> {
+    tcp::send(client, server, b"question")?;
+    tcp::send(server, client, b"answer")
+}
+
+/// Checks that a connection is refused.
+pub fn expect_refusal(namespace: &Namespace, address: SocketAddr) -> Result<()> {
+    let Err(error) = tcp::connect(namespace, address) else {
+        bail!("{address}/tcp took a connection, expected a refusal");
+    };
+    if tcp::error_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
+        Ok(())
+    } else {
+        Err(error.context("expected a refusal"))
+    }
+}
