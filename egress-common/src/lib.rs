@@ -15,6 +15,7 @@ pub mod extension;
 mod family;
 mod flow;
 pub mod icmp;
+pub mod mss;
 mod network;
 mod outcome;
 mod packet;

@@ -7,6 +7,8 @@ pub enum Verdict {
     Pass,
     /// It is dropped.
     Drop,
+    /// It is dropped, and its sender is told by an ICMP error.
+    Reject,
 }
 
 macro_rules! outcomes {
@@ -78,7 +80,9 @@ outcomes! {
     /// An ICMP error about a packet of no flow.
     UnrelatedIcmpError = "unrelated_icmp_error", Drop;
     /// Its time to live, or hop limit, has run out.
-    TtlExceeded = "ttl_exceeded", Drop;
+    TtlExceeded = "ttl_exceeded", Reject;
+    /// Larger than the MTU of the way out.
+    PacketTooBig = "packet_too_big", Reject;
     /// The frame ends before the headers that it announces.
     Truncated = "truncated", Drop;
     /// The IP header contradicts itself.

@@ -7,13 +7,13 @@ use egress_common::{
     Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, Tuple, V4, V6, checksum,
 };
 
-use crate::{maps, packet::Packet, rare::Rare, scratch::Scratch};
+use crate::{maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
 
 pub type FlowMap<A> = maps::HashMap<Tuple<A>, Flow<A>, { maps::FLOWS }>;
 pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
 pub type AddressMap<A> = maps::HashMap<AddressKey<A>, u32, { maps::ADDRESSES }>;
 
-pub trait Pipeline: Family + Rare {
+pub trait Pipeline: Family + Errors + Rare {
     /// Whether the ICMP checksum covers a pseudo header, and UDP has to have a checksum (RFC 8200, section 8.1).
     const IS_V6: bool;
 

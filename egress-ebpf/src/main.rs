@@ -29,9 +29,11 @@ mod forward;
 mod icmp;
 mod log;
 mod maps;
+mod mss;
 mod packet;
 mod ports;
 mod rare;
+mod reject;
 mod rewrite;
 mod rules;
 mod scratch;
@@ -41,7 +43,9 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use egress_common::{NetworkHeader, Outcome, Side, Tuple, V4, V6, Verdict, tcp};
+use egress_common::{
+    Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Side, Tuple, V4, V6, Verdict, tcp,
+};
 use network_types::eth::EtherType;
 
 use crate::{
@@ -63,7 +67,7 @@ pub fn eth0_ingress(ctx: TcContext) -> i32 {
         IPV6 => from_cluster::<V6>(&packet),
         _ => Err(Outcome::OtherEtherType),
     };
-    conclude(Side::Cluster, forward)
+    conclude(&packet, Side::Cluster, forward)
 }
 
 /// On the ingress of the egress interface: from servers to clients.
@@ -75,7 +79,7 @@ pub fn net1_ingress(ctx: TcContext) -> i32 {
         IPV6 => from_egress::<V6>(&packet),
         _ => Err(Outcome::OtherEtherType),
     };
-    conclude(Side::Egress, forward)
+    conclude(&packet, Side::Egress, forward)
 }
 
 /// A packet from a client: its flow, or a new one by a rule, takes it to the server.
@@ -150,6 +154,18 @@ fn pass_on<F: Pipeline>(
     if network.ttl <= 1 {
         return Err(Outcome::TtlExceeded);
     }
+    let mtu = maps::CONFIG
+        .get(0)
+        .ok_or(Outcome::NotConfigured)?
+        .mtu(side.opposite());
+    // Nearly every packet is short enough as it is; one that is to be segmented may be short enough in parts.
+    if packet.len() - ETHERNET_HEADER_LEN > mtu as usize && packet.wire_len(network) > mtu as usize
+    {
+        return Err(Outcome::PacketTooBig);
+    }
+    if flags.0 & tcp::Flags::SYN != 0 {
+        rare::clamp_segment_size(packet)?;
+    }
     rewrite::rewrite::<F>(packet, network, flow.translation())?;
     flow.count(packet, side, flags);
     Ok(Forward::out_of(side.opposite()))
@@ -157,7 +173,7 @@ fn pass_on<F: Pipeline>(
 
 /// Turns what was decided into the kernel's verdict. Packets that are not forwarded are counted here, by reason.
 #[inline(always)]
-fn conclude(side: Side, forward: Result<Forward, Outcome>) -> i32 {
+fn conclude(packet: &Packet, side: Side, forward: Result<Forward, Outcome>) -> i32 {
     let outcome = match forward {
         Ok(forward) => return forward.redirect(),
         Err(outcome) => outcome,
@@ -168,6 +184,10 @@ fn conclude(side: Side, forward: Result<Forward, Outcome>) -> i32 {
         // Not TC_ACT_OK: other programs on the interface are to have their say.
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
+        Verdict::Reject => match rare::reject(packet, side, outcome) {
+            Ok(()) => Forward::out_of(side).redirect(),
+            Err(_) => TC_ACT_SHOT,
+        },
     }
 }
 

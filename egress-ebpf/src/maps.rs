@@ -12,6 +12,7 @@ use egress_common::{Config, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
 
 use crate::{
     family::{AddressMap, FlowMap, RuleMap},
+    reject::ErrorLimit,
     scratch::Scratch,
 };
 
@@ -56,6 +57,9 @@ pub static COUNTERS: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new
 
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray::new();
+
+#[btf_map]
+pub static ERROR_LIMIT: PerCpuArray<ErrorLimit, 1> = PerCpuArray::new();
 
 /// Index of the cluster interface; set by the loader.
 #[unsafe(no_mangle)]

@@ -10,7 +10,7 @@ use egress_common::{
     extension::{self, Place},
 };
 
-use crate::{flows, icmp, packet::Packet, ports};
+use crate::{flows, icmp, mss, packet::Packet, ports, reject};
 
 /// The numbers that a function gives back: 0 for success, else an outcome's number and one.
 const fn to_code(result: Result<(), Outcome>) -> u32 {
@@ -49,6 +49,54 @@ pub fn skip_extensions(packet: &Packet, place: Place) -> Result<Place, Outcome> 
     let reached = skip_ipv6_extensions(packet.skb(), place.to_bits());
     from_code((reached >> 32) as u32)?;
     Ok(Place::from_bits(reached as u32))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn clamp_tcp_mss(skb: *mut __sk_buff) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    to_code(if packet.is_v6() {
+        mss::clamp::<V6>(&packet)
+    } else {
+        mss::clamp::<V4>(&packet)
+    })
+}
+
+/// Clamps the segment size of a TCP segment with SYN: [`mss::clamp`].
+#[inline(always)]
+pub fn clamp_segment_size(packet: &Packet) -> Result<(), Outcome> {
+    from_code(clamp_tcp_mss(packet.skb()))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn send_icmp_error(skb: *mut __sk_buff, side: u32, outcome: u32) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    let Some(outcome) = Outcome::from_number(outcome) else {
+        return 1;
+    };
+    let side = to_side(side);
+    to_code(if packet.is_v6() {
+        reject::reject::<V6>(&packet, side, outcome)
+    } else {
+        reject::reject::<V4>(&packet, side, outcome)
+    })
+}
+
+/// Makes of a packet the error that tells its sender of `outcome`: [`reject::reject`].
+#[inline(always)]
+pub fn reject(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> {
+    from_code(send_icmp_error(packet.skb(), side as u32, outcome as u32))
+}
+
+/// The side with this number, which the verifier does not know to be one of two.
+#[inline(always)]
+const fn to_side(side: u32) -> Side {
+    if side == Side::Cluster as u32 {
+        Side::Cluster
+    } else {
+        Side::Egress
+    }
 }
 
 macro_rules! global_functions {
@@ -101,7 +149,7 @@ macro_rules! global_functions {
             #[inline(never)]
             #[unsafe(no_mangle)]
             extern "C" fn $translate_error(skb: *mut __sk_buff, side: u32) -> u32 {
-                let side = if side == Side::Cluster as u32 { Side::Cluster } else { Side::Egress };
+                let side = to_side(side);
                 to_code(icmp::translate_error::<$family>(&Packet::new(TcContext::new(skb)), side))
             }
         )+

@@ -311,6 +311,8 @@ fn start(
             _ => bytemuck::Zeroable::zeroed(),
         },
         fallback_rule: rules,
+        cluster_mtu: cluster.mtu,
+        egress_mtu: egress.mtu,
     })?;
     dataplane.maps.set_rules(router)?;
     dataplane
@@ -352,13 +354,22 @@ fn summary(router: &EgressRouter) -> impl Iterator<Item = String> {
     rules.chain(fallback)
 }
 
-/// Brings the maps up to date with the interfaces' addresses.
+/// Brings the maps up to date with the interfaces' addresses and MTUs.
 async fn refresh(
     dataplane: &mut Dataplane,
     interfaces: &Interfaces,
     [cluster, egress]: [&Interface; 2],
     router: &EgressRouter,
 ) -> anyhow::Result<()> {
+    let config = dataplane.maps.config()?;
+    let current = Config {
+        cluster_mtu: interfaces.mtu(cluster.index).await?,
+        egress_mtu: interfaces.mtu(egress.index).await?,
+        ..config
+    };
+    if current != config {
+        dataplane.maps.set_config(&current)?;
+    }
     for (side, interface) in [(Side::Cluster, cluster), (Side::Egress, egress)] {
         let addresses = interfaces.addresses(interface.index).await?;
         dataplane.maps.set_addresses(side, &addresses)?;

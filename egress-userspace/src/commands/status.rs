@@ -122,11 +122,11 @@ impl Status {
             self.flows,
             self.max_flows,
         );
-        for (verdict, title) in [("drop", "dropped"), ("pass", "left to the pod's own stack")] {
+        for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
             let rows: Vec<_> = self
                 .outcomes
                 .iter()
-                .filter(|outcome| outcome.verdict == verdict && outcome.packets > 0)
+                .filter(|outcome| (outcome.verdict == "pass") == is_pass && outcome.packets > 0)
                 .map(|outcome| {
                     [
                         format!("  {}", outcome.packets),
@@ -141,7 +141,7 @@ impl Status {
                 let total: u64 = self
                     .outcomes
                     .iter()
-                    .filter(|outcome| outcome.verdict == verdict)
+                    .filter(|outcome| (outcome.verdict == "pass") == is_pass)
                     .map(|o| o.packets)
                     .sum();
                 let packets = if total == 1 { "packet" } else { "packets" };
