@@ -14,6 +14,7 @@ mod counters;
 pub mod extension;
 mod family;
 mod flow;
+mod fragment;
 pub mod icmp;
 pub mod mss;
 mod network;
@@ -30,6 +31,7 @@ pub use config::{Config, LAYOUT_VERSION};
 pub use counters::{Directional, RuleCounters, Traffic};
 pub use family::{Family, V4, V6};
 pub use flow::{Flow, FlowState, Translation};
+pub use fragment::{FirstFragment, Fragment, FragmentKey, Part};
 pub use network::{Address, Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol};
 pub use outcome::{Outcome, Verdict};
 pub use packet::{

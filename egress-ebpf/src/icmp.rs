@@ -5,7 +5,7 @@
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, NetworkHeader,
-    Outcome, Pair, Port, Ports, Side, TransportHeader, Tuple, checksum, protocol,
+    Outcome, Pair, Part, Port, Ports, Side, TransportHeader, Tuple, checksum, protocol,
 };
 
 use crate::{addresses, family::Pipeline, flows, maps, packet::Packet, rewrite};
@@ -80,7 +80,7 @@ fn rewrite_addresses<F: Pipeline>(
 /// The ports of the packet inside an error; only their first four bytes, and an echo's first eight, are sure to be there.
 #[inline(always)]
 fn ports_inside<F: Pipeline>(packet: &Packet, inside: &NetworkHeader<F::Address>) -> Option<Ports> {
-    if inside.is_fragment {
+    if matches!(inside.part, Part::Later) {
         return None;
     }
     match inside.protocol {

@@ -26,6 +26,7 @@ mod counters;
 mod family;
 mod flows;
 mod forward;
+mod fragments;
 mod icmp;
 mod log;
 mod maps;
@@ -44,7 +45,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use egress_common::{
-    Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Side, Tuple, V4, V6, Verdict, tcp,
+    Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Side, Tuple, V4, V6, Verdict,
+    tcp,
 };
 use network_types::eth::EtherType;
 
@@ -94,6 +96,10 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
             F::translate_error(packet, Side::Cluster)?;
             return Ok(Forward::out_of(Side::Egress));
         }
+        Err(Outcome::Fragment) => {
+            F::translate_fragment(packet, Side::Cluster)?;
+            return Ok(Forward::out_of(Side::Egress));
+        }
         transport => transport?,
     };
     let tuple = Tuple::new(
@@ -127,6 +133,15 @@ fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         Err(Outcome::UnrelatedIcmpError) => {
             F::translate_error(packet, Side::Egress)?;
             return Ok(Forward::out_of(Side::Cluster));
+        }
+        Err(Outcome::Fragment) => {
+            return match F::translate_fragment(packet, Side::Egress) {
+                Ok(()) => Ok(Forward::out_of(Side::Cluster)),
+                Err(Outcome::Fragment) => {
+                    Err(addresses::unsolicited::<F>(network.addresses.destination))
+                }
+                Err(outcome) => Err(outcome),
+            };
         }
         Err(_) => return Err(addresses::unsolicited::<F>(network.addresses.destination)),
     };
@@ -162,6 +177,9 @@ fn pass_on<F: Pipeline>(
     if packet.len() - ETHERNET_HEADER_LEN > mtu as usize && packet.wire_len(network) > mtu as usize
     {
         return Err(Outcome::PacketTooBig);
+    }
+    if matches!(network.part, Part::First) {
+        F::remember_fragment(packet, side)?;
     }
     if flags.0 & tcp::Flags::SYN != 0 {
         rare::clamp_segment_size(packet)?;

@@ -2,7 +2,7 @@
 //!
 //! The sizes are those of an object that is loaded as it is; the userspace half sets them by its flags.
 
-pub use aya_ebpf::btf_maps::HashMap;
+pub use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::{
     Global,
     btf_maps::{Array, PerCpuArray},
@@ -11,7 +11,7 @@ use aya_ebpf::{
 use egress_common::{Config, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
 
 use crate::{
-    family::{AddressMap, FlowMap, RuleMap},
+    family::{AddressMap, FlowMap, FragmentMap, RuleMap},
     reject::ErrorLimit,
     scratch::Scratch,
 };
@@ -22,6 +22,8 @@ pub const FLOWS: usize = 2 * 262_144;
 pub const RULES: usize = 3 * 65_535;
 /// Addresses of both interfaces.
 pub const ADDRESSES: usize = 1024;
+/// Packets whose fragments are under way. The oldest is forgotten for a new one.
+pub const FRAGMENTS: usize = 4096;
 /// Rules that are counted each by itself.
 const COUNTED_RULES: usize = 1024;
 
@@ -48,6 +50,12 @@ pub static SCRATCH_V4: PerCpuArray<Scratch<Ipv4Address>, 1> = PerCpuArray::new()
 
 #[btf_map]
 pub static SCRATCH_V6: PerCpuArray<Scratch<Ipv6Address>, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static FRAGMENTS_V4: FragmentMap<Ipv4Address> = LruHashMap::new();
+
+#[btf_map]
+pub static FRAGMENTS_V6: FragmentMap<Ipv6Address> = LruHashMap::new();
 
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();

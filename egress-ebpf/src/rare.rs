@@ -10,7 +10,7 @@ use egress_common::{
     extension::{self, Place},
 };
 
-use crate::{flows, icmp, mss, packet::Packet, ports, reject};
+use crate::{flows, fragments, icmp, mss, packet::Packet, ports, reject};
 
 /// The numbers that a function gives back: 0 for success, else an outcome's number and one.
 const fn to_code(result: Result<(), Outcome>) -> u32 {
@@ -100,7 +100,8 @@ const fn to_side(side: u32) -> Side {
 }
 
 macro_rules! global_functions {
-    ($($family:ty: $plan:ident, $open:ident, $take_candidate:ident, $translate_error:ident;)+) => {
+    ($($family:ty: $plan:ident, $open:ident, $take_candidate:ident, $translate_error:ident,
+        $remember_fragment:ident, $translate_fragment:ident;)+) => {
         $(
             impl Rare for $family {
                 #[inline(always)]
@@ -118,9 +119,31 @@ macro_rules! global_functions {
                 }
 
                 #[inline(always)]
+                fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
+                    from_code($remember_fragment(packet.skb(), side as u32))
+                }
+
+                #[inline(always)]
+                fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
+                    from_code($translate_fragment(packet.skb(), side as u32))
+                }
+
+                #[inline(always)]
                 fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome> {
                     from_code($translate_error(packet.skb(), side as u32))
                 }
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $remember_fragment(skb: *mut __sk_buff, side: u32) -> u32 {
+                to_code(fragments::remember::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $translate_fragment(skb: *mut __sk_buff, side: u32) -> u32 {
+                to_code(fragments::translate::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
             }
 
             #[inline(never)]
@@ -157,8 +180,10 @@ macro_rules! global_functions {
 }
 
 global_functions! {
-    V4: plan_flow_v4, open_flow_v4, take_nat_port_v4, translate_icmp_error_v4;
-    V6: plan_flow_v6, open_flow_v6, take_nat_port_v6, translate_icmp_error_v6;
+    V4: plan_flow_v4, open_flow_v4, take_nat_port_v4, translate_icmp_error_v4,
+        remember_fragment_v4, translate_fragment_v4;
+    V6: plan_flow_v6, open_flow_v6, take_nat_port_v6, translate_icmp_error_v6,
+        remember_fragment_v6, translate_fragment_v6;
 }
 
 /// The rare parts, by family.
@@ -168,6 +193,12 @@ pub trait Rare {
 
     /// Tries to take a NAT port: [`ports::take_candidate`].
     fn take_candidate(packet: &Packet, random: u32, attempt: u32) -> Result<bool, Outcome>;
+
+    /// Remembers a first fragment: [`fragments::remember`].
+    fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
+
+    /// Translates a later fragment: [`fragments::translate`].
+    fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
 
     /// Translates an ICMP error that arrived on `side`: [`icmp::translate_error`].
     fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome>;
