@@ -45,6 +45,10 @@ pub struct Config {
     pub cluster_mtu: u32,
     /// The egress interface's MTU in bytes; 0 for any.
     pub egress_mtu: u32,
+    /// 1 where the kernel half ends idle flows by itself; 0 where userspace does.
+    pub kernel_expiry: u32,
+    /// Explicit padding.
+    pub padding: u32,
 }
 
 impl Config {

@@ -23,6 +23,7 @@ mod packet;
 mod ports;
 mod rule;
 pub mod sctp;
+mod sweep;
 pub mod tcp;
 mod timeouts;
 mod tuple;
@@ -40,5 +41,6 @@ pub use packet::{
 };
 pub use ports::{Candidates, NatRange, PORT_ATTEMPTS};
 pub use rule::{AddressKey, Rule, RuleKey};
+pub use sweep::SweepItem;
 pub use timeouts::Timeouts;
 pub use tuple::{Side, Tuple};

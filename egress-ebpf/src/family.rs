@@ -4,8 +4,8 @@ use core::mem::offset_of;
 
 use egress_common::{
     AddressKey, Bytes as _, Config, ETHERNET_HEADER_LEN, Family, FirstFragment, Flow, FragmentKey,
-    Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, Tuple, V4, V6,
-    checksum,
+    Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, SweepItem,
+    Tuple, V4, V6, checksum,
 };
 
 use crate::{maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
@@ -16,6 +16,9 @@ pub type AddressMap<A> = maps::HashMap<AddressKey<A>, u32, { maps::ADDRESSES }>;
 
 pub type FragmentMap<A> = maps::LruHashMap<FragmentKey<A>, FirstFragment, { maps::FRAGMENTS }>;
 
+/// Each flow has one place.
+pub type SweepQueue<A> = maps::Queue<SweepItem<A>, { maps::FLOWS / 2 }>;
+
 pub trait Pipeline: Family + Errors + Rare {
     /// Whether the ICMP checksum covers a pseudo header, and UDP has to have a checksum (RFC 8200, section 8.1).
     const IS_V6: bool;
@@ -24,6 +27,7 @@ pub trait Pipeline: Family + Errors + Rare {
     fn rules() -> &'static RuleMap<Self::Address>;
     fn addresses() -> &'static AddressMap<Self::Address>;
     fn fragments() -> &'static FragmentMap<Self::Address>;
+    fn sweep_queue() -> &'static SweepQueue<Self::Address>;
 
     /// This CPU's place to put a flow together.
     fn scratch() -> Option<&'static mut Scratch<Self::Address>>;
@@ -67,6 +71,11 @@ impl Pipeline for V4 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv4Address> {
         &maps::FRAGMENTS_V4
+    }
+
+    #[inline(always)]
+    fn sweep_queue() -> &'static SweepQueue<Ipv4Address> {
+        &maps::SWEEP_V4
     }
 
     #[inline(always)]
@@ -134,6 +143,11 @@ impl Pipeline for V6 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv6Address> {
         &maps::FRAGMENTS_V6
+    }
+
+    #[inline(always)]
+    fn sweep_queue() -> &'static SweepQueue<Ipv6Address> {
+        &maps::SWEEP_V6
     }
 
     #[inline(always)]

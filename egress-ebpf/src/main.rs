@@ -38,6 +38,7 @@ mod reject;
 mod rewrite;
 mod rules;
 mod scratch;
+mod sweep;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -82,6 +83,15 @@ pub fn net1_ingress(ctx: TcContext) -> i32 {
         _ => Err(Outcome::OtherEtherType),
     };
     conclude(&packet, Side::Egress, forward)
+}
+
+/// Starts the timer that ends idle flows; run once by the loader (`BPF_PROG_TEST_RUN`), on Linux 5.17 and newer.
+#[classifier]
+pub fn start_sweep(_ctx: TcContext) -> i32 {
+    match sweep::start() {
+        Ok(()) => 0,
+        Err(_) => TC_ACT_SHOT,
+    }
 }
 
 /// A packet from a client: its flow, or a new one by a rule, takes it to the server.

@@ -38,6 +38,8 @@ struct Status {
     process_running: bool,
     uptime_seconds: u64,
     attached: AttachMode,
+    /// Who ends idle flows: `kernel` or `userspace`.
+    expiry: &'static str,
     cluster_interface: String,
     egress_interface: String,
     reserved_addresses: Vec<IpAddr>,
@@ -76,6 +78,11 @@ impl Status {
             uptime_seconds: kernel::monotonic_ns().saturating_sub(config.started_ns)
                 / 1_000_000_000,
             attached: instance.attach_mode(),
+            expiry: if config.kernel_expiry != 0 {
+                "kernel"
+            } else {
+                "userspace"
+            },
             cluster_interface: interface_name(config.cluster_ifindex),
             egress_interface: interface_name(config.egress_ifindex),
             reserved_addresses: [config.reserved_v4.into(), config.reserved_v6.into()]
@@ -107,6 +114,7 @@ impl Status {
         let mut text = format!(
             "process    {}{process}, up {}\n\
              attached   {} on {} (cluster) and {} (egress)\n\
+             expiry     by the {}\n\
              reserved   {}\n\
              rules      {}{}\n\
              flows      {} of {}\n",
@@ -115,6 +123,7 @@ impl Status {
             self.attached,
             self.cluster_interface,
             self.egress_interface,
+            self.expiry,
             reserved.join(", "),
             self.rules,
             self.fallback
