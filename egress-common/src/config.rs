@@ -5,10 +5,11 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     network::{Ipv4Address, Ipv6Address},
     ports::NatRange,
+    tuple::Side,
 };
 
 /// The version of every map layout in this crate. A reader that finds another one does not touch the maps.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The only value of the array `CONFIG`.
 #[repr(C)]
@@ -40,6 +41,26 @@ pub struct Config {
     pub fallback_v6: Ipv6Address,
     /// The rule id that the fallback's flows are counted by.
     pub fallback_rule: u32,
+    /// The cluster interface's MTU in bytes; 0 for any.
+    pub cluster_mtu: u32,
+    /// The egress interface's MTU in bytes; 0 for any.
+    pub egress_mtu: u32,
+    /// 1 where the kernel half ends idle flows by itself; 0 where userspace does.
+    pub kernel_expiry: u32,
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+impl Config {
+    /// The largest IP packet that may leave by the interface of `side`.
+    #[inline(always)]
+    pub const fn mtu(&self, side: Side) -> u32 {
+        let mtu = match side {
+            Side::Cluster => self.cluster_mtu,
+            Side::Egress => self.egress_mtu,
+        };
+        if mtu == 0 { u32::MAX } else { mtu }
+    }
 }
 
 #[cfg(feature = "user")]

@@ -21,8 +21,8 @@ const END: usize = 0x3ff;
 pub struct Place {
     /// Protocol number of what begins here.
     pub protocol: u8,
-    /// Whether a fragment header was passed on the way, other than that of a whole packet (RFC 6946).
-    pub is_fragment: bool,
+    /// Where a fragment header was passed on the way; 0 for none.
+    pub fragment: usize,
     /// Distance from the start of the frame, in bytes; below 1024.
     pub offset: usize,
 }
@@ -48,8 +48,13 @@ pub fn walk(packet: &(impl Bytes + ?Sized), mut place: Place) -> Result<Place, O
             packet.load(place.offset).ok_or(Outcome::Truncated)?;
         let len = match place.protocol {
             FRAGMENT => {
-                // Offset in the upper 13 bits, "more" in the lowest.
-                place.is_fragment |= u16::from_be_bytes([high, low]) & 0xfff9 != 0;
+                place.fragment = place.offset;
+                // Offset in the upper 13 bits. What follows is the middle of something, and has no header.
+                if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+                    place.protocol = next;
+                    place.offset += 8;
+                    break;
+                }
                 8
             }
             // Segments left: the destination is not the final one, and the pod routes for nobody.
@@ -66,25 +71,20 @@ pub fn walk(packet: &(impl Bytes + ?Sized), mut place: Place) -> Result<Place, O
 }
 
 impl Place {
-    const FRAGMENT_BIT: u32 = 1 << 24;
-
-    /// The place as a number, for a function that can give back no more: 24 bits and one.
+    /// The place as a number, for a function that can give back no more: 28 bits.
     #[inline(always)]
     pub const fn to_bits(self) -> u32 {
-        let fragment = if self.is_fragment {
-            Self::FRAGMENT_BIT
-        } else {
-            0
-        };
-        fragment | (self.protocol as u32) << 16 | (self.offset & END) as u32
+        (self.protocol as u32) << 20
+            | ((self.fragment & END) as u32) << 10
+            | (self.offset & END) as u32
     }
 
     /// The place that a number stands for.
     #[inline(always)]
     pub const fn from_bits(bits: u32) -> Self {
         Self {
-            protocol: (bits >> 16 & 0xff) as u8,
-            is_fragment: bits & Self::FRAGMENT_BIT != 0,
+            protocol: (bits >> 20 & 0xff) as u8,
+            fragment: (bits >> 10) as usize & END,
             offset: bits as usize & END,
         }
     }
@@ -99,12 +99,12 @@ mod tests {
         for place in [
             Place {
                 protocol: 6,
-                is_fragment: false,
+                fragment: 0,
                 offset: 54,
             },
             Place {
                 protocol: 255,
-                is_fragment: true,
+                fragment: END - 8,
                 offset: END,
             },
         ] {

@@ -4,10 +4,11 @@ use core::mem::offset_of;
 
 use crate::{
     extension::{self, Place},
+    fragment::{Fragment, Part},
     icmp,
     network::{Address, Ipv4Address, Ipv6Address, protocol},
     outcome::Outcome,
-    packet::{Bytes, Ipv4Header, Ipv6Header, NetworkHeader},
+    packet::{Bytes, ETHERNET_HEADER_LEN, Ipv4Header, Ipv6Header, NetworkHeader},
 };
 
 /// An address family.
@@ -30,6 +31,13 @@ pub trait Family: 'static {
     /// Whether neighbour discovery depends on packets to this address, which is no interface's own.
     fn is_for_neighbours(address: Self::Address) -> bool;
 
+    /// What the IP header at the start of a frame says of fragments.
+    ///
+    /// # Errors
+    ///
+    /// [`Outcome::Fragment`] if the frame has none, or as [`Self::network_header`].
+    fn fragment(packet: &(impl Bytes + ?Sized)) -> Result<Fragment, Outcome>;
+
     /// Reads the IP header at `offset`. The packet may be shorter than the header says: see
     /// [`NetworkHeader::complete`].
     ///
@@ -49,6 +57,18 @@ pub struct V4;
 /// IPv6 (RFC 8200).
 #[derive(Clone, Copy, Debug)]
 pub struct V6;
+
+/// The IPv6 fragment header at `offset` (RFC 8200, section 4.5).
+#[inline(always)]
+fn fragment_header(packet: &(impl Bytes + ?Sized), offset: usize) -> Result<Fragment, Outcome> {
+    let [_, _, high, low, id @ ..]: [u8; 8] = packet.load(offset).ok_or(Outcome::Truncated)?;
+    let field = u16::from_be_bytes([high, low]);
+    Ok(Fragment {
+        id: u32::from_ne_bytes(id),
+        offset: field & !7,
+        more: field & 1 != 0,
+    })
+}
 
 /// The length that a header of 16 bits cannot say: that of a segmentation-offload packet above 64 KiB ("BIG TCP"), which
 /// leaves it at 0.
@@ -79,6 +99,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn fragment(packet: &(impl Bytes + ?Sized)) -> Result<Fragment, Outcome> {
+        let header: Ipv4Header = packet.load(ETHERNET_HEADER_LEN).ok_or(Outcome::Truncated)?;
+        Ok(header.fragment())
+    }
+
+    #[inline(always)]
     fn network_header(
         packet: &(impl Bytes + ?Sized),
         offset: usize,
@@ -94,7 +120,7 @@ impl Family for V4 {
             addresses: header.addresses,
             protocol,
             ttl,
-            is_fragment: header.is_fragment(),
+            part: header.fragment().part(),
             payload_offset: offset + header_len,
             payload_len: total_len - header_len,
         })
@@ -120,6 +146,20 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn fragment(packet: &(impl Bytes + ?Sized)) -> Result<Fragment, Outcome> {
+        let header: Ipv6Header = packet.load(ETHERNET_HEADER_LEN).ok_or(Outcome::Truncated)?;
+        let start = Place {
+            protocol: header.next_header,
+            fragment: 0,
+            offset: ETHERNET_HEADER_LEN + Self::HEADER_LEN,
+        };
+        match packet.skip_extensions(start)?.fragment {
+            0 => Err(Outcome::Fragment),
+            fragment => fragment_header(packet, fragment),
+        }
+    }
+
+    #[inline(always)]
     fn network_header(
         packet: &(impl Bytes + ?Sized),
         offset: usize,
@@ -130,7 +170,7 @@ impl Family for V6 {
         }
         let start = Place {
             protocol: header.next_header,
-            is_fragment: false,
+            fragment: 0,
             offset: offset + Self::HEADER_LEN,
         };
         let payload_len = announced_len(header.payload_length, packet.len() - start.offset);
@@ -143,7 +183,10 @@ impl Family for V6 {
             addresses: header.addresses,
             protocol: payload.protocol,
             ttl: header.hop_limit,
-            is_fragment: payload.is_fragment,
+            part: match payload.fragment {
+                0 => Part::Whole,
+                fragment => fragment_header(packet, fragment)?.part(),
+            },
             payload_offset: payload.offset,
             payload_len: payload_len
                 .checked_sub(payload.offset - start.offset)
@@ -160,11 +203,7 @@ mod tests {
     use std::{vec, vec::Vec};
 
     use super::*;
-    use crate::{
-        network::Port,
-        packet::{ETHERNET_HEADER_LEN, TransportHeader},
-        tcp::Flags,
-    };
+    use crate::{network::Port, packet::TransportHeader, tcp::Flags};
 
     /// TCP from port 1000 to 2000 with SYN.
     const TCP: [u8; 20] = [
@@ -283,11 +322,24 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_header_marks_a_fragment() {
-        for offset_and_more in [[0, 1], [0, 8], [0xff, 0xf8]] {
-            let [high, low] = offset_and_more;
+    fn a_fragment_header_tells_the_part() {
+        for (field, part) in [
+            ([0, 1], Part::First),
+            ([0, 8], Part::Later),
+            ([0xff, 0xf9], Part::Later),
+        ] {
+            let [high, low] = field;
             let frame = frame_v6(&[(extension::FRAGMENT, &[0, high, low, 1, 2, 3, 4])]);
-            assert_eq!(headers::<V6>(&frame).unwrap_err(), Outcome::Fragment);
+            let network = V6::network_header(&frame[..], ETHERNET_HEADER_LEN).unwrap();
+            assert_eq!(
+                (network.part, network.protocol, network.payload_len),
+                (part, protocol::TCP, 20)
+            );
+            assert_eq!(
+                V6::fragment(&frame[..]).unwrap().id,
+                u32::from_ne_bytes([1, 2, 3, 4])
+            );
+            assert_eq!(headers::<V6>(&frame).is_ok(), part == Part::First);
         }
     }
 
@@ -338,18 +390,19 @@ mod tests {
     }
 
     #[test]
-    fn every_fragment_is_seen_as_one_and_an_unfragmented_packet_is_not() {
-        for (fragment, is_fragment) in [
-            (0x0000, false),
-            (0x4000, false),
-            (0x2000, true),
-            (0x0001, true),
-            (0x1fff, true),
+    fn an_ipv4_header_tells_the_part() {
+        for (field, part) in [
+            (0x0000, Part::Whole),
+            (0x4000, Part::Whole),
+            (0x2000, Part::First),
+            (0x2001, Part::Later),
+            (0x0001, Part::Later),
+            (0x1fff, Part::Later),
         ] {
             let mut frame = frame(0);
-            frame[20..22].copy_from_slice(&u16::to_be_bytes(fragment));
+            frame[20..22].copy_from_slice(&u16::to_be_bytes(field));
             let network = V4::network_header(&frame[..], ETHERNET_HEADER_LEN).unwrap();
-            assert_eq!(network.is_fragment, is_fragment, "{fragment:#06x}");
+            assert_eq!(network.part, part, "{field:#06x}");
         }
     }
 

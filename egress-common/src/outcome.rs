@@ -7,6 +7,8 @@ pub enum Verdict {
     Pass,
     /// It is dropped.
     Drop,
+    /// It is dropped, and its sender is told by an ICMP error.
+    Reject,
 }
 
 macro_rules! outcomes {
@@ -67,7 +69,7 @@ outcomes! {
     NoRule = "no_rule", Pass;
     /// An IP protocol that is not translated.
     OtherProtocol = "other_protocol", Pass;
-    /// A fragment; fragments are not translated.
+    /// A fragment whose first one has not been seen, so that its flow is not known.
     Fragment = "fragment", Pass;
     /// A packet on a rule's port that belongs to no flow and cannot start one, such as a late FIN or RST.
     NotAnOpening = "not_an_opening", Pass;
@@ -78,11 +80,15 @@ outcomes! {
     /// An ICMP error about a packet of no flow.
     UnrelatedIcmpError = "unrelated_icmp_error", Drop;
     /// Its time to live, or hop limit, has run out.
-    TtlExceeded = "ttl_exceeded", Drop;
+    TtlExceeded = "ttl_exceeded", Reject;
+    /// Larger than the MTU of the way out.
+    PacketTooBig = "packet_too_big", Reject;
     /// The frame ends before the headers that it announces.
     Truncated = "truncated", Drop;
     /// The IP header contradicts itself.
     Malformed = "malformed", Drop;
+    /// A fragment that would overwrite the first one's header, or reaches beyond the largest packet.
+    BadFragment = "bad_fragment", Drop;
     /// The flow table is full.
     FlowTableFull = "flow_table_full", Drop;
     /// No NAT port towards this server was found free.

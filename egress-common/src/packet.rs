@@ -10,6 +10,7 @@ use network_types::eth::EthHdr;
 use crate::{
     extension,
     family::Family,
+    fragment::{Fragment, Part},
     icmp,
     network::{Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol},
     outcome::Outcome,
@@ -98,14 +99,16 @@ const _: () = assert!(size_of::<Ipv4Header>() == 20);
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
 
 impl Ipv4Header {
-    /// Set on every fragment but the last (RFC 791: MF).
-    const MORE_FRAGMENTS: u16 = 0x2000;
-    const FRAGMENT_OFFSET: u16 = 0x1fff;
-
-    /// Whether this is one of several fragments.
+    /// What the header says of fragments.
     #[inline(always)]
-    pub const fn is_fragment(&self) -> bool {
-        u16::from_be_bytes(self.fragment) & (Self::MORE_FRAGMENTS | Self::FRAGMENT_OFFSET) != 0
+    pub const fn fragment(&self) -> Fragment {
+        const MORE_FRAGMENTS: u16 = 0x2000;
+        let field = u16::from_be_bytes(self.fragment);
+        Fragment {
+            id: u16::from_ne_bytes(self.id) as u32,
+            offset: field << 3,
+            more: field & MORE_FRAGMENTS != 0,
+        }
     }
 
     /// Length of the header with its options, in bytes; `None` if it is not an IPv4 header.
@@ -128,8 +131,8 @@ pub struct NetworkHeader<A> {
     pub protocol: u8,
     /// Time to live, or hop limit.
     pub ttl: u8,
-    /// Whether this is one of several fragments.
-    pub is_fragment: bool,
+    /// Which part of its packet this is.
+    pub part: Part,
     /// Where the payload begins, from the start of the frame: behind IPv4 options or IPv6 extension headers.
     pub payload_offset: usize,
     /// Length of the payload in bytes, by the header's word.
@@ -250,7 +253,7 @@ impl TransportHeader {
     ///
     /// # Errors
     ///
-    /// [`Outcome::Fragment`], [`Outcome::OtherProtocol`], or [`Outcome::Truncated`] or [`Outcome::Malformed`] if the
+    /// [`Outcome::Fragment`] for another than the first, [`Outcome::OtherProtocol`], or [`Outcome::Truncated`] or [`Outcome::Malformed`] if the
     /// frame or the IP packet ends too early. For an ICMP error message it is [`Outcome::UnrelatedIcmpError`], which it
     /// is unless the flow that it tells of is found.
     #[inline(always)]
@@ -258,7 +261,7 @@ impl TransportHeader {
         packet: &(impl Bytes + ?Sized),
         network: &NetworkHeader<F::Address>,
     ) -> Result<Self, Outcome> {
-        if network.is_fragment {
+        if matches!(network.part, Part::Later) {
             return Err(Outcome::Fragment);
         }
         let (ports, flags, may_open) = match network.protocol {

@@ -30,22 +30,25 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            tcp_syn_sent: 120,
-            tcp_syn_received: 60,
-            tcp_established: 5 * 24 * 3600,
-            tcp_fin_wait: 120,
-            tcp_close_wait: 60,
-            tcp_time_wait: 120,
-            tcp_close: 10,
-            tcp_unanswered: 300,
-            udp_unreplied: 30,
-            udp_replied: 120,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Timeouts {
+    /// Netfilter's.
+    pub const DEFAULT: Self = Self {
+        tcp_syn_sent: 120,
+        tcp_syn_received: 60,
+        tcp_established: 5 * 24 * 3600,
+        tcp_fin_wait: 120,
+        tcp_close_wait: 60,
+        tcp_time_wait: 120,
+        tcp_close: 10,
+        tcp_unanswered: 300,
+        udp_unreplied: 30,
+        udp_replied: 120,
+    };
+
     /// The timeout of a TCP connection in this state, in seconds.
     pub const fn tcp(&self, state: State) -> u32 {
         match state {

@@ -3,23 +3,31 @@
 use core::mem::offset_of;
 
 use egress_common::{
-    AddressKey, Bytes as _, Config, ETHERNET_HEADER_LEN, Family, Flow, Ipv4Address, Ipv4Header,
-    Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, Tuple, V4, V6, checksum,
+    AddressKey, Bytes as _, Config, ETHERNET_HEADER_LEN, Family, FirstFragment, Flow, FragmentKey,
+    Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, SweepItem,
+    Tuple, V4, V6, checksum,
 };
 
-use crate::{maps, packet::Packet, rare::Rare, scratch::Scratch};
+use crate::{maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
 
 pub type FlowMap<A> = maps::HashMap<Tuple<A>, Flow<A>, { maps::FLOWS }>;
 pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
 pub type AddressMap<A> = maps::HashMap<AddressKey<A>, u32, { maps::ADDRESSES }>;
 
-pub trait Pipeline: Family + Rare {
+pub type FragmentMap<A> = maps::LruHashMap<FragmentKey<A>, FirstFragment, { maps::FRAGMENTS }>;
+
+/// Each flow has one place.
+pub type SweepQueue<A> = maps::Queue<SweepItem<A>, { maps::FLOWS / 2 }>;
+
+pub trait Pipeline: Family + Errors + Rare {
     /// Whether the ICMP checksum covers a pseudo header, and UDP has to have a checksum (RFC 8200, section 8.1).
     const IS_V6: bool;
 
     fn flows() -> &'static FlowMap<Self::Address>;
     fn rules() -> &'static RuleMap<Self::Address>;
     fn addresses() -> &'static AddressMap<Self::Address>;
+    fn fragments() -> &'static FragmentMap<Self::Address>;
+    fn sweep_queue() -> &'static SweepQueue<Self::Address>;
 
     /// This CPU's place to put a flow together.
     fn scratch() -> Option<&'static mut Scratch<Self::Address>>;
@@ -58,6 +66,16 @@ impl Pipeline for V4 {
     #[inline(always)]
     fn addresses() -> &'static AddressMap<Ipv4Address> {
         &maps::ADDRESSES_V4
+    }
+
+    #[inline(always)]
+    fn fragments() -> &'static FragmentMap<Ipv4Address> {
+        &maps::FRAGMENTS_V4
+    }
+
+    #[inline(always)]
+    fn sweep_queue() -> &'static SweepQueue<Ipv4Address> {
+        &maps::SWEEP_V4
     }
 
     #[inline(always)]
@@ -120,6 +138,16 @@ impl Pipeline for V6 {
     #[inline(always)]
     fn addresses() -> &'static AddressMap<Ipv6Address> {
         &maps::ADDRESSES_V6
+    }
+
+    #[inline(always)]
+    fn fragments() -> &'static FragmentMap<Ipv6Address> {
+        &maps::FRAGMENTS_V6
+    }
+
+    #[inline(always)]
+    fn sweep_queue() -> &'static SweepQueue<Ipv6Address> {
+        &maps::SWEEP_V6
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use egress_common::{
     Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, Outcome, Pair, Port, Ports, Side,
-    Translation, Tuple, tcp,
+    SweepItem, Translation, Tuple, tcp,
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     family::Pipeline,
     maps,
     packet::{Headers, Packet},
-    ports, rules,
+    ports, rules, sweep,
 };
 
 /// One direction of a flow, in the flow table.
@@ -48,6 +48,9 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     if !transport.may_open {
         return Err(Outcome::NotAnOpening);
     }
+    if network.ttl <= 1 {
+        return Err(Outcome::TtlExceeded);
+    }
     let reserved = F::reserved(config);
     if reserved.is_unspecified() {
         return Err(Outcome::NotConfigured);
@@ -75,7 +78,18 @@ pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     // The entry that clients' packets find comes last: whoever finds it can count on the other.
     scratch.entry.translation = scratch.translation;
     match F::flows().insert(&scratch.tuple, &scratch.entry, u64::from(BPF_NOEXIST)) {
-        Ok(()) => counters::count_flow(scratch.rule.id),
+        Ok(()) => {
+            counters::count_flow(scratch.rule.id);
+            if maps::KERNEL_EXPIRY.load() != 0 {
+                let item = SweepItem::new(scratch.tuple, scratch.entry.opened_ns, sweep::tick());
+                // Full only of flows that were ended by packets since the sweep last passed: this one has to wait.
+                if F::sweep_queue().push(&item, 0).is_err() {
+                    let _ = F::flows().remove(&scratch.tuple);
+                    let _ = F::flows().remove(&scratch.reply);
+                    return Err(Outcome::FlowTableFull);
+                }
+            }
+        }
         Err(_) => {
             // Another CPU has just opened the flow, or there is no room for its second entry.
             let _ = F::flows().remove(&scratch.reply);

@@ -5,7 +5,7 @@
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, NetworkHeader,
-    Outcome, Pair, Port, Ports, Side, TransportHeader, Tuple, checksum, protocol,
+    Outcome, Pair, Part, Port, Ports, Side, TransportHeader, Tuple, checksum, protocol,
 };
 
 use crate::{addresses, family::Pipeline, flows, maps, packet::Packet, rewrite};
@@ -31,9 +31,18 @@ pub fn translate_error<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), O
     let Some(ports) = ports_inside::<F>(packet, &inside) else {
         return Err(unrelated::<F>(packet, side, None));
     };
+    let received: Pair<F::Address> = packet
+        .load(ETHERNET_HEADER_LEN + F::ADDRESSES)
+        .ok_or(Outcome::Truncated)?;
+    if received.destination != inside.addresses.source {
+        // Not for the sender of the packet inside.
+        return Err(unrelated::<F>(packet, side, None));
+    }
     let tuple = Tuple::new(side, protocol, inside.addresses.swapped(), ports.swapped());
     let Some(flow) = flows::find::<F>(&tuple) else {
-        return Err(unrelated::<F>(packet, side, Some(ports.source)));
+        // An echo's identifier says nothing of whose it is: the pod's own pings have any.
+        let port = (protocol != F::ICMP).then_some(ports.source);
+        return Err(unrelated::<F>(packet, side, port));
     };
     if expired {
         return Err(Outcome::TtlExceeded);
@@ -80,7 +89,7 @@ fn rewrite_addresses<F: Pipeline>(
 /// The ports of the packet inside an error; only their first four bytes, and an echo's first eight, are sure to be there.
 #[inline(always)]
 fn ports_inside<F: Pipeline>(packet: &Packet, inside: &NetworkHeader<F::Address>) -> Option<Ports> {
-    if inside.is_fragment {
+    if matches!(inside.part, Part::Later) {
         return None;
     }
     match inside.protocol {

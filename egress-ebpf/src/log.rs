@@ -39,7 +39,7 @@ pub fn outcome(side: Side, outcome: Outcome) {
     };
     let name = outcome.name();
     match outcome.verdict() {
-        Verdict::Drop => debug!((), "{}: drop: {}", interface, name),
+        Verdict::Drop | Verdict::Reject => debug!((), "{}: drop: {}", interface, name),
         Verdict::Pass => trace!((), "{}: pass: {}", interface, name),
     }
 }

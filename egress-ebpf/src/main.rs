@@ -26,22 +26,29 @@ mod counters;
 mod family;
 mod flows;
 mod forward;
+mod fragments;
 mod icmp;
 mod log;
 mod maps;
+mod mss;
 mod packet;
 mod ports;
 mod rare;
+mod reject;
 mod rewrite;
 mod rules;
 mod scratch;
+mod sweep;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
-use egress_common::{NetworkHeader, Outcome, Side, Tuple, V4, V6, Verdict, tcp};
+use egress_common::{
+    Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Side, Tuple, V4, V6, Verdict,
+    tcp,
+};
 use network_types::eth::EtherType;
 
 use crate::{
@@ -63,7 +70,7 @@ pub fn eth0_ingress(ctx: TcContext) -> i32 {
         IPV6 => from_cluster::<V6>(&packet),
         _ => Err(Outcome::OtherEtherType),
     };
-    conclude(Side::Cluster, forward)
+    conclude(&packet, Side::Cluster, forward)
 }
 
 /// On the ingress of the egress interface: from servers to clients.
@@ -75,7 +82,16 @@ pub fn net1_ingress(ctx: TcContext) -> i32 {
         IPV6 => from_egress::<V6>(&packet),
         _ => Err(Outcome::OtherEtherType),
     };
-    conclude(Side::Egress, forward)
+    conclude(&packet, Side::Egress, forward)
+}
+
+/// Starts the timer that ends idle flows; run once by the loader (`BPF_PROG_TEST_RUN`), on Linux 5.17 and newer.
+#[classifier]
+pub fn start_sweep(_ctx: TcContext) -> i32 {
+    match sweep::start() {
+        Ok(()) => 0,
+        Err(_) => TC_ACT_SHOT,
+    }
 }
 
 /// A packet from a client: its flow, or a new one by a rule, takes it to the server.
@@ -88,6 +104,10 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
     let transport = match transport {
         Err(Outcome::UnrelatedIcmpError) => {
             F::translate_error(packet, Side::Cluster)?;
+            return Ok(Forward::out_of(Side::Egress));
+        }
+        Err(Outcome::Fragment) => {
+            F::translate_fragment(packet, Side::Cluster)?;
             return Ok(Forward::out_of(Side::Egress));
         }
         transport => transport?,
@@ -124,6 +144,15 @@ fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
             F::translate_error(packet, Side::Egress)?;
             return Ok(Forward::out_of(Side::Cluster));
         }
+        Err(Outcome::Fragment) => {
+            return match F::translate_fragment(packet, Side::Egress) {
+                Ok(()) => Ok(Forward::out_of(Side::Cluster)),
+                Err(Outcome::Fragment) => {
+                    Err(addresses::unsolicited::<F>(network.addresses.destination))
+                }
+                Err(outcome) => Err(outcome),
+            };
+        }
         Err(_) => return Err(addresses::unsolicited::<F>(network.addresses.destination)),
     };
     let tuple = Tuple::new(
@@ -150,6 +179,21 @@ fn pass_on<F: Pipeline>(
     if network.ttl <= 1 {
         return Err(Outcome::TtlExceeded);
     }
+    let mtu = maps::CONFIG
+        .get(0)
+        .ok_or(Outcome::NotConfigured)?
+        .mtu(side.opposite());
+    // Nearly every packet is short enough as it is; one that is to be segmented may be short enough in parts.
+    if packet.len() - ETHERNET_HEADER_LEN > mtu as usize && packet.wire_len(network) > mtu as usize
+    {
+        return Err(Outcome::PacketTooBig);
+    }
+    if matches!(network.part, Part::First) {
+        F::remember_fragment(packet, side)?;
+    }
+    if flags.0 & tcp::Flags::SYN != 0 {
+        rare::clamp_segment_size(packet)?;
+    }
     rewrite::rewrite::<F>(packet, network, flow.translation())?;
     flow.count(packet, side, flags);
     Ok(Forward::out_of(side.opposite()))
@@ -157,7 +201,7 @@ fn pass_on<F: Pipeline>(
 
 /// Turns what was decided into the kernel's verdict. Packets that are not forwarded are counted here, by reason.
 #[inline(always)]
-fn conclude(side: Side, forward: Result<Forward, Outcome>) -> i32 {
+fn conclude(packet: &Packet, side: Side, forward: Result<Forward, Outcome>) -> i32 {
     let outcome = match forward {
         Ok(forward) => return forward.redirect(),
         Err(outcome) => outcome,
@@ -168,6 +212,10 @@ fn conclude(side: Side, forward: Result<Forward, Outcome>) -> i32 {
         // Not TC_ACT_OK: other programs on the interface are to have their say.
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
+        Verdict::Reject => match rare::reject(packet, side, outcome) {
+            Ok(()) => Forward::out_of(side).redirect(),
+            Err(_) => TC_ACT_SHOT,
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The sizes are those of an object that is loaded as it is; the userspace half sets them by its flags.
 
-pub use aya_ebpf::btf_maps::HashMap;
+pub use aya_ebpf::btf_maps::{HashMap, LruHashMap, Queue};
 use aya_ebpf::{
     Global,
     btf_maps::{Array, PerCpuArray},
@@ -11,8 +11,10 @@ use aya_ebpf::{
 use egress_common::{Config, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
 
 use crate::{
-    family::{AddressMap, FlowMap, RuleMap},
+    family::{AddressMap, FlowMap, FragmentMap, RuleMap, SweepQueue},
+    reject::ErrorLimit,
     scratch::Scratch,
+    sweep::Sweeper,
 };
 
 /// Entries in a flow table; a flow has two.
@@ -21,6 +23,8 @@ pub const FLOWS: usize = 2 * 262_144;
 pub const RULES: usize = 3 * 65_535;
 /// Addresses of both interfaces.
 pub const ADDRESSES: usize = 1024;
+/// Packets whose fragments are under way. The oldest is forgotten for a new one.
+pub const FRAGMENTS: usize = 4096;
 /// Rules that are counted each by itself.
 const COUNTED_RULES: usize = 1024;
 
@@ -49,6 +53,21 @@ pub static SCRATCH_V4: PerCpuArray<Scratch<Ipv4Address>, 1> = PerCpuArray::new()
 pub static SCRATCH_V6: PerCpuArray<Scratch<Ipv6Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
+pub static FRAGMENTS_V4: FragmentMap<Ipv4Address> = LruHashMap::new();
+
+#[btf_map]
+pub static FRAGMENTS_V6: FragmentMap<Ipv6Address> = LruHashMap::new();
+
+#[btf_map]
+pub static SWEEP_V4: SweepQueue<Ipv4Address> = Queue::new();
+
+#[btf_map]
+pub static SWEEP_V6: SweepQueue<Ipv6Address> = Queue::new();
+
+#[btf_map]
+pub static SWEEPER: Array<Sweeper, 1> = Array::new();
+
+#[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
 
 #[btf_map]
@@ -56,6 +75,13 @@ pub static COUNTERS: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new
 
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray::new();
+
+#[btf_map]
+pub static ERROR_LIMIT: PerCpuArray<ErrorLimit, 1> = PerCpuArray::new();
+
+/// 1 where the kernel half ends idle flows by itself (Linux 5.17); set by the loader.
+#[unsafe(no_mangle)]
+pub static KERNEL_EXPIRY: Global<u8> = Global::new(0);
 
 /// Index of the cluster interface; set by the loader.
 #[unsafe(no_mangle)]

@@ -13,6 +13,8 @@ use egress_common::{
     protocol,
 };
 
+use network_types::eth::EtherType;
+
 use crate::rare;
 
 /// The longest headers that are met: Ethernet, IPv4 with all its options or IPv6 with 60 bytes of extensions, TCP
@@ -82,6 +84,12 @@ impl Packet {
         ether_type
     }
 
+    /// Whether the frame has an IPv6 packet.
+    #[inline(always)]
+    pub fn is_v6(&self) -> bool {
+        self.ether_type() == EtherType::Ipv6 as u16
+    }
+
     /// Whether the frame is one for the interface itself: sent to its own MAC, and without a VLAN tag.
     ///
     /// A promiscuous interface sees others, which IP drops; and IP over a broadcast MAC is not to be forwarded
@@ -102,6 +110,24 @@ impl Packet {
         } else {
             u64::from(segments)
         }
+    }
+
+    /// Length of the longest packet that this is on the wire, from the IP header on.
+    #[inline(always)]
+    pub fn wire_len<A>(&self, network: &NetworkHeader<A>) -> usize {
+        // SAFETY: as in `ether_type`.
+        let segment = unsafe { (*self.skb()).gso_size } as usize;
+        if segment == 0 {
+            return self.len() - ETHERNET_HEADER_LEN;
+        }
+        let transport = match network.protocol {
+            protocol::TCP => {
+                let offset: u8 = self.load(network.payload_offset + 12).unwrap_or(0x50);
+                (offset >> 4) as usize * 4
+            }
+            _ => 8,
+        };
+        network.payload_offset - ETHERNET_HEADER_LEN + transport + segment
     }
 
     /// Reads the headers, which may first have to be made contiguous in memory.

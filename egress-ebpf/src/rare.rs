@@ -10,7 +10,7 @@ use egress_common::{
     extension::{self, Place},
 };
 
-use crate::{flows, icmp, packet::Packet, ports};
+use crate::{flows, fragments, icmp, mss, packet::Packet, ports, reject};
 
 /// The numbers that a function gives back: 0 for success, else an outcome's number and one.
 const fn to_code(result: Result<(), Outcome>) -> u32 {
@@ -51,8 +51,57 @@ pub fn skip_extensions(packet: &Packet, place: Place) -> Result<Place, Outcome> 
     Ok(Place::from_bits(reached as u32))
 }
 
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn clamp_tcp_mss(skb: *mut __sk_buff) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    to_code(if packet.is_v6() {
+        mss::clamp::<V6>(&packet)
+    } else {
+        mss::clamp::<V4>(&packet)
+    })
+}
+
+/// Clamps the segment size of a TCP segment with SYN: [`mss::clamp`].
+#[inline(always)]
+pub fn clamp_segment_size(packet: &Packet) -> Result<(), Outcome> {
+    from_code(clamp_tcp_mss(packet.skb()))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn send_icmp_error(skb: *mut __sk_buff, side: u32, outcome: u32) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    let Some(outcome) = Outcome::from_number(outcome) else {
+        return 1;
+    };
+    let side = to_side(side);
+    to_code(if packet.is_v6() {
+        reject::reject::<V6>(&packet, side, outcome)
+    } else {
+        reject::reject::<V4>(&packet, side, outcome)
+    })
+}
+
+/// Makes of a packet the error that tells its sender of `outcome`: [`reject::reject`].
+#[inline(always)]
+pub fn reject(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> {
+    from_code(send_icmp_error(packet.skb(), side as u32, outcome as u32))
+}
+
+/// The side with this number, which the verifier does not know to be one of two.
+#[inline(always)]
+const fn to_side(side: u32) -> Side {
+    if side == Side::Cluster as u32 {
+        Side::Cluster
+    } else {
+        Side::Egress
+    }
+}
+
 macro_rules! global_functions {
-    ($($family:ty: $plan:ident, $open:ident, $take_candidate:ident, $translate_error:ident;)+) => {
+    ($($family:ty: $plan:ident, $open:ident, $take_candidate:ident, $translate_error:ident,
+        $remember_fragment:ident, $translate_fragment:ident;)+) => {
         $(
             impl Rare for $family {
                 #[inline(always)]
@@ -70,9 +119,31 @@ macro_rules! global_functions {
                 }
 
                 #[inline(always)]
+                fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
+                    from_code($remember_fragment(packet.skb(), side as u32))
+                }
+
+                #[inline(always)]
+                fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
+                    from_code($translate_fragment(packet.skb(), side as u32))
+                }
+
+                #[inline(always)]
                 fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome> {
                     from_code($translate_error(packet.skb(), side as u32))
                 }
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $remember_fragment(skb: *mut __sk_buff, side: u32) -> u32 {
+                to_code(fragments::remember::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $translate_fragment(skb: *mut __sk_buff, side: u32) -> u32 {
+                to_code(fragments::translate::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
             }
 
             #[inline(never)]
@@ -101,7 +172,7 @@ macro_rules! global_functions {
             #[inline(never)]
             #[unsafe(no_mangle)]
             extern "C" fn $translate_error(skb: *mut __sk_buff, side: u32) -> u32 {
-                let side = if side == Side::Cluster as u32 { Side::Cluster } else { Side::Egress };
+                let side = to_side(side);
                 to_code(icmp::translate_error::<$family>(&Packet::new(TcContext::new(skb)), side))
             }
         )+
@@ -109,8 +180,10 @@ macro_rules! global_functions {
 }
 
 global_functions! {
-    V4: plan_flow_v4, open_flow_v4, take_nat_port_v4, translate_icmp_error_v4;
-    V6: plan_flow_v6, open_flow_v6, take_nat_port_v6, translate_icmp_error_v6;
+    V4: plan_flow_v4, open_flow_v4, take_nat_port_v4, translate_icmp_error_v4,
+        remember_fragment_v4, translate_fragment_v4;
+    V6: plan_flow_v6, open_flow_v6, take_nat_port_v6, translate_icmp_error_v6,
+        remember_fragment_v6, translate_fragment_v6;
 }
 
 /// The rare parts, by family.
@@ -120,6 +193,12 @@ pub trait Rare {
 
     /// Tries to take a NAT port: [`ports::take_candidate`].
     fn take_candidate(packet: &Packet, random: u32, attempt: u32) -> Result<bool, Outcome>;
+
+    /// Remembers a first fragment: [`fragments::remember`].
+    fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
+
+    /// Translates a later fragment: [`fragments::translate`].
+    fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
 
     /// Translates an ICMP error that arrived on `side`: [`icmp::translate_error`].
     fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome>;

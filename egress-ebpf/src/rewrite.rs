@@ -1,7 +1,7 @@
 //! The rewriting of a packet, the same for both families and both directions.
 
 use egress_common::{
-    Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Port, Ports,
+    Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Port, Ports,
     Translation, TransportHeader, protocol, sctp,
 };
 
@@ -27,7 +27,7 @@ pub fn rewrite<F: Pipeline>(
     )?;
     F::decrement_ttl(packet)?;
     if protocol == protocol::SCTP {
-        return rewrite_sctp(packet, transport, network.payload_len, translation.ports);
+        return rewrite_sctp(packet, network, translation.ports);
     }
     store_ports::<F>(packet, protocol, transport, translation.ports)?;
     // The helpers last: they void what the verifier knows of the packet. A delta of 0 changes nothing.
@@ -75,14 +75,14 @@ pub fn identifier(ports: Ports) -> Port {
 
 /// SCTP has a CRC over its own bytes only.
 #[inline(always)]
-fn rewrite_sctp(
+fn rewrite_sctp<A>(
     packet: &Packet,
-    transport: usize,
-    length: usize,
+    network: &NetworkHeader<A>,
     ports: Ports,
 ) -> Result<(), Outcome> {
     /// Where the CRC stands (RFC 9260, section 3.1).
     const CHECKSUM: usize = 8;
+    let transport = network.payload_offset;
     let old: u32 = packet.load(transport).ok_or(Outcome::RewriteFailed)?;
     let new: u32 = bytemuck::cast(ports);
     packet.store(transport, ports)?;
@@ -93,11 +93,15 @@ fn rewrite_sctp(
     if checksum == 0 || old == new {
         return Ok(());
     }
+    if matches!(network.part, Part::First) {
+        // How far the ports are from the end of the packet is not known yet.
+        return Err(Outcome::RewriteFailed);
+    }
     let patched = sctp::update_checksum(
         u32::from_le(checksum),
         u32::from_le(old),
         u32::from_le(new),
-        length & 0xffff,
+        network.payload_len & 0xffff,
     );
     packet.store(transport + CHECKSUM, patched.to_le())
 }

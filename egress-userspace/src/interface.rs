@@ -81,6 +81,8 @@ pub struct Interface {
     pub index: u32,
     /// Whether it is administratively up.
     pub is_up: bool,
+    /// The largest IP packet that it carries, in bytes.
+    pub mtu: u32,
     /// Its own addresses.
     pub addresses: BTreeSet<IpAddr>,
 }
@@ -89,6 +91,14 @@ impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, list(&self.addresses))
     }
+}
+
+fn mtu(attributes: &[LinkAttribute]) -> u32 {
+    let mtu = |attribute: &LinkAttribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    };
+    attributes.iter().find_map(mtu).unwrap_or(0)
 }
 
 /// Items separated by commas; "none" for no items.
@@ -141,6 +151,7 @@ impl Interfaces {
                         name: name.to_owned(),
                         index: link.header.index,
                         is_up: link.header.flags.contains(LinkFlags::Up),
+                        mtu: mtu(&link.attributes),
                         addresses: self.addresses(link.header.index).await?,
                     });
                 }
@@ -153,6 +164,19 @@ impl Interfaces {
             present: list(present),
             hint,
         })
+    }
+
+    /// The MTU that the interface with this index has now; 0 if it has none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer, or the interface is gone.
+    pub async fn mtu(&self, index: u32) -> Result<u32, InterfaceError> {
+        let mut links = self.handle.link().get().match_index(index).execute();
+        Ok(links
+            .try_next()
+            .await?
+            .map_or(0, |link| mtu(&link.attributes)))
     }
 
     /// The addresses that the interface with this index has now.
@@ -189,13 +213,14 @@ impl Interfaces {
         Ok(found)
     }
 
-    /// Yields whenever an address of any interface may have changed.
+    /// Yields whenever an interface, or an address of one, may have changed.
     ///
     /// # Errors
     ///
     /// If the socket cannot be opened.
     pub fn changes() -> Result<impl Stream<Item = ()> + Unpin, InterfaceError> {
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
         ])?;
@@ -203,7 +228,9 @@ impl Interfaces {
         Ok(Box::pin(messages.filter_map(|(message, _)| {
             std::future::ready(match message.payload {
                 NetlinkPayload::InnerMessage(
-                    RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+                    RouteNetlinkMessage::NewLink(_)
+                    | RouteNetlinkMessage::NewAddress(_)
+                    | RouteNetlinkMessage::DelAddress(_),
                 ) => Some(()),
                 // Messages were lost: there may have been any.
                 NetlinkPayload::Overrun(_) => Some(()),
@@ -317,6 +344,7 @@ mod tests {
             name: name.to_owned(),
             index,
             is_up: true,
+            mtu: 1500,
             addresses,
         }
     }

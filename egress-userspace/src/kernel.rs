@@ -43,6 +43,8 @@ pub enum KernelError {
 pub struct Features {
     /// `bpf_ktime_get_coarse_ns` (Linux 5.11).
     pub coarse_clock: bool,
+    /// `bpf_timer` (Linux 5.15) and `bpf_loop` (5.17): the kernel half ends idle flows by itself.
+    pub kernel_expiry: bool,
 }
 
 /// Checks that the process may do what the router does.
@@ -58,6 +60,10 @@ pub fn check_privileges() -> Result<(), KernelError> {
         (
             Capability::CAP_BPF,
             has(Capability::CAP_BPF) || has(Capability::CAP_SYS_ADMIN),
+        ),
+        (
+            Capability::CAP_PERFMON,
+            has(Capability::CAP_PERFMON) || has(Capability::CAP_SYS_ADMIN),
         ),
         (Capability::CAP_NET_ADMIN, has(Capability::CAP_NET_ADMIN)),
     ]
@@ -102,6 +108,7 @@ fn features_by<E: std::error::Error + Send + Sync + 'static>(
     }
     Ok(Features {
         coarse_clock: has(BpfHelper::BPF_FUNC_ktime_get_coarse_ns)?,
+        kernel_expiry: has(BpfHelper::BPF_FUNC_timer_init)? && has(BpfHelper::BPF_FUNC_loop)?,
     })
 }
 
@@ -179,7 +186,8 @@ mod tests {
         assert_eq!(
             features.unwrap(),
             Features {
-                coarse_clock: false
+                coarse_clock: false,
+                kernel_expiry: true
             }
         );
     }

@@ -56,7 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "net1")]
     egress_interface: String,
 
-    /// How many flows there may be at once; the kernel's memory for them (288 bytes each) is taken at the start
+    /// How many flows of each family there may be at once; the kernel's memory for them is taken at the start,
+    /// 312 bytes for each of IPv4 and 432 of IPv6
     #[arg(long, value_name = "NUMBER", default_value_t = Options::DEFAULT_MAX_FLOWS,
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_flows: u32,
@@ -164,6 +165,7 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let timeouts = Timeouts::default();
+    let kernel_expiry = dataplane.maps.config()?.kernel_expiry != 0;
     let reason = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
@@ -173,7 +175,7 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
                     log::error!("the addresses of the interfaces are not current: {error:#}");
                 }
             }
-            _ = sweeps.tick() => {
+            _ = sweeps.tick(), if !kernel_expiry => {
                 let now_ns = kernel::monotonic_ns();
                 let v4 = dataplane::sweep(&mut dataplane.maps.v4, &timeouts, now_ns)?;
                 let v6 = dataplane::sweep(&mut dataplane.maps.v6, &timeouts, now_ns)?;
@@ -270,14 +272,18 @@ fn start(
 ) -> anyhow::Result<(Dataplane, Attachment)> {
     let rules =
         u32::try_from(router.spec.redirect.redirect_rules.len()).context("too many rules")?;
+    let features = kernel::features()?;
+    // A family without a reserved address has no flows, and gets no memory for any.
+    let max_flows = |used: bool| if used { args.max_flows } else { 1 };
     let mut dataplane = Dataplane::load(&Options {
         cluster_ifindex: cluster.index,
         egress_ifindex: egress.index,
-        max_flows: args.max_flows,
+        max_flows_v4: max_flows(router.reserved_v4().is_some()),
+        max_flows_v6: max_flows(router.reserved_v6().is_some()),
         // One more, for the fallback.
         max_rules: (rules + 1).next_power_of_two().max(Options::MIN_RULES),
         log_level: level,
-        features: kernel::features()?,
+        features,
     })?;
     let nat_range = NatRange::without(
         kernel::local_port_range().context("could not read the local port range")?,
@@ -311,6 +317,10 @@ fn start(
             _ => bytemuck::Zeroable::zeroed(),
         },
         fallback_rule: rules,
+        cluster_mtu: cluster.mtu,
+        egress_mtu: egress.mtu,
+        kernel_expiry: u32::from(features.kernel_expiry),
+        padding: 0,
     })?;
     dataplane.maps.set_rules(router)?;
     dataplane
@@ -319,6 +329,9 @@ fn start(
     dataplane
         .maps
         .set_addresses(Side::Egress, &egress.addresses)?;
+    if features.kernel_expiry {
+        dataplane.start_expiry()?;
+    }
     // Last, when all is in place: the first packet finds every rule.
     let attachment = dataplane.attach(cluster, egress, args.attach.wish())?;
     Ok((dataplane, attachment))
@@ -352,13 +365,22 @@ fn summary(router: &EgressRouter) -> impl Iterator<Item = String> {
     rules.chain(fallback)
 }
 
-/// Brings the maps up to date with the interfaces' addresses.
+/// Brings the maps up to date with the interfaces' addresses and MTUs.
 async fn refresh(
     dataplane: &mut Dataplane,
     interfaces: &Interfaces,
     [cluster, egress]: [&Interface; 2],
     router: &EgressRouter,
 ) -> anyhow::Result<()> {
+    let config = dataplane.maps.config()?;
+    let current = Config {
+        cluster_mtu: interfaces.mtu(cluster.index).await?,
+        egress_mtu: interfaces.mtu(egress.index).await?,
+        ..config
+    };
+    if current != config {
+        dataplane.maps.set_config(&current)?;
+    }
     for (side, interface) in [(Side::Cluster, cluster), (Side::Egress, egress)] {
         let addresses = interfaces.addresses(interface.index).await?;
         dataplane.maps.set_addresses(side, &addresses)?;

@@ -38,6 +38,8 @@ struct Status {
     process_running: bool,
     uptime_seconds: u64,
     attached: AttachMode,
+    /// Who ends idle flows: `kernel` or `userspace`.
+    expiry: &'static str,
     cluster_interface: String,
     egress_interface: String,
     reserved_addresses: Vec<IpAddr>,
@@ -76,6 +78,11 @@ impl Status {
             uptime_seconds: kernel::monotonic_ns().saturating_sub(config.started_ns)
                 / 1_000_000_000,
             attached: instance.attach_mode(),
+            expiry: if config.kernel_expiry != 0 {
+                "kernel"
+            } else {
+                "userspace"
+            },
             cluster_interface: interface_name(config.cluster_ifindex),
             egress_interface: interface_name(config.egress_ifindex),
             reserved_addresses: [config.reserved_v4.into(), config.reserved_v6.into()]
@@ -107,6 +114,7 @@ impl Status {
         let mut text = format!(
             "process    {}{process}, up {}\n\
              attached   {} on {} (cluster) and {} (egress)\n\
+             expiry     by the {}\n\
              reserved   {}\n\
              rules      {}{}\n\
              flows      {} of {}\n",
@@ -115,6 +123,7 @@ impl Status {
             self.attached,
             self.cluster_interface,
             self.egress_interface,
+            self.expiry,
             reserved.join(", "),
             self.rules,
             self.fallback
@@ -122,11 +131,11 @@ impl Status {
             self.flows,
             self.max_flows,
         );
-        for (verdict, title) in [("drop", "dropped"), ("pass", "left to the pod's own stack")] {
+        for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
             let rows: Vec<_> = self
                 .outcomes
                 .iter()
-                .filter(|outcome| outcome.verdict == verdict && outcome.packets > 0)
+                .filter(|outcome| (outcome.verdict == "pass") == is_pass && outcome.packets > 0)
                 .map(|outcome| {
                     [
                         format!("  {}", outcome.packets),
@@ -141,7 +150,7 @@ impl Status {
                 let total: u64 = self
                     .outcomes
                     .iter()
-                    .filter(|outcome| outcome.verdict == verdict)
+                    .filter(|outcome| (outcome.verdict == "pass") == is_pass)
                     .map(|o| o.packets)
                     .sum();
                 let packets = if total == 1 { "packet" } else { "packets" };

@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use thiserror::Error;
 
@@ -14,6 +14,19 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EGRESS_ROUTER_BPF_OBJEC
 
 /// The kernel half's programs, by name: for the cluster interface and for the egress interface.
 pub const PROGRAMS: [&str; 2] = ["eth0_ingress", "net1_ingress"];
+
+/// The program that starts the timer which ends idle flows.
+const START_SWEEP: &str = "start_sweep";
+
+fn classifier<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut SchedClassifier, LoadError> {
+    ebpf.program_mut(name)
+        .ok_or(LoadError::NoProgram(name))?
+        .try_into()
+        .map_err(|source| LoadError::Program { name, source })
+}
 
 /// Why the kernel half could not be loaded.
 #[derive(Debug, Error)]
@@ -34,6 +47,9 @@ pub enum LoadError {
         "the kernel half has no program {0}: it was built from other sources; run `cargo xtask build`"
     )]
     NoProgram(&'static str),
+    /// The timer of the kernel half did not start.
+    #[error("the kernel half's timer, which ends idle flows, did not start")]
+    Timer,
     /// The maps are not as expected.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -46,9 +62,11 @@ pub struct Options {
     pub cluster_ifindex: u32,
     /// Index of the egress interface.
     pub egress_ifindex: u32,
-    /// How many flows of a family there may be at once.
-    pub max_flows: u32,
-    /// How many rules have counters.
+    /// How many IPv4 flows there may be at once.
+    pub max_flows_v4: u32,
+    /// How many IPv6 flows there may be at once.
+    pub max_flows_v6: u32,
+    /// How many rules there may be, the fallback among them.
     pub max_rules: u32,
     /// What the kernel half logs.
     pub log_level: log::LevelFilter,
@@ -79,23 +97,25 @@ impl Dataplane {
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let log_level = options.log_level as u8;
         let coarse_clock = u8::from(options.features.coarse_clock);
+        let kernel_expiry = u8::from(options.features.kernel_expiry);
         let mut ebpf = EbpfLoader::new()
             .override_global("CLUSTER_IFINDEX", &options.cluster_ifindex, true)
             .override_global("EGRESS_IFINDEX", &options.egress_ifindex, true)
             .override_global("COARSE_CLOCK", &coarse_clock, true)
+            .override_global("KERNEL_EXPIRY", &kernel_expiry, true)
             .override_global(aya_log::LEVEL, &log_level, true)
             // Each flow has an entry for each direction.
-            .map_max_entries("FLOWS_V4", options.max_flows.saturating_mul(2))
-            .map_max_entries("FLOWS_V6", options.max_flows.saturating_mul(2))
+            .map_max_entries("FLOWS_V4", options.max_flows_v4.saturating_mul(2))
+            .map_max_entries("FLOWS_V6", options.max_flows_v6.saturating_mul(2))
+            .map_max_entries("SWEEP_V4", options.max_flows_v4)
+            .map_max_entries("SWEEP_V6", options.max_flows_v6)
+            .map_max_entries("RULES_V4", options.max_rules)
+            .map_max_entries("RULES_V6", options.max_rules)
             .map_max_entries("RULE_COUNTERS", options.max_rules)
             .load(OBJECT)?;
-        for name in PROGRAMS {
-            let program: &mut SchedClassifier = ebpf
-                .program_mut(name)
-                .ok_or(LoadError::NoProgram(name))?
-                .try_into()
-                .map_err(|source| LoadError::Program { name, source })?;
-            program
+        let expiry = options.features.kernel_expiry.then_some(START_SWEEP);
+        for name in PROGRAMS.into_iter().chain(expiry) {
+            classifier(&mut ebpf, name)?
                 .load()
                 .map_err(|source| LoadError::Program { name, source })?;
         }
@@ -109,11 +129,30 @@ impl Dataplane {
     ///
     /// If the object has no such program.
     pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
-        self.ebpf
-            .program_mut(name)
-            .ok_or(LoadError::NoProgram(name))?
-            .try_into()
-            .map_err(|source| LoadError::Program { name, source })
+        classifier(&mut self.ebpf, name)
+    }
+
+    /// Starts the timer by which the kernel half ends idle flows. It runs until the dataplane is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or was found not to have what it takes.
+    pub fn start_expiry(&mut self) -> Result<(), LoadError> {
+        // Any frame will do: the program does not look at it.
+        let frame = [0; 64];
+        let result = classifier(&mut self.ebpf, START_SWEEP)?
+            .test_run(TestRunOptions {
+                data_in: Some(&frame),
+                ..TestRunOptions::default()
+            })
+            .map_err(|source| LoadError::Program {
+                name: START_SWEEP,
+                source,
+            })?;
+        match result.return_value {
+            0 => Ok(()),
+            _ => Err(LoadError::Timer),
+        }
     }
 
     /// The reader of the kernel half's log records.

@@ -111,7 +111,7 @@ pub struct FlowReport {
 pub struct OutcomeReport {
     /// Its name.
     pub name: &'static str,
-    /// `pass` (to the pod's own stack) or `drop`.
+    /// `pass` (to the pod's own stack), `drop`, or `reject` (dropped, and the sender is told).
     pub verdict: &'static str,
     /// Packets since the router started.
     pub packets: u64,
@@ -274,6 +274,7 @@ impl Maps {
                     verdict: match outcome.verdict() {
                         Verdict::Pass => "pass",
                         Verdict::Drop => "drop",
+                        Verdict::Reject => "reject",
                     },
                     packets: self.count(*outcome)?,
                     description: outcome.description(),

@@ -1,0 +1,75 @@
+//! The queue by which the kernel half looks after idle flows.
+
+use crate::{
+    network::{Address, Ipv4Address, Ipv6Address},
+    tuple::Tuple,
+};
+
+/// A flow that waits to be looked at: an element of the queues `SWEEP_V4` and `SWEEP_V6`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SweepItem<A> {
+    /// The flow, by the tuple of a client's packet.
+    pub tuple: Tuple<A>,
+    /// The lower half of when it was opened, which tells it from an earlier flow with the same tuple.
+    pub opened: u32,
+    /// The tick at which it was last looked at.
+    pub tick: u32,
+}
+
+const _: () = assert!(size_of::<SweepItem<Ipv4Address>>() == 24);
+const _: () = assert!(size_of::<SweepItem<Ipv6Address>>() == 48);
+
+impl<A: Address> SweepItem<A> {
+    /// Ticks between two looks at a flow; there are ten in a second.
+    pub const INTERVAL: u32 = 10;
+
+    /// The item of a flow that was opened at `opened_ns`.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    pub const fn new(tuple: Tuple<A>, opened_ns: u64, tick: u32) -> Self {
+        Self {
+            tuple,
+            opened: opened_ns as u32,
+            tick,
+        }
+    }
+
+    /// Whether it is time to look at the flow again.
+    #[inline(always)]
+    pub const fn is_due(&self, tick: u32) -> bool {
+        tick.wrapping_sub(self.tick) >= Self::INTERVAL
+    }
+
+    /// Whether it stands for the flow that was opened at `opened_ns`.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    pub const fn is_of(&self, opened_ns: u64) -> bool {
+        self.opened == opened_ns as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Pair, Port, Ports, Side, protocol};
+
+    #[test]
+    fn an_item_is_due_a_second_after_it_was_looked_at_and_survives_the_counters_end() {
+        let address = Ipv4Address { octets: [0; 4] };
+        let ports = Ports {
+            source: Port::new(1),
+            destination: Port::new(2),
+        };
+        let addresses = Pair {
+            source: address,
+            destination: address,
+        };
+        let tuple = Tuple::new(Side::Cluster, protocol::UDP, addresses, ports);
+        let item = SweepItem::new(tuple, 5, u32::MAX - 3);
+        assert!(!item.is_due(u32::MAX - 3));
+        assert!(!item.is_due(5));
+        assert!(item.is_due(6));
+        assert!(item.is_of(5) && !item.is_of(6));
+    }
+}

@@ -1,0 +1,122 @@
+//! Ending idle flows, by a timer in the kernel: no process is needed for it.
+//!
+//! Each flow has an item in a queue. Ten times a second the oldest items are taken out, their flows looked at, and those
+//! that live on put back at the end; so a large table costs a little all the time instead of much at once.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::bpf_timer,
+    helpers::{bpf_loop, bpf_timer_init, bpf_timer_set_callback, bpf_timer_start},
+};
+use egress_common::{Flow, Side, Timeouts, V4, V6};
+
+use crate::{clock, family::Pipeline, maps};
+
+/// `CLOCK_MONOTONIC` of `linux/time.h`.
+const CLOCK_MONOTONIC: u64 = 1;
+const TICK_NS: u64 = 100_000_000;
+/// How many flows of a family are looked at in a tick: 262,144 in three seconds and a half.
+const BATCH: u32 = 8192;
+
+/// The value of `SWEEPER`.
+#[repr(C)]
+pub struct Sweeper {
+    timer: bpf_timer,
+}
+
+/// Starts the timer. It runs until the map `SWEEPER` is neither open in a process nor pinned.
+#[inline(always)]
+pub fn start() -> Result<(), i64> {
+    let sweeper = maps::SWEEPER.get_ptr_mut(0).ok_or(0_i64)?;
+    // SAFETY: the timer is a field of the map's value, as the helpers want it.
+    unsafe {
+        let timer = &raw mut (*sweeper).timer;
+        let map = core::ptr::from_ref(&maps::SWEEPER).cast_mut().cast();
+        match bpf_timer_init(timer, map, CLOCK_MONOTONIC) {
+            0 => {}
+            error => return Err(error),
+        }
+        bpf_timer_set_callback(timer, on_tick as *mut c_void);
+        match bpf_timer_start(timer, TICK_NS, 0) {
+            0 => Ok(()),
+            error => Err(error),
+        }
+    }
+}
+
+// The verifier wants callbacks to be static functions, so they have no exported name.
+
+extern "C" fn on_tick(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweeper) -> i32 {
+    // SAFETY: the callbacks are functions of this program, and the timer is the one that called.
+    unsafe {
+        bpf_loop(BATCH, look_at_v4 as *mut c_void, core::ptr::null_mut(), 0);
+        bpf_loop(BATCH, look_at_v6 as *mut c_void, core::ptr::null_mut(), 0);
+        bpf_timer_start(&raw mut (*sweeper).timer, TICK_NS, 0);
+    }
+    0
+}
+
+extern "C" fn look_at_v4(_index: u32, _context: *mut c_void) -> i64 {
+    look_at_next::<V4>()
+}
+
+extern "C" fn look_at_v6(_index: u32, _context: *mut c_void) -> i64 {
+    look_at_next::<V6>()
+}
+
+/// The number of the tick that it is now.
+#[inline(always)]
+pub fn tick() -> u32 {
+    // Not exactly a tenth of a second, but cheap to compute.
+    (clock::now_ns() >> 27) as u32
+}
+
+/// Looks at the flow whose turn it is: 0 to go on, 1 when none is due.
+#[inline(always)]
+fn look_at_next<F: Pipeline>() -> i64 {
+    let now = tick();
+    match F::sweep_queue().peek() {
+        Ok(Some(item)) if item.is_due(now) => {}
+        _ => return 1,
+    }
+    let Ok(Some(mut item)) = F::sweep_queue().pop() else {
+        return 1;
+    };
+    let Some(original) = F::flows().get_ptr(&item.tuple) else {
+        return 0;
+    };
+    // SAFETY: the pointers come from lookups, and the kernel keeps their memory until the program ends.
+    let original: &Flow<F::Address> = unsafe { &*original };
+    if !item.is_of(original.opened_ns) {
+        // Another flow has the tuple now, and an item of its own.
+        return 0;
+    }
+    let reply_tuple = original
+        .translation
+        .peer(Side::Cluster, item.tuple.protocol);
+    let expired = match F::flows().get_ptr(&reply_tuple) {
+        Some(reply) => {
+            // SAFETY: as above.
+            let reply = unsafe { &*reply };
+            Flow::is_expired(
+                item.tuple.protocol,
+                original,
+                reply,
+                &Timeouts::DEFAULT,
+                clock::now_ns(),
+            )
+        }
+        None => true,
+    };
+    if expired {
+        // Gone already if a packet has ended the flow meanwhile.
+        let _ = F::flows().remove(&item.tuple);
+        let _ = F::flows().remove(&reply_tuple);
+        return 0;
+    }
+    item.tick = now;
+    // There is room: its own place.
+    let _ = F::sweep_queue().push(&item, 0);
+    0
+}
