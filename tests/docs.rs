@@ -37,6 +37,7 @@ fn the_table_of_outcomes_has_each_with_its_verdict() {
             let verdict = match outcome.verdict() {
                 Verdict::Pass => "pass",
                 Verdict::Drop => "drop",
+                Verdict::Reject => "reject",
             };
             (outcome.name(), verdict)
         })

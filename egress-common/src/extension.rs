@@ -73,6 +73,10 @@ pub fn walk(packet: &(impl Bytes + ?Sized), mut place: Place) -> Result<Place, O
 impl Place {
     /// The place as a number, for a function that can give back no more: 28 bits.
     #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both offsets have ten bits"
+    )]
     pub const fn to_bits(self) -> u32 {
         (self.protocol as u32) << 20
             | ((self.fragment & END) as u32) << 10

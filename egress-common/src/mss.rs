@@ -71,7 +71,7 @@ pub fn clamp(
 /// What a changed size adds to the checksum: its two octets may lie in one 16-bit word, or across two.
 #[inline(always)]
 const fn delta(place: usize, [old_high, old_low]: [u8; 2], [new_high, new_low]: [u8; 2]) -> u16 {
-    let (old, new) = if place % 2 == 0 {
+    let (old, new) = if place.is_multiple_of(2) {
         (
             u16::from_ne_bytes([old_high, old_low]) as u32,
             u16::from_ne_bytes([new_high, new_low]) as u32,

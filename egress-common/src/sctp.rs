@@ -43,6 +43,7 @@ const fn multiply(a: u32, b: u32) -> u32 {
     product
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a nibble")]
 const fn shift_tables() -> [[[u32; 16]; NIBBLES]; LENGTH_BITS] {
     let mut tables = [[[0; 16]; NIBBLES]; LENGTH_BITS];
     // x^8: past one byte.

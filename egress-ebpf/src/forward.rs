@@ -28,11 +28,7 @@ impl Forward {
     pub fn redirect(self) -> i32 {
         // SAFETY: without parameters (null, 0) the kernel reads nothing.
         let verdict = unsafe { bpf_redirect_neigh(self.ifindex, core::ptr::null_mut(), 0, 0) };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "TC_ACT_REDIRECT or TC_ACT_SHOT"
-        )]
-        let verdict = verdict as i32;
-        verdict
+        // TC_ACT_REDIRECT or TC_ACT_SHOT.
+        verdict as i32
     }
 }

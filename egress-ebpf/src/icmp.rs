@@ -28,6 +28,7 @@ pub fn translate_error<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), O
     let inside_offset = message + ICMP_HEADER_LEN;
     let inside = F::network_header(packet, inside_offset)?;
     let (protocol, transport) = (inside.protocol, inside.payload_offset);
+    let inside_len = inside.payload_len;
     let Some(ports) = ports_inside::<F>(packet, &inside) else {
         return Err(unrelated::<F>(packet, side, None));
     };
@@ -59,6 +60,7 @@ pub fn translate_error<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), O
         transport,
         translation.ports.swapped(),
         inside,
+        inside_len,
     )?;
     let checksum: u16 = packet
         .load(message + CHECKSUM)
@@ -136,6 +138,7 @@ fn rewrite_transport<F: Pipeline>(
     transport: usize,
     ports: Ports,
     address_delta: u16,
+    length: usize,
 ) -> Result<u16, Outcome> {
     let old: Ports = if protocol == F::ICMP {
         let identifier: Port = packet
@@ -151,8 +154,12 @@ fn rewrite_transport<F: Pipeline>(
     let port_delta = checksum::delta(old.sum(), ports.sum());
     rewrite::store_ports::<F>(packet, protocol, transport, ports)?;
     if protocol == protocol::SCTP {
-        // A CRC over a packet that is not there in full cannot be checked by anyone.
-        return Ok(port_delta);
+        // The difference that the ports make does not depend on the bytes that are missing.
+        let (old, new) = (bytemuck::cast(old), bytemuck::cast(ports));
+        let checksum_delta = rewrite::update_sctp_checksum(packet, transport, old, new, length)?;
+        return Ok(checksum::fold(
+            u32::from(port_delta) + u32::from(checksum_delta),
+        ));
     }
     let checksum_offset = transport + TransportHeader::checksum_offset(protocol);
     let Some(before) = packet.load::<u16>(checksum_offset) else {
@@ -166,7 +173,11 @@ fn rewrite_transport<F: Pipeline>(
     } else {
         address_delta
     };
-    let after = checksum::apply(checksum::apply(before, covered), port_delta);
+    let mut after = checksum::apply(checksum::apply(before, covered), port_delta);
+    if protocol == protocol::UDP && after == 0 {
+        // 0 stands for no checksum (RFC 768).
+        after = 0xffff;
+    }
     packet.store(checksum_offset, after)?;
     let checksum_delta = checksum::delta(u32::from(before), u32::from(after));
     Ok(checksum::fold(

@@ -11,6 +11,16 @@
     reason = "the macro of each entry makes a function that has no documentation"
 )]
 #![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, a key or value is copied to the stack of 512 bytes"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "lengths of packets and words of the kernel's interface, which fit; a checked conversion is a branch"
+)]
+#![expect(
     internal_features,
     reason = "BPF has no stable atomics: core::sync::atomic is empty on this target"
 )]
@@ -119,14 +129,13 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         transport.ports,
     );
     let flow = flows::find::<F>(&tuple).filter(|flow| !flow.ends_with(&tuple, transport.flags));
-    let flow = match flow {
-        Some(flow) => flow,
-        None => {
-            F::open_flow(packet)?;
-            let flow = flows::find::<F>(&tuple).ok_or(Outcome::FlowTableFull)?;
-            log::opened(network.protocol, transport.ports, flow.translation().ports);
-            flow
-        }
+    let flow = if let Some(flow) = flow {
+        flow
+    } else {
+        F::open_flow(packet)?;
+        let flow = flows::find::<F>(&tuple).ok_or(Outcome::FlowTableFull)?;
+        log::opened(network.protocol, transport.ports, flow.translation().ports);
+        flow
     };
     pass_on(packet, &network, &flow, Side::Cluster, transport.flags)
 }

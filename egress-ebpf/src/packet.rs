@@ -76,12 +76,8 @@ impl Packet {
     pub fn ether_type(&self) -> u16 {
         // SAFETY: the context of a TC program is valid while it runs; the verifier checks the field.
         let protocol = unsafe { (*self.skb()).protocol };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the kernel gives its 16 bits in 32"
-        )]
-        let ether_type = protocol as u16;
-        ether_type
+        // The kernel gives its 16 bits in 32.
+        protocol as u16
     }
 
     /// Whether the frame has an IPv6 packet.

@@ -209,7 +209,7 @@ pub fn reject<F: Pipeline>(packet: &Packet, side: Side, outcome: Outcome) -> Res
     if !resized {
         return Err(Outcome::RewriteFailed);
     }
-    packet.pull((ETHERNET_HEADER_LEN + F::HEADER_LEN + ICMP_HEADER_LEN + INSIDE_LEN) as u32);
+    packet.pull((ETHERNET_HEADER_LEN + F::HEADER_LEN + LONGEST) as u32);
 
     let message = ETHERNET_HEADER_LEN + F::HEADER_LEN;
     let inside = message + ICMP_HEADER_LEN;
@@ -246,11 +246,14 @@ fn is_within_limit() -> bool {
     }
 }
 
+/// The longest error, from its ICMP header on.
+const LONGEST: usize = ICMP_HEADER_LEN + INSIDE_LEN;
+
 /// The sum of the 16-bit words from `offset` on; `len` is even.
 #[inline(always)]
 fn sum(packet: &Packet, offset: usize, len: usize) -> Result<u32, Outcome> {
     let mut sum = 0;
-    for word in 0..(ICMP_HEADER_LEN + INSIDE_LEN) / 2 {
+    for word in 0..LONGEST / 2 {
         if word * 2 >= len {
             break;
         }

@@ -2,7 +2,7 @@
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Port, Ports,
-    Translation, TransportHeader, protocol, sctp,
+    Translation, TransportHeader, checksum, protocol, sctp,
 };
 
 use crate::{
@@ -80,28 +80,44 @@ fn rewrite_sctp<A>(
     network: &NetworkHeader<A>,
     ports: Ports,
 ) -> Result<(), Outcome> {
-    /// Where the CRC stands (RFC 9260, section 3.1).
-    const CHECKSUM: usize = 8;
     let transport = network.payload_offset;
     let old: u32 = packet.load(transport).ok_or(Outcome::RewriteFailed)?;
     let new: u32 = bytemuck::cast(ports);
-    packet.store(transport, ports)?;
-    let checksum: u32 = packet
-        .load(transport + CHECKSUM)
-        .ok_or(Outcome::RewriteFailed)?;
-    // 0 is left to the device, which has not computed it yet (`CHECKSUM_PARTIAL`).
-    if checksum == 0 || old == new {
-        return Ok(());
-    }
-    if matches!(network.part, Part::First) {
+    if matches!(network.part, Part::First) && old != new {
         // How far the ports are from the end of the packet is not known yet.
         return Err(Outcome::RewriteFailed);
     }
-    let patched = sctp::update_checksum(
-        u32::from_le(checksum),
+    packet.store(transport, ports)?;
+    update_sctp_checksum(packet, transport, old, new, network.payload_len).map(|_| ())
+}
+
+/// Mends the CRC of the SCTP packet of `length` bytes at `transport`, as far as it is there, whose ports were replaced; what
+/// that adds to an Internet checksum over it.
+#[inline(always)]
+pub fn update_sctp_checksum(
+    packet: &Packet,
+    transport: usize,
+    old: u32,
+    new: u32,
+    length: usize,
+) -> Result<u16, Outcome> {
+    let offset = transport + TransportHeader::checksum_offset(protocol::SCTP);
+    // An error may contain less than that.
+    let Some(before) = packet.load::<u32>(offset) else {
+        return Ok(0);
+    };
+    // 0 is left to the device, which has not computed it yet (`CHECKSUM_PARTIAL`).
+    if before == 0 || old == new {
+        return Ok(0);
+    }
+    let after = sctp::update_checksum(
+        u32::from_le(before),
         u32::from_le(old),
         u32::from_le(new),
-        network.payload_len & 0xffff,
-    );
-    packet.store(transport + CHECKSUM, patched.to_le())
+        length & 0xffff,
+    )
+    .to_le();
+    packet.store(offset, after)?;
+    let sum = |word: u32| (word & 0xffff) + (word >> 16);
+    Ok(checksum::delta(sum(before), sum(after)))
 }

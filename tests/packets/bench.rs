@@ -141,6 +141,8 @@ pub struct Setup {
     pub nat_range: NatRange,
     /// Whether ports without a rule have a server, too.
     pub fallback: bool,
+    /// Whether the kernel half ends idle flows by itself.
+    pub kernel_expiry: bool,
 }
 
 impl Default for Setup {
@@ -149,6 +151,7 @@ impl Default for Setup {
             max_flows: 1024,
             nat_range: NatRange::without(LOCAL_PORTS),
             fallback: false,
+            kernel_expiry: false,
         }
     }
 }
@@ -210,10 +213,14 @@ impl Bench {
         let mut dataplane = Dataplane::load(&Options {
             cluster_ifindex: LOOPBACK,
             egress_ifindex: LOOPBACK,
-            max_flows: setup.max_flows,
+            max_flows_v4: setup.max_flows,
+            max_flows_v6: setup.max_flows,
             max_rules: Options::MIN_RULES,
             log_level: LevelFilter::Off,
-            features: Features { coarse_clock: true },
+            features: Features {
+                coarse_clock: true,
+                kernel_expiry: setup.kernel_expiry,
+            },
         })?;
         // The namespace stays 0, so that no other test takes this for a running router.
         let mut config = Config {

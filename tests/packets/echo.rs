@@ -16,6 +16,7 @@ const WITH_FALLBACK: Setup = Setup {
     max_flows: 1024,
     nat_range: NatRange::without(LOCAL_PORTS),
     fallback: true,
+    kernel_expiry: false,
 };
 
 #[test]

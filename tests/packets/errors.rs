@@ -71,14 +71,6 @@ impl Cause {
         self.out.bytes().len() - self.out.transport_offset()
     }
 
-    /// How much of the transport errors are tried with: of SCTP not its CRC, which stays as it went out.
-    fn longest(&self) -> usize {
-        match self.out.transport {
-            Transport::Sctp => LEAST,
-            _ => self.transport_len(),
-        }
-    }
-
     /// The error that a host on the way sends, with the first `len` bytes of the transport in it; and what has to become
     /// of it.
     fn error(&self, family: &Family, message: Message, len: usize) -> [Frame; 2] {
@@ -136,7 +128,7 @@ fn every_error_reaches_the_sender_as_one_about_the_packet_that_it_has_sent() -> 
             for message in messages(family) {
                 let error = cause.error(family, message, LEAST);
                 assert_translated(&mut bench, &cause, &error)?;
-                let error = cause.error(family, message, cause.longest());
+                let error = cause.error(family, message, cause.transport_len());
                 assert_translated(&mut bench, &cause, &error)?;
             }
         }
@@ -159,9 +151,10 @@ fn the_packet_inside_may_be_cut_anywhere_behind_its_ports() -> Result<()> {
             let in_checksum = match cause.out.transport {
                 Transport::Tcp(_) => 17..18,
                 Transport::Udp => 7..8,
+                Transport::Sctp => 9..12,
                 _ => 0..0,
             };
-            for len in (shortest..=cause.longest()).filter(|len| !in_checksum.contains(len)) {
+            for len in (shortest..=cause.transport_len()).filter(|len| !in_checksum.contains(len)) {
                 let error = cause.error(family, unreachable(family), len);
                 assert_translated(&mut bench, &cause, &error)
                     .with_context(|| format!("{len} bytes of the transport"))?;
@@ -212,7 +205,7 @@ fn what_follows_the_packet_inside_stays() -> Result<()> {
     for family in &FAMILIES {
         for cause in causes(&mut bench, family)? {
             let [mut arrives, mut leaves] =
-                cause.error(family, unreachable(family), cause.longest());
+                cause.error(family, unreachable(family), cause.transport_len());
             for frame in [&mut arrives, &mut leaves] {
                 // Padded to 128 bytes, and then an extension structure without an object (RFC 4884).
                 frame.payload.resize(128, 0);
@@ -234,7 +227,7 @@ fn ip_options_inside_and_outside_stay() -> Result<()> {
             .openings()
             .map(|(request, answer)| (request.ip_options(&options), answer));
         for cause in causes_of(&mut bench, openings.to_vec())? {
-            for len in [LEAST, cause.longest()] {
+            for len in [LEAST, cause.transport_len()] {
                 let error = cause.error(&V4, unreachable(&V4), len);
                 let with_options = error.clone().map(|frame| frame.ip_options(&options));
                 assert_translated(&mut bench, &cause, &error)?;
@@ -258,11 +251,27 @@ fn extension_headers_inside_and_outside_stay() -> Result<()> {
         .openings()
         .map(|(request, answer)| (request.extensions(chain), answer));
     for cause in causes_of(&mut bench, openings.to_vec())? {
-        for len in [LEAST, cause.longest()] {
+        for len in [LEAST, cause.transport_len()] {
             let error = cause.error(&V6, unreachable(&V6), len);
             let with_extensions = error.clone().map(|frame| frame.extensions(chain));
             assert_translated(&mut bench, &cause, &error)?;
             assert_translated(&mut bench, &cause, &with_extensions)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_datagram_inside_whose_checksum_would_be_0_gets_the_other_zero() -> Result<()> {
+    skip_unless_lab_works!();
+    let mut bench = Bench::new()?;
+    for family in &FAMILIES {
+        let (client, service) = ((family.client, 40_000), (family.router, 80));
+        // As the client has sent it, the sum is 0.
+        let sent = udp(client, service, b"").with_checksum_0();
+        for cause in causes_of(&mut bench, vec![(sent, Transport::Udp)])? {
+            let error = cause.error(family, unreachable(family), cause.transport_len());
+            assert_translated(&mut bench, &cause, &error)?;
         }
     }
     Ok(())
@@ -399,6 +408,27 @@ fn an_error_that_names_its_flow_almost_is_not_translated() -> Result<()> {
                     "an error about {inside:?} was taken for one about {:?}",
                     cause.out
                 );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An error goes to the sender of the packet inside: one that does not is forged.
+#[test]
+fn an_error_for_another_address_than_the_senders_is_not_translated() -> Result<()> {
+    skip_unless_lab_works!();
+    let mut bench = Bench::with_fallback()?;
+    for family in &FAMILIES {
+        for cause in causes(&mut bench, family)? {
+            let [inside, _] = cause.beginnings(LEAST);
+            let (others, outcome) = match cause.side {
+                Egress => ([family.router, family.client], Outcome::NotForEgress),
+                Cluster => ([family.reserved, family.web], Outcome::NotForRouter),
+            };
+            for other in others {
+                let error = icmp(family.outsider, other, unreachable(family), &inside);
+                bench.refuse(cause.side, &error.bytes(), outcome)?;
             }
         }
     }

@@ -118,6 +118,7 @@ fn seeds(bench: &mut Bench, family: &Family) -> Result<Vec<(Side, Vec<u8>)>> {
         seeds.extend([
             (Side::Cluster, request.bytes()),
             (Side::Egress, answer.bytes()),
+            (Side::Egress, error(family.reserved, &out)),
             (Side::Cluster, error(family.router, &back)),
             // What only the other side may bring.
             (Side::Egress, request.bytes()),
