@@ -3,8 +3,6 @@
 //! The packet is cut behind its transport header, gets an IP and an ICMP header in front, and leaves by the interface that
 //! it came from. The error comes from the address that the packet was sent to, which is the router's own.
 
-use core::mem::offset_of;
-
 use aya_ebpf::{
     bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     helpers::{bpf_skb_adjust_room, bpf_skb_change_tail},
@@ -45,9 +43,6 @@ pub trait Errors: Family {
     /// Type and code of the error for an outcome.
     fn message(outcome: Outcome) -> [u8; 2];
 
-    /// Whether the packet's sender wants to be told that it is too big.
-    fn may_be_told_of_size(packet: &Packet) -> bool;
-
     /// Writes the IP header of an error, `len` bytes long from there on.
     fn store_header(
         packet: &Packet,
@@ -66,19 +61,12 @@ impl Errors for V4 {
     #[inline(always)]
     fn message(outcome: Outcome) -> [u8; 2] {
         match outcome {
-            // Destination unreachable: fragmentation needed (RFC 1191).
+            // Destination unreachable: fragmentation needed (RFC 1191). Also to senders that allow fragmentation: nobody
+            // fragments here, and Linux heeds the message all the same.
             Outcome::PacketTooBig => [3, 4],
             // Time to live exceeded in transit.
             _ => [11, 0],
         }
-    }
-
-    #[inline(always)]
-    fn may_be_told_of_size(packet: &Packet) -> bool {
-        const DONT_FRAGMENT: u8 = 0x40;
-        let fragment: Option<[u8; 2]> =
-            packet.load(ETHERNET_HEADER_LEN + offset_of!(Ipv4Header, fragment));
-        fragment.is_some_and(|[flags, _]| flags & DONT_FRAGMENT != 0)
     }
 
     #[inline(always)]
@@ -126,11 +114,6 @@ impl Errors for V6 {
     }
 
     #[inline(always)]
-    fn may_be_told_of_size(_: &Packet) -> bool {
-        true
-    }
-
-    #[inline(always)]
     fn store_header(
         packet: &Packet,
         addresses: Pair<Self::Address>,
@@ -175,9 +158,6 @@ pub fn reject<F: Pipeline>(packet: &Packet, side: Side, outcome: Outcome) -> Res
     } = packet.headers::<F>()?.network;
     // Nobody is told of an error about an error (RFC 1122, section 3.2.2).
     if protocol == F::ICMP && packet.headers::<F>()?.transport.is_err() {
-        return Err(outcome);
-    }
-    if matches!(outcome, Outcome::PacketTooBig) && !F::may_be_told_of_size(packet) {
         return Err(outcome);
     }
     // Whole words, for the checksum.

@@ -227,6 +227,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
         "process_running",
         "uptime_seconds",
         "attached",
+        "expiry",
         "cluster_interface",
         "egress_interface",
         "reserved_addresses",
@@ -249,6 +250,11 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
     for outcome in array(&status["outcomes"])? {
         let documented = BTreeSet::from(["name", "verdict", "packets", "description"]);
         assert_eq!(keys(outcome), documented);
+        let verdict = string(outcome, "/verdict")?;
+        ensure!(["pass", "drop", "reject"].contains(&verdict), "{outcome:#}");
+        // Those whose sender is told by an error.
+        let is_told = ["ttl_exceeded", "packet_too_big"].contains(&string(outcome, "/name")?);
+        assert_eq!(verdict == "reject", is_told, "{outcome:#}");
     }
 
     let text = shell::egress_router(lab.router(), &["status"])?.success()?;
@@ -267,6 +273,9 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
             "(egress)",
         ],
     )?;
+    let expiry = string(&status, "/expiry")?;
+    ensure!(["kernel", "userspace"].contains(&expiry), "{status:#}");
+    line(&text, &["expiry", "by", "the", expiry])?;
     line(&text, &["reserved", "192.168.12.99"])?;
     line(&text, &["rules", "3"])?;
     line(&text, &["flows", "1", "of", "1000"])?;

@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
 use egress_tests::addresses::{DATAGRAM, ROUTER_NET1};
-use egress_tests::router::example_spec;
+use egress_tests::router::{Suspended, example_spec};
 use egress_tests::{Lab, RouterProcess, Rule, tcp, udp};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,6 +69,11 @@ impl Running {
     pub fn kill(self) -> Result<ExitStatus> {
         self.signal(Signal::SIGKILL)?;
         self.stop()
+    }
+
+    /// Stops the process, but not the kernel half, until the result is dropped.
+    pub fn suspend(&self) -> Result<Suspended<'_>> {
+        self.process()?.suspend()
     }
 
     /// Sends it a signal.

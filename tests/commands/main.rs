@@ -2,6 +2,7 @@
 //! print, what they exit with, and what they leave behind.
 
 mod addresses;
+mod expiry;
 mod inspection;
 mod lab;
 mod lifecycle;

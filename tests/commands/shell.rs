@@ -177,14 +177,26 @@ pub fn closed_pipe() -> Result<Stdio> {
 ///
 /// # Errors
 /// When that takes longer than [`PATIENCE`]; `what` says in the error what it was.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    eventually_within(PATIENCE, what, ask)
+}
+
+/// The same as [`eventually`], for what takes its time.
+///
+/// # Errors
+/// When that takes longer than `patience`.
+pub fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = ask()? {
             return Ok(answer);
         }
         if Instant::now() > deadline {
-            bail!("{what}: not within {PATIENCE:?}");
+            bail!("{what}: not within {patience:?}");
         }
         thread::sleep(POLL);
     }

@@ -69,6 +69,20 @@ impl Published {
         lab.router()
             .run(|| self.as_nobody(arguments, Stdio::null()))
     }
+
+    /// `run` in the router pod, as nobody with these capabilities only, written as for setpriv(1).
+    fn run_with(&self, lab: &Lab, capabilities: &str) -> Command {
+        let nobody = NOBODY.to_string();
+        let mut command = lab.router().command("setpriv");
+        command
+            .args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"])
+            .args(["--inh-caps", capabilities, "--ambient-caps", capabilities])
+            // The kernel forgets it when a process changes its user.
+            .args(["--pdeathsig", "SIGKILL"])
+            .arg(self.binary())
+            .args(["run", "--config", &self.spec()]);
+        command
+    }
 }
 
 #[test]
@@ -90,17 +104,19 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let published = Published::new()?;
-    let nobody = NOBODY.to_string();
-    let mut command = lab.router().command("setpriv");
-    command
-        .args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"])
-        .args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES])
-        // The kernel forgets it when a process changes its user.
-        .args(["--pdeathsig", "SIGKILL"])
-        .arg(published.binary())
-        .args(["run", "--config", &published.spec()]);
-    let _router = Started::new(&mut command)?;
+    let _router = Started::new(&mut published.run_with(&lab, CAPABILITIES))?;
     exchange_datagrams(&lab)
+}
+
+#[test]
+fn run_without_cap_perfmon_names_only_that() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let published = Published::new()?;
+    let mut command = published.run_with(&lab, "+bpf,+net_admin");
+    shell::finish(command.stdin(Stdio::null()))?.failure(PRIVILEGES, &["missing CAP_PERFMON: "])?;
+    assert!(attachments(&lab)?.is_empty());
+    Ok(())
 }
 
 #[test]

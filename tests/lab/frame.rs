@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use etherparse::{LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TransportSlice};
+use etherparse::{
+    LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TcpOptionElement, TcpSlice,
+    TransportSlice,
+};
 
 use crate::namespace::Mac;
 use crate::sctp;
@@ -115,6 +118,24 @@ impl Packet {
             payload: ip.payload.to_vec(),
             transport,
         })
+    }
+
+    /// The maximum segment size that it offers, if it is a SYN or SYN-ACK and does.
+    pub fn segment_size(&self) -> Option<u16> {
+        let Transport::Tcp { .. } = self.transport else {
+            return None;
+        };
+        let segment = TcpSlice::from_slice(&self.payload).ok()?;
+        if !segment.syn() {
+            return None;
+        }
+        segment
+            .options_iterator()
+            .map_while(Result::ok)
+            .find_map(|option| match option {
+                TcpOptionElement::MaximumSegmentSize(size) => Some(size),
+                _ => None,
+            })
     }
 
     /// Whether either end is `address`.

@@ -28,6 +28,9 @@ pub enum Kind {
     EchoReply,
     /// Nobody has the port of the packet that caused this.
     PortUnreachable,
+    /// The packet that caused this is larger than the way out allows, and may not
+    /// be fragmented.
+    PacketTooBig,
     /// The packet that caused this went over as many hops as it may.
     HopLimitExceeded,
 }
@@ -38,10 +41,12 @@ impl Kind {
             (Self::EchoRequest, IpAddr::V4(_)) => [8, 0],
             (Self::EchoReply, IpAddr::V4(_)) => [0, 0],
             (Self::PortUnreachable, IpAddr::V4(_)) => [3, 3],
+            (Self::PacketTooBig, IpAddr::V4(_)) => [3, 4],
             (Self::HopLimitExceeded, IpAddr::V4(_)) => [11, 0],
             (Self::EchoRequest, IpAddr::V6(_)) => [128, 0],
             (Self::EchoReply, IpAddr::V6(_)) => [129, 0],
             (Self::PortUnreachable, IpAddr::V6(_)) => [1, 4],
+            (Self::PacketTooBig, IpAddr::V6(_)) => [2, 0],
             (Self::HopLimitExceeded, IpAddr::V6(_)) => [3, 0],
         }
     }
@@ -57,6 +62,25 @@ impl Kind {
         }
         message
     }
+}
+
+/// Whether the checksum of an ICMP message is right.
+pub fn is_intact(packet: &Packet) -> bool {
+    let sum = Sum16BitWords::new().add_slice(&packet.payload);
+    let sum = match (packet.source, packet.destination) {
+        // With the pseudo header (RFC 8200, section 8.1).
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let Ok(length) = u32::try_from(packet.payload.len()) else {
+                return false;
+            };
+            sum.add_slice(&source.octets())
+                .add_slice(&destination.octets())
+                .add_slice(&length.to_be_bytes())
+                .add_slice(&[0, 0, 0, packet.protocol])
+        }
+        _ => sum,
+    };
+    sum.ones_complement() == 0
 }
 
 /// Whether a packet is one of neighbour discovery (RFC 4861), which is to IPv6 what
@@ -122,9 +146,13 @@ impl IcmpError {
             return None;
         }
         let (header, quoted) = packet.payload.split_first_chunk::<8>()?;
-        let kind = [Kind::PortUnreachable, Kind::HopLimitExceeded]
-            .into_iter()
-            .find(|kind| header.starts_with(&kind.type_and_code(packet.source)))?;
+        let kind = [
+            Kind::PortUnreachable,
+            Kind::PacketTooBig,
+            Kind::HopLimitExceeded,
+        ]
+        .into_iter()
+        .find(|kind| header.starts_with(&kind.type_and_code(packet.source)))?;
         let quoted = LaxSlicedPacket::from_ip(quoted).ok()?;
         let quoted = IpLayer::of(quoted.net.as_ref()?)?;
         // All that an error needs to quote of the transport header (RFC 792).

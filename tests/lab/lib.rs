@@ -11,6 +11,7 @@
 pub mod addresses;
 pub mod bulk;
 pub mod capture;
+pub mod ethtool;
 pub mod frame;
 pub mod http;
 pub mod icmp;

@@ -1,5 +1,5 @@
 //! The kernel's own NAT in the router's place: what the tests are checked
-//! against, and what the dataplane is compared with.
+//! against, and what the dataplane is compared with; and a firewall for hosts.
 
 use std::fmt::Write as _;
 
@@ -8,6 +8,22 @@ use anyhow::Result;
 use crate::addresses::NETWORKS;
 use crate::namespace::Namespace;
 use crate::spec::Spec;
+
+/// Makes `host` lose every ICMP error that arrives, as behind a firewall that
+/// lets no ICMP through; neighbour discovery goes on.
+pub fn lose_icmp_errors(host: &Namespace) -> Result<()> {
+    host.feed(
+        "nft",
+        &["-f", "-"],
+        "table inet deaf {
+            chain input {
+                type filter hook input priority filter
+                icmp type { destination-unreachable, time-exceeded, parameter-problem } drop
+                icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } drop
+            }
+        }",
+    )
+}
 
 /// Makes the kernel of `router` redirect by `spec`, as routers that are made of
 /// NAT rules do: destination NAT for what arrives on `eth0`, source NAT for what

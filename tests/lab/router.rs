@@ -184,6 +184,18 @@ impl RouterProcess {
         self.log.text()
     }
 
+    /// Stops the process, as a debugger does, until the result is dropped: what
+    /// happens meanwhile is the kernel half's doing.
+    pub fn suspend(&self) -> Result<Suspended<'_>> {
+        self.signal(Signal::SIGSTOP)?;
+        Ok(Suspended(self))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = Pid::from_raw(self.child.id().try_into()?);
+        kill(process, signal).with_context(|| format!("sending {signal} to egress-router"))
+    }
+
     /// Asks it to end, with SIGTERM, and waits for that.
     ///
     /// # Errors
@@ -196,7 +208,7 @@ impl RouterProcess {
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);
         }
-        kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         let deadline = Instant::now() + GRACE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
@@ -225,6 +237,19 @@ impl RouterProcess {
 impl Drop for RouterProcess {
     fn drop(&mut self) {
         if let Err(error) = self.terminate() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A router's process that does not run until this is dropped.
+#[derive(Debug)]
+#[must_use = "the process goes on when this is dropped"]
+pub struct Suspended<'r>(&'r RouterProcess);
+
+impl Drop for Suspended<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.signal(Signal::SIGCONT) {
             eprintln!("{error:#}");
         }
     }

@@ -39,6 +39,77 @@ pub fn send_without_checksum(socket: &impl AsFd) -> io::Result<()> {
     )
 }
 
+/// The integer that a TCP or UDP socket option has.
+fn option(socket: &impl AsFd, level: c_int, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut length =
+        libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to `value`, which is that
+    // long; the descriptor is borrowed for the whole call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket,
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Whichever of two options is the one of the socket's family.
+fn by_family(
+    socket: &impl AsFd,
+    v4: (c_int, c_int),
+    v6: (c_int, c_int),
+) -> io::Result<(c_int, c_int)> {
+    let domain = SockRef::from(socket).domain()?;
+    Ok(if domain == Domain::IPV6 { v6 } else { v4 })
+}
+
+/// Lets every ICMP error about this socket's datagrams end a wait, also those
+/// that are not final, such as an exceeded hop limit.
+pub fn receive_every_error(socket: &impl AsFd) -> io::Result<()> {
+    let on: c_int = 1;
+    let (level, name) = by_family(
+        socket,
+        (libc::IPPROTO_IP, libc::IP_RECVERR),
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    )?;
+    set_option(socket, level, name, &on.to_ne_bytes())
+}
+
+/// Sends packets that nobody may fragment, this host included; those above the
+/// MTU of the path, as far as it is known, fail with `EMSGSIZE`.
+pub fn forbid_fragments(socket: &impl AsFd) -> io::Result<()> {
+    // Of either family: `IPV6_PMTUDISC_DO` has the same value.
+    let discovery: c_int = libc::IP_PMTUDISC_DO;
+    let (level, name) = by_family(
+        socket,
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+    )?;
+    set_option(socket, level, name, &discovery.to_ne_bytes())
+}
+
+/// The MTU of the path to the peer of this connected socket, as far as this host knows.
+pub fn path_mtu(socket: &impl AsFd) -> io::Result<u32> {
+    let (level, name) = by_family(
+        socket,
+        (libc::IPPROTO_IP, libc::IP_MTU),
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    )?;
+    option(socket, level, name)?
+        .try_into()
+        .map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// How many hops this socket's packets may go.
 pub fn set_hop_limit(socket: &impl AsFd, hops: u8) -> io::Result<()> {
     let socket = SockRef::from(socket);

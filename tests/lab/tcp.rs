@@ -45,6 +45,7 @@ pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<TcpStream> {
 pub struct Connector {
     source: SocketAddr,
     ip_options: Vec<u8>,
+    hop_limit: Option<u8>,
     timeout: Duration,
 }
 
@@ -54,6 +55,7 @@ impl Default for Connector {
         Self {
             source,
             ip_options: Vec::new(),
+            hop_limit: None,
             timeout: PATIENCE,
         }
     }
@@ -71,6 +73,13 @@ impl Connector {
     #[must_use]
     pub fn ip_options(mut self, options: &[u8]) -> Self {
         options.clone_into(&mut self.ip_options);
+        self
+    }
+
+    /// Sends packets that go over this many hops at most.
+    #[must_use]
+    pub fn hop_limit(mut self, hops: u8) -> Self {
+        self.hop_limit = Some(hops);
         self
     }
 
@@ -95,6 +104,9 @@ impl Connector {
                 }
                 if !self.ip_options.is_empty() {
                     crate::socket::set_ip_options(&socket, &self.ip_options)?;
+                }
+                if let Some(hops) = self.hop_limit {
+                    crate::socket::set_hop_limit(&socket, hops)?;
                 }
                 socket.connect_timeout(&to.into(), self.timeout)?;
                 let stream = TcpStream::from(socket);

@@ -1,0 +1,59 @@
+//! The end of idle flows, as `flows` shows it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use egress_tests::addresses::{HTTP, TLS};
+use egress_tests::{Lab, requirements, skip_unless_lab_works, tcp};
+use serde_json::Value;
+
+use crate::lab::{Connection, Running, status};
+use crate::shell::{self, array, string};
+
+/// Twice the time that a flow whose connection was reset may be idle for.
+const TWICE_CLOSE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(250);
+
+#[test]
+fn without_its_process_the_kernel_ends_the_flow_of_a_reset_connection_and_no_other() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let router = Running::start(&lab, &[])?;
+    if string(&status(&lab)?, "/expiry")? != "kernel" {
+        let test = egress_tests::function_name!();
+        requirements::skipped(test, "needs bpf_timer and bpf_loop (Linux 5.17)");
+        return Ok(());
+    }
+    let living = Connection::open(&lab, HTTP)?;
+    let Connection { client, server } = Connection::open(&lab, TLS)?;
+    tcp::send(&client, &server, b"question")?;
+    tcp::reset(server)?;
+    tcp::expect_reset(&client)?;
+
+    let _suspended = router.suspend()?;
+    let states = || states(&lab);
+    let both = shell::eventually("the reset is seen", || {
+        let states = states()?;
+        Ok(states.contains(&"CLOSE".to_owned()).then_some(states))
+    })?;
+    assert_eq!(both, ["CLOSE", "ESTABLISHED"]);
+    let left = shell::eventually_within(TWICE_CLOSE, "the flow is ended", || {
+        std::thread::sleep(POLL);
+        let states = states()?;
+        Ok((states != both).then_some(states))
+    })?;
+    ensure!(left == ["ESTABLISHED"], "{left:?} are left");
+    living.check()
+}
+
+/// The states of all flows, sorted.
+fn states(lab: &Lab) -> Result<Vec<String>> {
+    let flows = shell::json(lab.router(), &["flows"])?;
+    let state = |flow: &Value| Ok(string(flow, "/state")?.to_owned());
+    let mut states = array(&flows)?
+        .iter()
+        .map(state)
+        .collect::<Result<Vec<_>>>()?;
+    states.sort();
+    Ok(states)
+}
