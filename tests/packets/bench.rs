@@ -295,20 +295,27 @@ impl Bench {
         Ok(ran.frame)
     }
 
-    /// The frame arrives and is not forwarded; it has to be untouched, and counted by this outcome and no other.
+    /// The frame arrives and is not forwarded; it has to be untouched, or be an ICMP error to its sender where the outcome
+    /// asks for one, and counted by this outcome and no other.
     pub fn refuse(&mut self, side: Side, frame: &[u8], outcome: Outcome) -> Result<()> {
         let before = self.counts()?;
         let ran = self.run(side, frame)?;
         let verdict = match outcome.verdict() {
             egress_common::Verdict::Pass => PASS,
-            egress_common::Verdict::Drop => DROP,
+            // Nobody is told of an error about an error.
+            egress_common::Verdict::Reject if !is_icmp_error(frame) => FORWARD,
+            egress_common::Verdict::Drop | egress_common::Verdict::Reject => DROP,
         };
         ensure!(
             ran.verdict == verdict,
             "verdict {} instead of {verdict} ({outcome:?})",
             ran.verdict
         );
-        ensure!(ran.frame == frame, "the frame was changed");
+        if verdict == FORWARD {
+            check_error(&ran.frame, frame)?;
+        } else {
+            ensure!(ran.frame == frame, "the frame was changed");
+        }
         for ((counted, before), after) in Outcome::ALL.iter().zip(before).zip(self.counts()?) {
             let expected = u64::from(*counted == outcome);
             ensure!(
@@ -356,4 +363,69 @@ impl Bench {
         let maps = &self.dataplane.maps;
         maps.v4.flows.keys().flatten().count() + maps.v6.flows.keys().flatten().count()
     }
+}
+
+/// Whether a frame has an ICMP message other than an echo.
+fn is_icmp_error(frame: &[u8]) -> bool {
+    let is_v4 = frame[14] >> 4 == 4;
+    if is_v4 {
+        let message = 14 + usize::from(frame[14] & 0x0f) * 4;
+        frame[23] == 1 && !matches!(frame[message], 0 | 8)
+    } else {
+        frame[20] == 58 && !matches!(frame[54], 128 | 129)
+    }
+}
+
+/// The sum of 16-bit words, as RFC 1071 folds it: all ones for bytes that have their checksum among them.
+fn folded(bytes: &[u8]) -> u16 {
+    let words = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded twice")
+}
+
+/// Checks that a frame is an ICMP error to the sender of another one: from the address that it was sent to, with its
+/// beginning inside, and with right checksums.
+fn check_error(error: &[u8], about: &[u8]) -> Result<()> {
+    let is_v4 = about[14] >> 4 == 4;
+    let (source, destination, message) = if is_v4 {
+        (26..30, 30..34, 34)
+    } else {
+        (22..38, 38..54, 54)
+    };
+    ensure!(
+        error[source.clone()] == about[destination.clone()],
+        "the error comes from elsewhere"
+    );
+    ensure!(
+        error[destination] == about[source],
+        "the error goes elsewhere"
+    );
+    let inside = &error[message + 8..];
+    ensure!(
+        inside.len() >= 28 && about[14..].starts_with(inside),
+        "another packet is inside"
+    );
+    if is_v4 {
+        ensure!(
+            error[23] == 1 && folded(&error[14..34]) == 0xffff,
+            "the IP header is wrong"
+        );
+        ensure!(usize::from(error[16]) << 8 | usize::from(error[17]) == error.len() - 14);
+        ensure!(
+            folded(&error[message..]) == 0xffff,
+            "the ICMP checksum is wrong"
+        );
+    } else {
+        let len = u32::try_from(error.len() - message)?.to_be_bytes();
+        let pseudo_header = [&error[22..54], &len, &[0, 0, 0, 58]].concat();
+        let covered = [&pseudo_header[..], &error[message..]].concat();
+        ensure!(
+            error[20] == 58 && folded(&covered) == 0xffff,
+            "the ICMPv6 checksum is wrong"
+        );
+    }
+    Ok(())
 }

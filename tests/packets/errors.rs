@@ -349,7 +349,6 @@ fn an_error_about_no_flow_is_dropped_where_its_port_is_one_of_flows() -> Result<
                 tcp(reserved, server, "S"),
                 udp(reserved, server, b""),
                 tcp(reserved, server, "").transport(Transport::Sctp),
-                tcp(reserved, server, "").transport(Transport::EchoRequest),
             ] {
                 let error = icmp(
                     family.outsider,
@@ -359,6 +358,15 @@ fn an_error_about_no_flow_is_dropped_where_its_port_is_one_of_flows() -> Result<
                 );
                 bench.refuse(Egress, &error.bytes(), outcome)?;
             }
+            // The pod's own pings have any identifier.
+            let ping = tcp(reserved, server, "").transport(Transport::EchoRequest);
+            let error = icmp(
+                family.outsider,
+                family.reserved,
+                unreachable(family),
+                &ping.packet(),
+            );
+            bench.refuse(Egress, &error.bytes(), Outcome::EgressOwn)?;
         }
         // On eth0, errors about what the pod itself has sent there.
         let inside = tcp((family.router, 9090), (family.client, 2000), "SA");

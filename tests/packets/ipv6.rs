@@ -124,15 +124,15 @@ fn extension_headers_longer_than_the_packet_are_malformed() -> Result<()> {
 }
 
 #[test]
-fn fragments_are_left_to_the_stack_and_never_enter_the_cluster() -> Result<()> {
+fn fragments_whose_first_was_not_seen_are_left_to_the_stack_and_never_enter_the_cluster()
+-> Result<()> {
     skip_unless_lab_works!();
     const fn fragment(content: &'static [u8]) -> Extension {
         (IpNumber::IPV6_FRAGMENTATION_HEADER, content)
     }
-    const FIRST: Extension = fragment(&[0, 0, 1, 1, 2, 3, 4]);
     const MIDDLE: Extension = fragment(&[0, 0, 9, 1, 2, 3, 4]);
     const LAST: Extension = fragment(&[0, 0, 8, 1, 2, 3, 4]);
-    let fragments: [&'static [Extension]; 4] = [&[FIRST], &[MIDDLE], &[LAST], &[HOP_BY_HOP, FIRST]];
+    let fragments: [&'static [Extension]; 3] = [&[MIDDLE], &[LAST], &[HOP_BY_HOP, LAST]];
     let mut bench = Bench::new()?;
     for (request, server, port) in requests() {
         // Of a flow, too.

@@ -1,0 +1,46 @@
+//! Packets that are too large for the way out, and the segment sizes that keep TCP's small enough.
+
+use anyhow::{Result, ensure};
+use egress_common::{
+    Outcome,
+    Side::{Cluster, Egress},
+};
+use egress_tests::skip_unless_lab_works;
+
+use crate::{
+    bench::{Bench, FAMILIES},
+    frames::{endpoints, udp},
+};
+
+#[test]
+fn a_packet_larger_than_the_way_out_is_refused_with_its_mtu() -> Result<()> {
+    skip_unless_lab_works!();
+    let mut bench = Bench::new()?;
+    let mut config = bench.dataplane.maps.config()?;
+    (config.cluster_mtu, config.egress_mtu) = (1400, 1500);
+    bench.dataplane.maps.set_config(&config)?;
+    for family in &FAMILIES {
+        let headers = if family.client.is_ipv4() { 28 } else { 48 };
+        let question = udp(
+            (family.client, 2000),
+            (family.router, 80),
+            &vec![1; 1500 - headers],
+        );
+        let (reserved, server) = endpoints(&bench.forward(Cluster, &question.bytes())?)?;
+        let fits = udp(server, reserved, &vec![2; 1400 - headers]);
+        bench.forward(Egress, &fits.bytes())?;
+        let large = udp(server, reserved, &vec![3; 1401 - headers]).bytes();
+        bench.refuse(Egress, &large, Outcome::PacketTooBig)?;
+        let error = bench.run(Egress, &large)?.frame;
+        // RFC 1191: the lower half of the second word; RFC 4443: all of it.
+        let message = if family.client.is_ipv4() { 34 } else { 54 };
+        let kind = if family.client.is_ipv4() {
+            [3, 4]
+        } else {
+            [2, 0]
+        };
+        ensure!(error[message..message + 2] == kind);
+        ensure!(error[message + 4..message + 8] == 1400_u32.to_be_bytes());
+    }
+    Ok(())
+}
