@@ -5,8 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use egress_common::{FlowState, Outcome, Timeouts, Verdict, tcp::State};
+use egress_common::{
+    Address, Flow, FlowState, Ipv4Address, Ipv6Address, LAYOUT_VERSION, Outcome, SweepItem,
+    Timeouts, Tuple, Verdict, tcp::State,
+};
 
+const COMMANDS: &str = include_str!("../docs/commands.md");
 const PACKET_FLOW: &str = include_str!("../docs/packet-flow.md");
 const RFC_COMPLIANCE: &str = include_str!("../docs/rfc-compliance.md");
 
@@ -75,6 +79,34 @@ fn the_table_of_states_has_each_with_its_timeout() {
         .map(|(name, cells)| (name, cells[1].to_owned()))
         .collect();
     assert_eq!(documented, actual);
+}
+
+#[test]
+fn the_memory_of_a_flow_is_that_of_its_entries_and_its_queue_item() {
+    // `struct htab_elem` and `struct bucket` of `kernel/bpf/hashtab.c`.
+    const HEADER: usize = 48;
+    const BUCKET: usize = 16;
+    fn row<A: Address>(family: &str) -> String {
+        let (key, value) = (size_of::<Tuple<A>>(), size_of::<Flow<A>>());
+        let item = size_of::<SweepItem<A>>();
+        let flow = 2 * (HEADER + key + value + BUCKET) + item;
+        format!("| {family} | {HEADER} | {key} | {value} | {item} | {flow} bytes |")
+    }
+    for row in [row::<Ipv4Address>("IPv4"), row::<Ipv6Address>("IPv6")] {
+        assert!(
+            PACKET_FLOW.contains(&row),
+            "docs/packet-flow.md has no row {row}"
+        );
+    }
+}
+
+#[test]
+fn the_documented_layout_version_is_the_current_one() {
+    let documented = format!("| `CONFIG` | layout version ({LAYOUT_VERSION}), ");
+    assert!(
+        COMMANDS.contains(&documented),
+        "docs/commands.md has no {documented}"
+    );
 }
 
 /// Verdict and tests of each requirement.
