@@ -116,6 +116,11 @@ impl Packet {
         if segment == 0 {
             return self.len() - ETHERNET_HEADER_LEN;
         }
+        // An SCTP packet whose parts are not seen from here (`GSO_BY_FRAGS` in `linux/skbuff.h`); its sender cut them by
+        // the path's MTU.
+        if segment == 0xffff {
+            return 0;
+        }
         let transport = match network.protocol {
             protocol::TCP => {
                 let offset: u8 = self.load(network.payload_offset + 12).unwrap_or(0x50);

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use egress_common::{
     Bytes as _, ETHERNET_HEADER_LEN, Family, ICMP_HEADER_LEN, Ipv4Header, Ipv6Header,
-    NetworkHeader, Outcome, Pair, Side, TransportHeader, V4, V6, checksum, protocol,
+    NetworkHeader, Outcome, Pair, Part, Side, TransportHeader, V4, V6, checksum, protocol,
 };
 
 use crate::{
@@ -154,8 +154,13 @@ pub fn reject<F: Pipeline>(packet: &Packet, side: Side, outcome: Outcome) -> Res
         protocol,
         payload_offset,
         payload_len,
+        part,
         ..
     } = packet.headers::<F>()?.network;
+    // Nor of one about a fragment other than the first.
+    if matches!(part, Part::Later) {
+        return Err(outcome);
+    }
     // Nobody is told of an error about an error (RFC 1122, section 3.2.2).
     if protocol == F::ICMP && packet.headers::<F>()?.transport.is_err() {
         return Err(outcome);

@@ -8,7 +8,7 @@ use egress_common::{
 use egress_tests::skip_unless_lab_works;
 
 use crate::{
-    bench::{Bench, FAMILIES},
+    bench::{Bench, FAMILIES, FORWARD, SkBuff},
     frames::{endpoints, udp},
 };
 
@@ -42,5 +42,24 @@ fn a_packet_larger_than_the_way_out_is_refused_with_its_mtu() -> Result<()> {
         ensure!(error[message..message + 2] == kind);
         ensure!(error[message + 4..message + 8] == 1400_u32.to_be_bytes());
     }
+    Ok(())
+}
+
+#[test]
+fn offloaded_sctp_whose_parts_cannot_be_seen_is_no_reason_to_refuse() -> Result<()> {
+    skip_unless_lab_works!();
+    let mut bench = Bench::new()?;
+    let mut config = bench.dataplane.maps.config()?;
+    (config.cluster_mtu, config.egress_mtu) = (1500, 1500);
+    bench.dataplane.maps.set_config(&config)?;
+    let family = &FAMILIES[0];
+    let packet = udp((family.client, 2000), (family.router, 80), &[1; 3000]);
+    // GSO_BY_FRAGS of linux/skbuff.h stands for parts of any size.
+    let ran = bench.run_with(
+        Cluster,
+        &packet.bytes(),
+        Some(&SkBuff::of_segments(3, 0xffff)),
+    )?;
+    ensure!(ran.verdict == FORWARD, "{}", ran.verdict);
     Ok(())
 }
