@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use egress_common::{
-    Address, Flow, FlowState, Ipv4Address, Ipv6Address, LAYOUT_VERSION, Outcome, SweepItem,
-    Timeouts, Tuple, Verdict, tcp::State,
+    Address, Exchange, Flow, FlowState, Ipv4Address, Ipv6Address, LAYOUT_VERSION, Outcome,
+    SweepItem, Timeouts, Tuple, Verdict, sctp, tcp::State,
 };
 
 const COMMANDS: &str = include_str!("../docs/commands.md");
@@ -60,8 +60,17 @@ fn the_table_of_states_has_each_with_its_timeout() {
         FlowState::Tcp(State::CloseWait),
         FlowState::Tcp(State::TimeWait),
         FlowState::Tcp(State::Close),
-        FlowState::Unreplied,
-        FlowState::Replied,
+        FlowState::Sctp(sctp::State::CookieWait),
+        FlowState::Sctp(sctp::State::CookieEchoed),
+        FlowState::Sctp(sctp::State::Established),
+        FlowState::Sctp(sctp::State::Unanswered),
+        FlowState::Sctp(sctp::State::Shutdown),
+        FlowState::Sctp(sctp::State::Closed),
+        FlowState::Udp(Exchange::Unreplied),
+        FlowState::Udp(Exchange::Replied),
+        FlowState::Udp(Exchange::Assured),
+        FlowState::Echo(Exchange::Unreplied),
+        FlowState::Echo(Exchange::Assured),
     ];
     let actual: Vec<_> = states
         .iter()

@@ -5,11 +5,12 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     network::{Ipv4Address, Ipv6Address},
     ports::NatRange,
+    timeouts::Timeouts,
     tuple::Side,
 };
 
 /// The version of every map layout in this crate. A reader that finds another one does not touch the maps.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// The only value of the array `CONFIG`.
 #[repr(C)]
@@ -47,8 +48,8 @@ pub struct Config {
     pub egress_mtu: u32,
     /// 1 where the kernel half ends idle flows by itself; 0 where userspace does.
     pub kernel_expiry: u32,
-    /// Explicit padding.
-    pub padding: u32,
+    /// How long idle flows live.
+    pub timeouts: Timeouts,
 }
 
 impl Config {

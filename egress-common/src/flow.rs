@@ -6,7 +6,8 @@ use crate::{
     checksum,
     counters::Traffic,
     network::{Address, Ipv4Address, Ipv6Address, Pair, Ports, protocol},
-    tcp::{self, Seen},
+    sctp,
+    tcp::{self, Flags, Seen},
     timeouts::Timeouts,
     tuple::{Side, Tuple},
 };
@@ -63,12 +64,15 @@ pub struct Flow<A> {
     pub translation: Translation<A>,
     /// The rule that opened the flow: index in the spec and in `RULE_COUNTERS`.
     pub rule: u32,
-    /// Which TCP flags this direction has shown so far.
+    /// Which TCP flags, or chunks of SCTP, this direction has shown so far.
     pub seen: Seen,
     padding: u8,
     padding_2: u16,
+    /// By what the other direction's end is known for genuine: what this direction has acknowledged last (TCP), or the tag
+    /// that it has announced (SCTP); network byte order, 0 if nothing was seen.
+    pub number: u32,
     // Room for the next hop. With it an IPv4 entry of the kernel's hash table is 128 bytes, which is two cache lines.
-    reserved: u64,
+    reserved: u32,
     /// When the flow was opened.
     pub opened_ns: u64,
     /// When this direction's last packet passed; at most a second behind.
@@ -112,6 +116,7 @@ impl<A: Address> Flow<A> {
         self.seen = Seen::NOTHING;
         self.padding = 0;
         self.padding_2 = 0;
+        self.number = 0;
         self.reserved = 0;
         self.opened_ns = now_ns;
         self.last_seen_ns = now_ns;
@@ -127,40 +132,146 @@ impl<A: Address> Flow<A> {
 pub enum FlowState {
     /// A TCP connection.
     Tcp(tcp::State),
-    /// Datagrams in one direction only, so far.
+    /// An SCTP association.
+    Sctp(sctp::State),
+    /// UDP.
+    Udp(Exchange),
+    /// Echo requests.
+    Echo(Exchange),
+}
+
+/// How far an exchange of datagrams has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exchange {
+    /// In one direction only, so far.
     Unreplied,
-    /// Datagrams in both directions.
+    /// In both directions, such as a question and its answer.
     Replied,
+    /// In both directions, and it goes on.
+    Assured,
+}
+
+impl Exchange {
+    /// What goes on for longer than this is more than a question and its answer (`nf_conntrack_proto_udp.c`).
+    const ASSURED_NS: u64 = 2_000_000_000;
+
+    #[inline(always)]
+    const fn of<A>(original: &Flow<A>, reply: &Flow<A>) -> Self {
+        if reply.traffic.packets == 0 {
+            Self::Unreplied
+        } else if Flow::last_seen_ns(original, reply).saturating_sub(original.opened_ns)
+            < Self::ASSURED_NS
+        {
+            Self::Replied
+        } else {
+            Self::Assured
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Unreplied => "UNREPLIED",
+            Self::Replied => "REPLIED",
+            Self::Assured => "ASSURED",
+        }
+    }
 }
 
 impl FlowState {
     /// The state of the flow whose two entries these are.
-    pub fn of<A>(protocol: u8, original: &Flow<A>, reply: &Flow<A>) -> Self {
-        if protocol == protocol::TCP {
-            Self::Tcp(tcp::State::of(original.seen, reply.seen))
-        } else if reply.traffic.packets > 0 {
-            Self::Replied
-        } else {
-            Self::Unreplied
+    #[inline(always)]
+    pub const fn of<A>(protocol: u8, original: &Flow<A>, reply: &Flow<A>) -> Self {
+        match protocol {
+            protocol::TCP => Self::Tcp(tcp::State::of(original.seen, reply.seen)),
+            protocol::SCTP => Self::Sctp(sctp::State::of(original.seen, reply.seen)),
+            protocol::UDP => Self::Udp(Exchange::of(original, reply)),
+            _ => Self::Echo(Exchange::of(original, reply)),
         }
     }
 
     /// How long a flow in this state lives after its last packet.
+    #[inline(always)]
     pub const fn timeout_ns(self, timeouts: &Timeouts) -> u64 {
         let seconds = match self {
             Self::Tcp(state) => timeouts.tcp(state),
-            Self::Unreplied => timeouts.udp_unreplied,
-            Self::Replied => timeouts.udp_replied,
+            Self::Sctp(state) => timeouts.sctp(state),
+            Self::Udp(Exchange::Assured) => timeouts.udp_stream,
+            Self::Udp(Exchange::Unreplied | Exchange::Replied) => timeouts.udp,
+            Self::Echo(_) => timeouts.icmp,
         };
         seconds as u64 * 1_000_000_000
     }
 
-    /// The state's name, as conntrack writes it.
+    /// Whether the flow may be ended before its time, to make room in a full table: it was only begun, or is over.
+    #[inline(always)]
+    pub const fn is_expendable(self) -> bool {
+        match self {
+            Self::Tcp(state) => {
+                state.is_embryonic() || matches!(state, tcp::State::TimeWait | tcp::State::Close)
+            }
+            Self::Sctp(state) => state.is_embryonic() || matches!(state, sctp::State::Closed),
+            Self::Udp(exchange) | Self::Echo(exchange) => matches!(exchange, Exchange::Unreplied),
+        }
+    }
+
+    /// Whether a request to open it anew finds it at its end.
+    #[inline(always)]
+    pub const fn is_closing(self) -> bool {
+        match self {
+            Self::Tcp(state) => state.is_closing(),
+            Self::Sctp(state) => state.is_closing(),
+            Self::Udp(_) | Self::Echo(_) => false,
+        }
+    }
+
+    /// The state's name, as conntrack writes it where it has one.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp(state) => state.name(),
-            Self::Unreplied => "UNREPLIED",
-            Self::Replied => "REPLIED",
+            Self::Sctp(state) => state.name(),
+            Self::Udp(exchange) | Self::Echo(exchange) => exchange.name(),
+        }
+    }
+}
+
+impl<A> Flow<A> {
+    /// When the last packet of either direction passed.
+    #[inline(always)]
+    const fn last_seen_ns(original: &Self, reply: &Self) -> u64 {
+        if original.last_seen_ns > reply.last_seen_ns {
+            original.last_seen_ns
+        } else {
+            reply.last_seen_ns
+        }
+    }
+
+    /// For how long the flow with these two entries has been idle.
+    #[inline(always)]
+    pub const fn idle_ns(original: &Self, reply: &Self, now_ns: u64) -> u64 {
+        // The coarse clock of the kernel half may be a tick ahead of the reader's.
+        now_ns.saturating_sub(Self::last_seen_ns(original, reply))
+    }
+
+    /// Whether a packet that would end the flow comes from the end that it claims to come from: see
+    /// [`tcp::is_credible_end`] and [`sctp::is_credible_end`].
+    ///
+    /// `sender` is the entry of the packet's own direction, `receiver` the other; `number` is the packet's sequence number
+    /// or verification tag, in network byte order.
+    #[inline(always)]
+    pub const fn is_credible_end(
+        protocol: u8,
+        number: u32,
+        sender: &Self,
+        receiver: &Self,
+    ) -> bool {
+        match protocol {
+            // Who has acknowledged nothing yet is told of the end by an answer to its SYN.
+            protocol::TCP => {
+                !receiver.seen.any(Flags::ACK)
+                    || tcp::is_credible_end(u32::from_be(number), u32::from_be(receiver.number))
+            }
+            protocol::SCTP => sctp::is_credible_end(number, sender.number, receiver.number),
+            _ => true,
         }
     }
 }
@@ -174,10 +285,8 @@ impl<A: Address> Flow<A> {
         timeouts: &Timeouts,
         now_ns: u64,
     ) -> bool {
-        let last_seen = original.last_seen_ns.max(reply.last_seen_ns);
-        let timeout = FlowState::of(protocol, original, reply).timeout_ns(timeouts);
-        // The coarse clock of the kernel half may be a tick ahead of the reader's.
-        now_ns.saturating_sub(last_seen) > timeout
+        let timeout_ns = FlowState::of(protocol, original, reply).timeout_ns(timeouts);
+        Self::idle_ns(original, reply, now_ns) > timeout_ns
     }
 }
 
@@ -242,6 +351,8 @@ mod tests {
         assert!(!expired(&reply, after(30)));
         assert!(expired(&reply, after(31)));
         reply.traffic.packets = 1;
+        reply.last_seen_ns = after(1);
+        assert!(expired(&reply, after(32)), "a question and its answer");
         reply.last_seen_ns = after(10);
         assert!(!expired(&reply, after(130)));
         assert!(expired(&reply, after(131)));

@@ -31,7 +31,7 @@ mod tuple;
 pub use config::{Config, LAYOUT_VERSION};
 pub use counters::{Directional, RuleCounters, Traffic};
 pub use family::{Family, V4, V6};
-pub use flow::{Flow, FlowState, Translation};
+pub use flow::{Exchange, Flow, FlowState, Translation};
 pub use fragment::{FirstFragment, Fragment, FragmentKey, Part};
 pub use network::{Address, Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol};
 pub use outcome::{Outcome, Verdict};
@@ -39,7 +39,7 @@ pub use packet::{
     Bytes, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, Ipv4Header,
     Ipv6Header, NetworkHeader, TransportHeader,
 };
-pub use ports::{Candidates, NatRange, PORT_ATTEMPTS};
+pub use ports::{Candidates, NatRange};
 pub use rule::{AddressKey, Rule, RuleKey};
 pub use sweep::SweepItem;
 pub use timeouts::Timeouts;

@@ -7,7 +7,7 @@ pub enum Verdict {
     Pass,
     /// It is dropped.
     Drop,
-    /// It is dropped, and its sender is told by an ICMP error.
+    /// It is dropped, and its sender is told by an ICMP error, or by an ABORT of SCTP.
     Reject,
 }
 
@@ -79,6 +79,8 @@ outcomes! {
     NotForEgress = "not_for_egress", Drop;
     /// An ICMP error about a packet of no flow.
     UnrelatedIcmpError = "unrelated_icmp_error", Drop;
+    /// An SCTP association with a port that no rule has: refused by an ABORT.
+    SctpRefused = "sctp_refused", Reject;
     /// Its time to live, or hop limit, has run out.
     TtlExceeded = "ttl_exceeded", Reject;
     /// Larger than the MTU of the way out.

@@ -160,8 +160,10 @@ pub struct TransportHeader {
     /// Source and destination port. An echo request has its identifier for a source port, an echo reply for a
     /// destination port; the other one is 0.
     pub ports: Ports,
-    /// TCP's flags; none for another protocol.
+    /// TCP's flags, or [those that SCTP's first chunk stands for](sctp::flags); none for another protocol.
     pub flags: tcp::Flags,
+    /// TCP's acknowledgment number; else 0. Network byte order.
+    pub acknowledgment: u32,
     /// Whether the packet may start a flow.
     pub may_open: bool,
 }
@@ -241,6 +243,8 @@ impl IcmpHeader {
 }
 
 // What is read from a packet is also written to one: no field may be uninitialised.
+const _: () = assert!(offset_of!(TcpHeader, sequence) == offset_of!(SctpHeader, verification_tag));
+
 const _: fn() = || {
     fn writable<T: NoUninit>() {}
     writable::<Ports>();
@@ -264,20 +268,26 @@ impl TransportHeader {
         if matches!(network.part, Part::Later) {
             return Err(Outcome::Fragment);
         }
-        let (ports, flags, may_open) = match network.protocol {
+        let (ports, flags, acknowledgment, may_open) = match network.protocol {
             protocol::TCP => {
                 let header: TcpHeader = load(packet, network)?;
-                (header.ports, header.flags, header.flags.may_open())
+                (
+                    header.ports,
+                    header.flags,
+                    header.acknowledgment,
+                    header.flags.may_open(),
+                )
             }
             protocol::UDP => {
                 let header: UdpHeader = load(packet, network)?;
-                (header.ports, tcp::Flags(0), true)
+                (header.ports, tcp::Flags(0), 0, true)
             }
             protocol::SCTP => {
                 let header: SctpHeader = load(packet, network)?;
                 (
                     header.ports,
-                    tcp::Flags(0),
+                    sctp::flags(header.first_chunk),
+                    0,
                     sctp::may_open(header.first_chunk),
                 )
             }
@@ -285,7 +295,7 @@ impl TransportHeader {
                 let header: IcmpHeader = load(packet, network)?;
                 let is_request = F::icmp_kind(header.message_type) == icmp::Kind::EchoRequest;
                 match header.echo_ports::<F>() {
-                    Ok(ports) => (ports, tcp::Flags(0), is_request),
+                    Ok(ports) => (ports, tcp::Flags(0), 0, is_request),
                     Err(icmp::Kind::Error) => return Err(Outcome::UnrelatedIcmpError),
                     Err(_) => return Err(Outcome::OtherProtocol),
                 }
@@ -295,9 +305,16 @@ impl TransportHeader {
         Ok(Self {
             ports,
             flags,
+            acknowledgment,
             may_open,
         })
     }
+
+    /// Where a packet has the number by which its end is known for genuine: TCP's sequence number, SCTP's verification tag.
+    pub const NUMBER_OFFSET: usize = offset_of!(TcpHeader, sequence);
+
+    /// Where INIT and INIT ACK of SCTP announce a tag.
+    pub const INITIATE_TAG_OFFSET: usize = size_of::<SctpHeader>();
 
     /// Where the checksum stands in the header of this protocol.
     #[inline(always)]

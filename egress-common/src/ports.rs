@@ -4,12 +4,6 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::network::Port;
 
-/// How many ports are tried before a flow is refused.
-///
-/// Each try is an insert into the flow table, and the first nearly always succeeds: a port is taken only by a flow
-/// towards the same server and port.
-pub const PORT_ATTEMPTS: u32 = 64;
-
 /// The ports that flows may use: one range, or two where the pod's own local port range lies in between.
 ///
 /// The numbers are in host byte order, because they are counted with.
@@ -86,42 +80,46 @@ impl NatRange {
     }
 }
 
-/// The ports to try for a new flow whose client's own port is taken or out of the range: the range from a random place on
-/// (RFC 6056, algorithm 1, bounded).
+/// The ports to try for a new flow whose client's own port is taken or out of the range: all of the range, each once, from
+/// a random one on and in random steps.
+///
+/// The steps go through all numbers of 16 bits, which an odd step does for each start, and those beyond the range are
+/// passed over. Steps of one would be fewer turns in an empty range, but find free ports ever more slowly as those that are
+/// taken grow together (RFC 6056, section 3.3.1).
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates {
-    range: NatRange,
-    start: u32,
+    len: u32,
+    start: u16,
+    step: u16,
 }
 
 impl Candidates {
+    /// How many attempts go through all of a range.
+    pub const ATTEMPTS: u32 = 1 << 16;
+
     /// The candidates in a range; `random` is uniform.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "each half is meant")]
     pub const fn new(range: NatRange, random: u32) -> Self {
-        // Scaled instead of divided: a remainder costs more, and a range of length 0 needs no exception.
-        let start = ((random as u64 * range.len() as u64) >> 32) as u32;
-        Self { range, start }
+        Self {
+            len: range.len(),
+            start: random as u16,
+            step: (random >> 16) as u16 | 1,
+        }
     }
 
-    /// How many there are.
+    /// Which port of the range to try at this attempt, counted from 0 and below [`Self::ATTEMPTS`]: its index for
+    /// [`NatRange::nth`], or `None` to go on to the next attempt.
     #[inline(always)]
-    pub const fn len(&self) -> u32 {
-        self.range.len()
-    }
-
-    /// Whether there is none.
-    #[inline(always)]
-    pub const fn is_empty(&self) -> bool {
-        self.range.is_empty()
-    }
-
-    /// The port to try at this attempt, counted from 0 and below [`Self::len`].
-    #[inline(always)]
-    pub const fn nth(&self, attempt: u32) -> Port {
-        let len = self.range.len();
-        let index = self.start + attempt;
-        self.range
-            .nth(if index < len { index } else { index - len })
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an attempt fits into 16 bits"
+    )]
+    pub const fn nth(&self, attempt: u32) -> Option<u32> {
+        let index = self
+            .start
+            .wrapping_add(self.step.wrapping_mul(attempt as u16)) as u32;
+        if index < self.len { Some(index) } else { None }
     }
 }
 
@@ -155,7 +153,8 @@ mod tests {
     #[test]
     fn a_local_range_that_covers_everything_leaves_nothing() {
         assert!(NatRange::without((1, 65535)).is_empty());
-        assert!(Candidates::new(NatRange::without((1, 65535)), 7).is_empty());
+        let none = Candidates::new(NatRange::without((1, 65535)), 7);
+        assert!((0..Candidates::ATTEMPTS).all(|attempt| none.nth(attempt).is_none()));
     }
 
     proptest! {
@@ -171,10 +170,13 @@ mod tests {
         }
 
         #[test]
-        fn candidates_are_in_the_range_and_differ(first: u16, last: u16, random: u32) {
+        fn every_port_of_the_range_is_a_candidate_once(first: u16, last: u16, random: u32) {
             let range = NatRange::without((first, last));
             let candidates = Candidates::new(range, random);
-            let tried: std::vec::Vec<Port> = (0..candidates.len()).map(|attempt| candidates.nth(attempt)).collect();
+            let tried: std::vec::Vec<Port> = (0..Candidates::ATTEMPTS)
+                .filter_map(|attempt| candidates.nth(attempt))
+                .map(|index| range.nth(index))
+                .collect();
             prop_assert_eq!(tried.len(), range.len() as usize);
             prop_assert!(tried.iter().all(|port| range.contains(*port)));
             prop_assert_eq!(tried.iter().collect::<BTreeSet<_>>().len(), tried.len());

@@ -22,6 +22,11 @@ impl Flags {
 
     const CONTROL: u8 = Self::FIN | Self::SYN | Self::RST | Self::ACK;
 
+    /// The flags that segments other than the usual ones have: they begin or end a connection.
+    pub const RARE: u8 = Self::SYN | Self::ENDS;
+    /// The flags that end a connection.
+    pub const ENDS: u8 = Self::FIN | Self::RST;
+
     /// Whether this asks for a new connection: SYN, and none of ACK, RST, FIN.
     #[inline(always)]
     pub const fn is_open_request(self) -> bool {
@@ -38,9 +43,25 @@ impl Flags {
     }
 }
 
+/// Whether a FIN or RST with this sequence number comes from an end of the connection, and so may end it. `acknowledged` is
+/// what its receiver has last acknowledged. Numbers are in host byte order.
+///
+/// A host on the path knows the numbers, and anyone else would have to guess. Nothing from the sender's side is consulted:
+/// whoever forges the one segment could forge another before it. The end itself is exactly at what was acknowledged, or
+/// ahead of it by what is under way. If that is more than [`AHEAD`], the receiver's answer to a RST makes the sender
+/// send one that is exact (RFC 5961, section 3.2).
+#[inline(always)]
+pub const fn is_credible_end(sequence: u32, acknowledged: u32) -> bool {
+    sequence.wrapping_sub(acknowledged) <= AHEAD
+}
+
+/// How far ahead of what was acknowledged the end of a connection may be: one packet of segmentation offload at its
+/// largest (`GSO_MAX_SIZE` in `linux/netdevice.h`).
+const AHEAD: u32 = 512 * 1024;
+
 /// The flags that one direction of a connection has shown so far.
 ///
-/// Bits are as in the header, see [`Flags`].
+/// Bits are as in the header, see [`Flags`]. SCTP has [those that do the same](crate::sctp::flags).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Seen {
@@ -119,6 +140,11 @@ impl State {
         )
     }
 
+    /// Whether the connection is not open yet.
+    pub const fn is_embryonic(self) -> bool {
+        matches!(self, Self::SynSent | Self::SynReceived | Self::Unanswered)
+    }
+
     /// The state's name, as conntrack writes it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -174,6 +200,34 @@ mod tests {
                 State::of(seen(original), seen(reply)),
                 expected,
                 "after {original:?} and {reply:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_simultaneous_open_becomes_a_connection() {
+        // RFC 9293, figure 8: both send a SYN, then both a SYN-ACK.
+        assert_eq!(State::of(seen(&[SYN]), seen(&[SYN])), State::SynReceived);
+        assert_eq!(
+            State::of(seen(&[SYN, SYN_ACK]), seen(&[SYN, SYN_ACK])),
+            State::Established
+        );
+    }
+
+    #[test]
+    fn an_end_is_believed_where_the_receiver_expects_it() {
+        for (sequence, acknowledged, credible) in [
+            (1000, 1000, true),
+            (999, 1000, false),
+            (1000 + AHEAD, 1000, true),
+            (1001 + AHEAD, 1000, false),
+            (5, u32::MAX - 5, true),
+            (1 << 31, 0, false),
+        ] {
+            assert_eq!(
+                is_credible_end(sequence, acknowledged),
+                credible,
+                "{sequence} when {acknowledged} was acknowledged"
             );
         }
     }

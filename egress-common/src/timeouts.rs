@@ -1,31 +1,79 @@
 //! How long an idle flow lives.
 
-use crate::tcp::State;
+use bytemuck::{Pod, Zeroable};
 
-/// Timeouts in seconds after a flow's last packet. The default is netfilter's, so that nothing that lives there dies here
-/// (`net/netfilter/nf_conntrack_proto_{tcp,udp}.c`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// A SYN without an answer.
-    pub tcp_syn_sent: u32,
-    /// A SYN-ACK that the client has not acknowledged.
-    pub tcp_syn_received: u32,
-    /// An open connection; RFC 5382 asks for at least 2 hours and 4 minutes.
-    pub tcp_established: u32,
-    /// The client has closed.
-    pub tcp_fin_wait: u32,
-    /// The server has closed.
-    pub tcp_close_wait: u32,
-    /// Both have closed.
-    pub tcp_time_wait: u32,
-    /// The connection was reset.
-    pub tcp_close: u32,
-    /// Picked up in the middle, and not answered.
-    pub tcp_unanswered: u32,
-    /// UDP without an answer.
-    pub udp_unreplied: u32,
-    /// UDP in both directions; RFC 4787 asks for at least 2 minutes.
-    pub udp_replied: u32,
+use crate::{sctp, tcp};
+
+macro_rules! timeouts {
+    ($($(#[doc = $doc:literal])+ $name:ident = $seconds:expr;)+) => {
+        /// Timeouts in seconds after a flow's last packet. The default is netfilter's, so that nothing that lives there dies
+        /// here, and so are the names (`net.netfilter.nf_conntrack_*_timeout*`).
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+        pub struct Timeouts {
+            $($(#[doc = $doc])+ pub $name: u32,)+
+        }
+
+        impl Timeouts {
+            /// Netfilter's.
+            pub const DEFAULT: Self = Self {
+                $($name: $seconds,)+
+            };
+
+            /// The names of all timeouts.
+            pub const NAMES: &[&str] = &[$(stringify!($name),)+];
+
+            /// The timeout of this name.
+            pub fn get_mut(&mut self, name: &str) -> Option<&mut u32> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)+
+                    _ => None,
+                }
+            }
+
+            /// All timeouts: name, seconds, and when it counts.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u32, &'static str)> {
+                [$((stringify!($name), self.$name, concat!($($doc),+).trim_ascii()),)+].into_iter()
+            }
+        }
+    };
+}
+
+timeouts! {
+    /// TCP: a SYN without an answer.
+    tcp_syn_sent = 120;
+    /// TCP: a SYN-ACK that the client has not acknowledged.
+    tcp_syn_recv = 60;
+    /// TCP: an open connection.
+    tcp_established = 5 * 24 * 3600;
+    /// TCP: the client has closed.
+    tcp_fin_wait = 120;
+    /// TCP: the server has closed.
+    tcp_close_wait = 60;
+    /// TCP: both have closed.
+    tcp_time_wait = 120;
+    /// TCP: the connection was reset.
+    tcp_close = 10;
+    /// TCP: picked up in the middle, and not answered.
+    tcp_unacknowledged = 300;
+    /// UDP: not answered, or over within two seconds.
+    udp = 30;
+    /// UDP: in both directions, for longer than two seconds.
+    udp_stream = 120;
+    /// SCTP: an INIT whose answer the client has not taken up.
+    sctp_cookie_wait = 3;
+    /// SCTP: a COOKIE ECHO without an answer.
+    sctp_cookie_echoed = 3;
+    /// SCTP: an open association.
+    sctp_established = 210;
+    /// SCTP: an end has begun to shut down.
+    sctp_shutdown = 3;
+    /// SCTP: the association was aborted.
+    sctp_closed = 10;
+    /// SCTP: picked up in the middle, and not answered.
+    sctp_heartbeat_sent = 30;
+    /// Echo: with or without a reply.
+    icmp = 30;
 }
 
 impl Default for Timeouts {
@@ -35,31 +83,44 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// Netfilter's.
-    pub const DEFAULT: Self = Self {
-        tcp_syn_sent: 120,
-        tcp_syn_received: 60,
-        tcp_established: 5 * 24 * 3600,
-        tcp_fin_wait: 120,
-        tcp_close_wait: 60,
-        tcp_time_wait: 120,
-        tcp_close: 10,
-        tcp_unanswered: 300,
-        udp_unreplied: 30,
-        udp_replied: 120,
-    };
-
     /// The timeout of a TCP connection in this state, in seconds.
-    pub const fn tcp(&self, state: State) -> u32 {
+    pub const fn tcp(&self, state: tcp::State) -> u32 {
         match state {
-            State::SynSent => self.tcp_syn_sent,
-            State::SynReceived => self.tcp_syn_received,
-            State::Unanswered => self.tcp_unanswered,
-            State::Established => self.tcp_established,
-            State::FinWait => self.tcp_fin_wait,
-            State::CloseWait => self.tcp_close_wait,
-            State::TimeWait => self.tcp_time_wait,
-            State::Close => self.tcp_close,
+            tcp::State::SynSent => self.tcp_syn_sent,
+            tcp::State::SynReceived => self.tcp_syn_recv,
+            tcp::State::Unanswered => self.tcp_unacknowledged,
+            tcp::State::Established => self.tcp_established,
+            tcp::State::FinWait => self.tcp_fin_wait,
+            tcp::State::CloseWait => self.tcp_close_wait,
+            tcp::State::TimeWait => self.tcp_time_wait,
+            tcp::State::Close => self.tcp_close,
         }
+    }
+
+    /// The timeout of an SCTP association in this state, in seconds.
+    pub const fn sctp(&self, state: sctp::State) -> u32 {
+        match state {
+            sctp::State::CookieWait => self.sctp_cookie_wait,
+            sctp::State::CookieEchoed => self.sctp_cookie_echoed,
+            sctp::State::Unanswered => self.sctp_heartbeat_sent,
+            sctp::State::Established => self.sctp_established,
+            sctp::State::Shutdown => self.sctp_shutdown,
+            sctp::State::Closed => self.sctp_closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_timeout_is_found_by_its_name() {
+        let mut timeouts = Timeouts::DEFAULT;
+        for (number, name) in (1..).zip(Timeouts::NAMES) {
+            *timeouts.get_mut(name).expect("it is in the list") = number;
+        }
+        assert!(timeouts.iter().map(|(_, seconds, _)| seconds).eq(1..=17));
+        assert_eq!(timeouts.get_mut("tcp"), None);
     }
 }

@@ -13,6 +13,15 @@ pub fn count(outcome: Outcome) {
     }
 }
 
+/// Counts a flow that was ended to make room.
+#[inline(always)]
+pub fn count_evicted() {
+    if let Some(counter) = maps::EVICTED.get_ptr_mut(0) {
+        // SAFETY: the element is this CPU's own.
+        unsafe { *counter += 1 };
+    }
+}
+
 /// Counts a flow that a rule has opened.
 #[inline(always)]
 pub fn count_flow(rule: u32) {

@@ -16,6 +16,9 @@ pub type AddressMap<A> = maps::HashMap<AddressKey<A>, u32, { maps::ADDRESSES }>;
 
 pub type FragmentMap<A> = maps::LruHashMap<FragmentKey<A>, FirstFragment, { maps::FRAGMENTS }>;
 
+/// By the tuple of the server's answers, without the NAT port; when the last search was in vain, as [`crate::clock`] says.
+pub type ExhaustedMap<A> = maps::LruHashMap<Tuple<A>, u64, { maps::EXHAUSTED }>;
+
 /// Each flow has one place.
 pub type SweepQueue<A> = maps::Queue<SweepItem<A>, { maps::FLOWS / 2 }>;
 
@@ -27,6 +30,7 @@ pub trait Pipeline: Family + Errors + Rare {
     fn rules() -> &'static RuleMap<Self::Address>;
     fn addresses() -> &'static AddressMap<Self::Address>;
     fn fragments() -> &'static FragmentMap<Self::Address>;
+    fn exhausted() -> &'static ExhaustedMap<Self::Address>;
     fn sweep_queue() -> &'static SweepQueue<Self::Address>;
 
     /// This CPU's place to put a flow together.
@@ -71,6 +75,11 @@ impl Pipeline for V4 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv4Address> {
         &maps::FRAGMENTS_V4
+    }
+
+    #[inline(always)]
+    fn exhausted() -> &'static ExhaustedMap<Ipv4Address> {
+        &maps::EXHAUSTED_V4
     }
 
     #[inline(always)]
@@ -143,6 +152,11 @@ impl Pipeline for V6 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv6Address> {
         &maps::FRAGMENTS_V6
+    }
+
+    #[inline(always)]
+    fn exhausted() -> &'static ExhaustedMap<Ipv6Address> {
+        &maps::EXHAUSTED_V6
     }
 
     #[inline(always)]

@@ -2,19 +2,24 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use egress_common::{
-    Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, Outcome, Pair, Port, Ports, Side,
-    SweepItem, Translation, Tuple, tcp,
+    Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, FlowState, Outcome, Pair, Port, Ports,
+    Side, SweepItem, Translation, TransportHeader, Tuple, protocol, tcp,
 };
 
+#[cfg(doc)]
+use crate::ports;
 use crate::{
     clock, counters,
     family::Pipeline,
     maps,
     packet::{Headers, Packet},
-    ports, rules, sweep,
+    rare, rules, sweep,
 };
+
+/// `-E2BIG`: the map is full.
+const E2BIG: i32 = -7;
 
 /// One direction of a flow, in the flow table.
 ///
@@ -28,8 +33,8 @@ pub fn find<F: Pipeline>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
     F::flows().get_ptr_mut(tuple).map(FlowRef)
 }
 
-/// The first half of opening a flow, for a client's packet that belongs to none: puts into [`Scratch`] what the rules make
-/// of it.
+/// The first step of opening a flow, for a client's packet that belongs to none: puts into [`Scratch`] what the rules make
+/// of it. The second is [`ports::take`].
 ///
 /// [`Scratch`]: crate::scratch::Scratch
 #[inline(always)]
@@ -44,7 +49,8 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
         network.addresses,
         transport.ports,
     );
-    rules::find::<F>(packet, config, scratch)?;
+    let opens = transport.may_open && transport.flags.is_open_request();
+    rules::find::<F>(packet, config, scratch, opens)?;
     if !transport.may_open {
         return Err(Outcome::NotAnOpening);
     }
@@ -69,29 +75,35 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     Ok(())
 }
 
-/// The second half: takes a NAT port, and enters the flow that was planned into the table.
+/// The third step: enters the flow, for which a NAT port is taken, into the table.
 #[inline(always)]
-pub fn open<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+pub fn enter<F: Pipeline>() -> Result<(), Outcome> {
     let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
-    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
-    ports::take::<F>(packet, scratch, config, clock::now_ns())?;
     // The entry that clients' packets find comes last: whoever finds it can count on the other.
     scratch.entry.translation = scratch.translation;
     match F::flows().insert(&scratch.tuple, &scratch.entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
-            counters::count_flow(scratch.rule.id);
-            if maps::KERNEL_EXPIRY.load() != 0 {
-                let item = SweepItem::new(scratch.tuple, scratch.entry.opened_ns, sweep::tick());
-                // Full only of flows that were ended by packets since the sweep last passed: this one has to wait.
-                if F::sweep_queue().push(&item, 0).is_err() {
-                    let _ = F::flows().remove(&scratch.tuple);
-                    let _ = F::flows().remove(&scratch.reply);
-                    return Err(Outcome::FlowTableFull);
-                }
+            let item = SweepItem::new(scratch.tuple, scratch.entry.opened_ns, sweep::tick());
+            // Without a sweep nobody takes out the items of flows that have ended: the oldest makes place.
+            let flags = if maps::KERNEL_EXPIRY.load() == 0 {
+                u64::from(BPF_EXIST)
+            } else {
+                0
+            };
+            // Full of flows that were ended by packets since the sweep last passed.
+            if F::sweep_queue().push(&item, flags).is_err() {
+                let _ = F::flows().remove(&scratch.tuple);
+                let _ = F::flows().remove(&scratch.reply);
+                return Err(Outcome::FlowTableFull);
             }
+            counters::count_flow(scratch.rule.id);
+        }
+        Err(E2BIG) => {
+            let _ = F::flows().remove(&scratch.reply);
+            return Err(Outcome::FlowTableFull);
         }
         Err(_) => {
-            // Another CPU has just opened the flow, or there is no room for its second entry.
+            // Another CPU has just opened the flow.
             let _ = F::flows().remove(&scratch.reply);
         }
     }
@@ -105,32 +117,39 @@ impl<F: Pipeline> FlowRef<F> {
         unsafe { &(*self.0).translation }
     }
 
+    /// The whole entry.
     #[inline(always)]
-    fn seen(&self) -> tcp::Seen {
-        // SAFETY: the pointer comes from a lookup, see the type.
-        unsafe { (*self.0).seen }
+    const fn entry(&self) -> &Flow<F::Address> {
+        // SAFETY: the pointer comes from a lookup, see the type. What packets write into it meanwhile is words by themselves.
+        unsafe { &*self.0 }
     }
 
-    /// Ends the flow if a client's segment asks for a new connection on the tuple of one that has ended.
+    /// The other direction's entry, for packets that arrive on `side`.
     #[inline(always)]
-    pub fn ends_with(&self, tuple: &Tuple<F::Address>, flags: tcp::Flags) -> bool {
-        if !flags.is_open_request() {
+    fn peer(&self, side: Side, protocol: u8) -> Option<Self> {
+        find(&self.translation().peer(side, protocol))
+    }
+
+    /// Ends the flow if a client's packet asks for a new connection on the tuple of one that has ended.
+    #[inline(always)]
+    pub fn ends_with(&self, tuple: &Tuple<F::Address>, transport: &TransportHeader) -> bool {
+        if !transport.flags.is_open_request() || !transport.may_open {
             return false;
         }
-        let reply_tuple = self.translation().peer(Side::Cluster, tuple.protocol);
-        let reply = find::<F>(&reply_tuple).map_or(tcp::Seen::NOTHING, |reply| reply.seen());
-        if !tcp::State::of(self.seen(), reply).is_closing() {
+        if let Some(reply) = self.peer(Side::Cluster, tuple.protocol)
+            && !FlowState::of(tuple.protocol, self.entry(), reply.entry()).is_closing()
+        {
             return false;
         }
         // Gone already if another CPU ended it first.
         let _ = F::flows().remove(tuple);
-        let _ = F::flows().remove(reply_tuple);
+        let _ = F::flows().remove(self.translation().peer(Side::Cluster, tuple.protocol));
         true
     }
 
     /// Notes that a packet of the flow has passed.
     #[inline(always)]
-    pub fn count(&self, packet: &Packet, side: Side, flags: tcp::Flags) {
+    pub fn count(&self, packet: &Packet, side: Side, flags: tcp::Flags, acknowledgment: u32) {
         let flow = self.0;
         let packets = packet.segments();
         let bytes = (packet.len() - ETHERNET_HEADER_LEN) as u64;
@@ -146,6 +165,10 @@ impl<F: Pipeline> FlowRef<F> {
             if seen != (*flow).seen {
                 (*flow).seen = seen;
             }
+            // In the line that the counters below are written to anyway.
+            if acknowledgment != 0 {
+                (*flow).number = acknowledgment;
+            }
             atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(
                 &raw mut (*flow).traffic.packets,
                 packets,
@@ -154,5 +177,61 @@ impl<F: Pipeline> FlowRef<F> {
             (*flow).rule
         };
         counters::count_traffic(rule, side, packets, bytes);
+    }
+}
+
+/// What becomes of a packet's flow by its [rare flags](tcp::Flags::RARE): those of them that count.
+///
+/// A TCP segment with SYN has its segment size clamped, an SCTP packet with INIT or INIT ACK announces a tag, and the end
+/// of a connection counts if it comes from one of its ends.
+#[inline(always)]
+pub fn examine<F: Pipeline>(packet: &Packet, side: Side) -> Result<tcp::Flags, Outcome> {
+    let Headers { network, transport } = packet.headers::<F>()?;
+    let transport = transport?;
+    let mut flags = transport.flags;
+    let protocol = network.protocol;
+    let begins = flags.0 & tcp::Flags::SYN != 0;
+    if begins && protocol == protocol::TCP {
+        rare::clamp_segment_size(packet)?;
+        if flags.0 & tcp::Flags::ENDS == 0 {
+            return Ok(flags);
+        }
+    }
+    let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
+    scratch.tuple = Tuple::new(side, protocol, network.addresses, transport.ports);
+    let Some(flow) = find::<F>(&scratch.tuple) else {
+        return Ok(flags);
+    };
+    if begins && protocol == protocol::SCTP {
+        flow.announce(packet, network.payload_offset);
+    }
+    if flags.0 & tcp::Flags::ENDS != 0
+        && let Some(receiver) = flow.peer(side, protocol)
+    {
+        let number = packet
+            .load(network.payload_offset + TransportHeader::NUMBER_OFFSET)
+            .ok_or(Outcome::Truncated)?;
+        if !Flow::is_credible_end(protocol, number, flow.entry(), receiver.entry()) {
+            flags.0 &= !tcp::Flags::ENDS;
+        }
+    }
+    Ok(flags)
+}
+
+impl<F: Pipeline> FlowRef<F> {
+    /// Remembers the tag that an SCTP packet with INIT or INIT ACK announces. The first counts: a later one may be forged, or
+    /// opens a new association between the same ends.
+    #[inline(always)]
+    fn announce(&self, packet: &Packet, transport: usize) {
+        let Some(tag) = packet.load::<u32>(transport + TransportHeader::INITIATE_TAG_OFFSET) else {
+            return;
+        };
+        let flow = self.0;
+        // SAFETY: the pointer comes from a lookup, see the type.
+        unsafe {
+            if (*flow).number == 0 {
+                (*flow).number = tag;
+            }
+        }
     }
 }

@@ -52,6 +52,6 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
         translation.address_delta,
     )?;
     F::decrement_ttl(packet)?;
-    flow.count(packet, side, tcp::Flags(0));
+    flow.count(packet, side, tcp::Flags(0), 0);
     Ok(())
 }

@@ -30,6 +30,7 @@
 extern crate self as aya_log_ebpf;
 pub use log::macro_support;
 
+mod abort;
 mod addresses;
 mod clock;
 mod counters;
@@ -56,8 +57,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use egress_common::{
-    Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Side, Tuple, V4, V6, Verdict,
-    tcp,
+    Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Side, TransportHeader, Tuple,
+    V4, V6, Verdict, tcp,
 };
 use network_types::eth::EtherType;
 
@@ -128,7 +129,7 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         network.addresses,
         transport.ports,
     );
-    let flow = flows::find::<F>(&tuple).filter(|flow| !flow.ends_with(&tuple, transport.flags));
+    let flow = flows::find::<F>(&tuple).filter(|flow| !flow.ends_with(&tuple, &transport));
     let flow = if let Some(flow) = flow {
         flow
     } else {
@@ -137,7 +138,7 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         log::opened(network.protocol, transport.ports, flow.translation().ports);
         flow
     };
-    pass_on(packet, &network, &flow, Side::Cluster, transport.flags)
+    pass_on(packet, &network, &flow, Side::Cluster, &transport)
 }
 
 /// A packet from the external network: only a flow takes it into the cluster.
@@ -173,7 +174,7 @@ fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
     let Some(flow) = flows::find::<F>(&tuple) else {
         return Err(addresses::unsolicited::<F>(network.addresses.destination));
     };
-    pass_on(packet, &network, &flow, Side::Egress, transport.flags)
+    pass_on(packet, &network, &flow, Side::Egress, &transport)
 }
 
 /// A packet of a flow, on its way to the other side.
@@ -183,7 +184,7 @@ fn pass_on<F: Pipeline>(
     network: &NetworkHeader<F::Address>,
     flow: &FlowRef<F>,
     side: Side,
-    flags: tcp::Flags,
+    transport: &TransportHeader,
 ) -> Result<Forward, Outcome> {
     if network.ttl <= 1 {
         return Err(Outcome::TtlExceeded);
@@ -200,11 +201,13 @@ fn pass_on<F: Pipeline>(
     if matches!(network.part, Part::First) {
         F::remember_fragment(packet, side)?;
     }
-    if flags.0 & tcp::Flags::SYN != 0 {
-        rare::clamp_segment_size(packet)?;
-    }
+    let flags = if transport.flags.0 & tcp::Flags::RARE == 0 {
+        transport.flags
+    } else {
+        F::examine(packet, side)?
+    };
     rewrite::rewrite::<F>(packet, network, flow.translation())?;
-    flow.count(packet, side, flags);
+    flow.count(packet, side, flags, transport.acknowledgment);
     Ok(Forward::out_of(side.opposite()))
 }
 

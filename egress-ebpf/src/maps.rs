@@ -11,7 +11,7 @@ use aya_ebpf::{
 use egress_common::{Config, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
 
 use crate::{
-    family::{AddressMap, FlowMap, FragmentMap, RuleMap, SweepQueue},
+    family::{AddressMap, ExhaustedMap, FlowMap, FragmentMap, RuleMap, SweepQueue},
     reject::ErrorLimit,
     scratch::Scratch,
     sweep::Sweeper,
@@ -25,6 +25,8 @@ pub const RULES: usize = 3 * 65_535;
 pub const ADDRESSES: usize = 1024;
 /// Packets whose fragments are under way. The oldest is forgotten for a new one.
 pub const FRAGMENTS: usize = 4096;
+/// Servers towards which no NAT port was found free. The oldest is forgotten for a new one.
+pub const EXHAUSTED: usize = 256;
 /// Rules that are counted each by itself.
 const COUNTED_RULES: usize = 1024;
 
@@ -59,6 +61,12 @@ pub static FRAGMENTS_V4: FragmentMap<Ipv4Address> = LruHashMap::new();
 pub static FRAGMENTS_V6: FragmentMap<Ipv6Address> = LruHashMap::new();
 
 #[btf_map]
+pub static EXHAUSTED_V4: ExhaustedMap<Ipv4Address> = LruHashMap::new();
+
+#[btf_map]
+pub static EXHAUSTED_V6: ExhaustedMap<Ipv6Address> = LruHashMap::new();
+
+#[btf_map]
 pub static SWEEP_V4: SweepQueue<Ipv4Address> = Queue::new();
 
 #[btf_map]
@@ -72,6 +80,10 @@ pub static CONFIG: Array<Config, 1> = Array::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new();
+
+/// Flows that were ended to make room for others.
+#[btf_map]
+pub static EVICTED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray::new();

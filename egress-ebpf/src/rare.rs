@@ -8,9 +8,15 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
     Outcome, Side, V4, V6,
     extension::{self, Place},
+    sctp, tcp,
 };
 
-use crate::{flows, fragments, icmp, mss, packet::Packet, ports, reject};
+use crate::{
+    abort, flows, fragments, icmp, mss,
+    packet::Packet,
+    ports, reject,
+    sweep::{self, Look, Search},
+};
 
 /// The numbers that a function gives back: 0 for success, else an outcome's number and one.
 const fn to_code(result: Result<(), Outcome>) -> u32 {
@@ -22,6 +28,23 @@ const fn to_code(result: Result<(), Outcome>) -> u32 {
 
 /// The number for a NAT port that is taken already: no outcome, as there are others.
 const TAKEN: u32 = u32::MAX;
+
+/// The number for whether a NAT port was free.
+#[inline(always)]
+fn free_code(result: Result<bool, Outcome>) -> u32 {
+    match result {
+        Ok(false) => TAKEN,
+        result => to_code(result.map(|_| ())),
+    }
+}
+
+#[inline(always)]
+fn is_free(code: u32) -> Result<bool, Outcome> {
+    match code {
+        TAKEN => Ok(false),
+        code => from_code(code).map(|()| true),
+    }
+}
 
 #[inline(always)]
 fn from_code(code: u32) -> Result<(), Outcome> {
@@ -49,6 +72,40 @@ pub fn skip_extensions(packet: &Packet, place: Place) -> Result<Place, Outcome> 
     let reached = skip_ipv6_extensions(packet.skb(), place.to_bits());
     from_code((reached >> 32) as u32)?;
     Ok(Place::from_bits(reached as u32))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn move_sctp_crc(skb: *mut __sk_buff, old: u32, new: u32, length: u32) -> u32 {
+    core::hint::black_box(skb);
+    let length = length as usize & 0xffff;
+    sctp::checksum_delta(u32::from_le(old), u32::from_le(new), length).to_le()
+}
+
+/// [`sctp::checksum_delta`], by a call; words as they lie in memory.
+#[inline(always)]
+pub fn sctp_checksum_delta(packet: &Packet, old: u32, new: u32, length: usize) -> u32 {
+    move_sctp_crc(packet.skb(), old, new, length as u32)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sum_packet(skb: *mut __sk_buff, offset: u32, len: u32) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    // No offset is beyond that of the longest headers.
+    match reject::sum(&packet, offset as usize & 0xff, len as usize) {
+        Ok(sum) => u32::from(sum),
+        Err(_) => u32::MAX,
+    }
+}
+
+/// [`reject::sum`], by a call.
+#[inline(always)]
+pub fn sum(packet: &Packet, offset: usize, len: usize) -> Result<u16, Outcome> {
+    match sum_packet(packet.skb(), offset as u32, len as u32) {
+        u32::MAX => Err(Outcome::RewriteFailed),
+        sum => Ok(sum as u16),
+    }
 }
 
 #[inline(never)]
@@ -83,10 +140,25 @@ extern "C" fn send_icmp_error(skb: *mut __sk_buff, side: u32, outcome: u32) -> u
     })
 }
 
-/// Makes of a packet the error that tells its sender of `outcome`: [`reject::reject`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn send_sctp_abort(skb: *mut __sk_buff) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    to_code(if packet.is_v6() {
+        abort::refuse::<V6>(&packet)
+    } else {
+        abort::refuse::<V4>(&packet)
+    })
+}
+
+/// Makes of a packet the one that tells its sender of `outcome`: [`reject::reject`], [`abort::refuse`].
 #[inline(always)]
 pub fn reject(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> {
-    from_code(send_icmp_error(packet.skb(), side as u32, outcome as u32))
+    from_code(if matches!(outcome, Outcome::SctpRefused) {
+        send_sctp_abort(packet.skb())
+    } else {
+        send_icmp_error(packet.skb(), side as u32, outcome as u32)
+    })
 }
 
 /// The side with this number, which the verifier does not know to be one of two.
@@ -100,22 +172,49 @@ const fn to_side(side: u32) -> Side {
 }
 
 macro_rules! global_functions {
-    ($($family:ty: $plan:ident, $open:ident, $take_candidate:ident, $translate_error:ident,
-        $remember_fragment:ident, $translate_fragment:ident;)+) => {
+    ($($family:ty: $plan:ident, $take:ident, $search:ident, $take_nth:ident, $enter:ident, $make_room:ident, $look:ident, $examine:ident,
+        $translate_error:ident, $remember_fragment:ident, $translate_fragment:ident;)+) => {
         $(
             impl Rare for $family {
                 #[inline(always)]
                 fn open_flow(packet: &Packet) -> Result<(), Outcome> {
                     from_code($plan(packet.skb()))?;
-                    from_code($open(packet.skb()))
+                    let mut opened = from_code($take(packet.skb()));
+                    if opened.is_ok() {
+                        opened = from_code($enter(packet.skb()));
+                    }
+                    if !matches!(opened, Err(Outcome::FlowTableFull)) {
+                        return opened;
+                    }
+                    from_code($make_room(packet.skb()))?;
+                    from_code($take(packet.skb()))?;
+                    from_code($enter(packet.skb()))
                 }
 
                 #[inline(always)]
-                fn take_candidate(packet: &Packet, random: u32, attempt: u32) -> Result<bool, Outcome> {
-                    match $take_candidate(packet.skb(), random, attempt) {
-                        TAKEN => Ok(false),
-                        code => from_code(code).map(|()| true),
+                fn search_stretch(packet: &Packet, random: u32, stretch: u32) -> Result<bool, Outcome> {
+                    is_free($search(packet.skb(), random, stretch))
+                }
+
+                #[inline(always)]
+                fn take_nth(packet: &Packet, index: u32) -> Result<bool, Outcome> {
+                    is_free($take_nth(packet.skb(), index))
+                }
+
+                #[inline(always)]
+                fn look_for_room(packet: &Packet) -> Look {
+                    match $look(packet.skb()) {
+                        0 => Look::Nothing,
+                        1 => Look::Gone,
+                        2 => Look::Ended,
+                        _ => Look::Kept,
                     }
+                }
+
+                #[inline(always)]
+                fn examine(packet: &Packet, side: Side) -> Result<tcp::Flags, Outcome> {
+                    let result = $examine(packet.skb(), side as u32);
+                    from_code(result >> 8).map(|()| tcp::Flags(result as u8))
                 }
 
                 #[inline(always)]
@@ -154,18 +253,51 @@ macro_rules! global_functions {
 
             #[inline(never)]
             #[unsafe(no_mangle)]
-            extern "C" fn $open(skb: *mut __sk_buff) -> u32 {
-                to_code(flows::open::<$family>(&Packet::new(TcContext::new(skb))))
+            extern "C" fn $take(skb: *mut __sk_buff) -> u32 {
+                to_code(ports::take::<$family>(&Packet::new(TcContext::new(skb))))
             }
 
             #[inline(never)]
             #[unsafe(no_mangle)]
-            extern "C" fn $take_candidate(skb: *mut __sk_buff, random: u32, attempt: u32) -> u32 {
+            extern "C" fn $enter(skb: *mut __sk_buff) -> u32 {
                 // Not needed, but it has to be passed: the first argument is the context.
                 core::hint::black_box(skb);
-                match ports::take_candidate::<$family>(random, attempt) {
-                    Ok(false) => TAKEN,
-                    result => to_code(result.map(|_| ())),
+                to_code(flows::enter::<$family>())
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $search(skb: *mut __sk_buff, random: u32, stretch: u32) -> u32 {
+                let packet = Packet::new(TcContext::new(skb));
+                free_code(ports::search_stretch::<$family>(&packet, random, stretch))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $take_nth(skb: *mut __sk_buff, index: u32) -> u32 {
+                core::hint::black_box(skb);
+                free_code(ports::take_nth::<$family>(index))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $make_room(skb: *mut __sk_buff) -> u32 {
+                to_code(sweep::make_room::<$family>(&Packet::new(TcContext::new(skb))))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $look(skb: *mut __sk_buff) -> u32 {
+                core::hint::black_box(skb);
+                sweep::look::<$family>(Search::Expendable) as u32
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $examine(skb: *mut __sk_buff, side: u32) -> u32 {
+                match flows::examine::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)) {
+                    Ok(flags) => u32::from(flags.0),
+                    Err(outcome) => to_code(Err(outcome)) << 8,
                 }
             }
 
@@ -180,19 +312,29 @@ macro_rules! global_functions {
 }
 
 global_functions! {
-    V4: plan_flow_v4, open_flow_v4, take_nat_port_v4, translate_icmp_error_v4,
-        remember_fragment_v4, translate_fragment_v4;
-    V6: plan_flow_v6, open_flow_v6, take_nat_port_v6, translate_icmp_error_v6,
-        remember_fragment_v6, translate_fragment_v6;
+    V4: plan_flow_v4, take_nat_port_v4, search_nat_port_v4, try_nat_port_v4, enter_flow_v4, make_room_v4, look_for_room_v4, examine_v4,
+        translate_icmp_error_v4, remember_fragment_v4, translate_fragment_v4;
+    V6: plan_flow_v6, take_nat_port_v6, search_nat_port_v6, try_nat_port_v6, enter_flow_v6, make_room_v6, look_for_room_v6, examine_v6,
+        translate_icmp_error_v6, remember_fragment_v6, translate_fragment_v6;
 }
 
 /// The rare parts, by family.
 pub trait Rare {
-    /// Opens a flow for a client's packet that belongs to none: [`flows::plan`], then [`flows::open`].
+    /// Opens a flow for a client's packet that belongs to none: [`flows::plan`], [`ports::take`] and [`flows::enter`]; in a
+    /// full table [`sweep::make_room`], and once more.
     fn open_flow(packet: &Packet) -> Result<(), Outcome>;
 
-    /// Tries to take a NAT port: [`ports::take_candidate`].
-    fn take_candidate(packet: &Packet, random: u32, attempt: u32) -> Result<bool, Outcome>;
+    /// Looks for a NAT port: [`ports::search_stretch`].
+    fn search_stretch(packet: &Packet, random: u32, stretch: u32) -> Result<bool, Outcome>;
+
+    /// Tries to take a NAT port: [`ports::take_nth`].
+    fn take_nth(packet: &Packet, index: u32) -> Result<bool, Outcome>;
+
+    /// Looks at one flow that may have to make room: [`sweep::look`].
+    fn look_for_room(packet: &Packet) -> Look;
+
+    /// What a packet that begins or ends a connection does to its flow: [`flows::examine`].
+    fn examine(packet: &Packet, side: Side) -> Result<tcp::Flags, Outcome>;
 
     /// Remembers a first fragment: [`fragments::remember`].
     fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;

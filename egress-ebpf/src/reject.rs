@@ -17,6 +17,7 @@ use crate::{
     family::Pipeline,
     maps,
     packet::{ChecksumPart, Packet},
+    rare,
 };
 
 /// How much of the transport header goes with an error. At least 8 bytes (RFC 792); with 20 the checksum is among them,
@@ -43,10 +44,11 @@ pub trait Errors: Family {
     /// Type and code of the error for an outcome.
     fn message(outcome: Outcome) -> [u8; 2];
 
-    /// Writes the IP header of an error, `len` bytes long from there on.
+    /// Writes the IP header of a packet of the router's own, `len` bytes long from there on.
     fn store_header(
         packet: &Packet,
         addresses: Pair<Self::Address>,
+        protocol: u8,
         len: usize,
     ) -> Result<(), Outcome>;
 
@@ -73,16 +75,17 @@ impl Errors for V4 {
     fn store_header(
         packet: &Packet,
         addresses: Pair<Self::Address>,
+        protocol: u8,
         len: usize,
     ) -> Result<(), Outcome> {
         let mut header = Ipv4Header {
             version_ihl: 0x45,
             // Internetwork control, as Linux sends its errors (RFC 1812, section 4.3.2.5).
-            tos: 0xc0,
+            tos: if protocol == protocol::ICMP { 0xc0 } else { 0 },
             total_length: (len as u16).to_be_bytes(),
             id: [0; 2],
             fragment: [0; 2],
-            ttl_protocol: [64, protocol::ICMP],
+            ttl_protocol: [64, protocol],
             checksum: 0,
             addresses,
         };
@@ -117,6 +120,7 @@ impl Errors for V6 {
     fn store_header(
         packet: &Packet,
         addresses: Pair<Self::Address>,
+        protocol: u8,
         len: usize,
     ) -> Result<(), Outcome> {
         packet.store(
@@ -124,7 +128,7 @@ impl Errors for V6 {
             Ipv6Header {
                 version_class_flow: [0x60, 0, 0, 0],
                 payload_length: ((len - Self::HEADER_LEN) as u16).to_be_bytes(),
-                next_header: protocol::ICMPV6,
+                next_header: protocol,
                 hop_limit: 64,
                 addresses,
             },
@@ -165,12 +169,12 @@ pub fn reject<F: Pipeline>(packet: &Packet, side: Side, outcome: Outcome) -> Res
     if protocol == F::ICMP && packet.headers::<F>()?.transport.is_err() {
         return Err(outcome);
     }
-    // Whole words, for the checksum.
+    // Whole words of four bytes, for the checksum.
     let transport_len = (if payload_len < TRANSPORT_LEN {
         payload_len
     } else {
         TRANSPORT_LEN
-    }) & !1;
+    }) & !3;
     let inside_len = payload_offset - ETHERNET_HEADER_LEN + transport_len;
     if inside_len > INSIDE_LEN || !is_within_limit() {
         return Err(outcome);
@@ -203,19 +207,19 @@ pub fn reject<F: Pipeline>(packet: &Packet, side: Side, outcome: Outcome) -> Res
         .ok_or(Outcome::RewriteFailed)?;
     let addresses = received.swapped();
     let message_len = ICMP_HEADER_LEN + inside_len;
-    F::store_header(packet, addresses, F::HEADER_LEN + message_len)?;
+    F::store_header(packet, addresses, F::ICMP, F::HEADER_LEN + message_len)?;
     packet.store(message, F::message(outcome))?;
     packet.store(message + 2, 0_u16)?;
     packet.store(message + 4, mtu)?;
     let sum = F::pseudo_header(&addresses, message_len)
-        + sum(packet, message, message_len)?
+        + u32::from(rare::sum(packet, message, message_len)?)
         + u32::from(correction);
     packet.store(message + 2, !checksum::fold(sum))
 }
 
 /// Whether this CPU may send another error.
 #[inline(always)]
-fn is_within_limit() -> bool {
+pub fn is_within_limit() -> bool {
     let Some(limit) = maps::ERROR_LIMIT.get_ptr_mut(0) else {
         return false;
     };
@@ -234,21 +238,23 @@ fn is_within_limit() -> bool {
 /// The longest error, from its ICMP header on.
 const LONGEST: usize = ICMP_HEADER_LEN + INSIDE_LEN;
 
-/// The sum of the 16-bit words from `offset` on; `len` is even.
+/// The sum of the 16-bit words from `offset` on, folded; `len` is a multiple of 4.
 #[inline(always)]
-fn sum(packet: &Packet, offset: usize, len: usize) -> Result<u32, Outcome> {
+pub fn sum(packet: &Packet, offset: usize, len: usize) -> Result<u16, Outcome> {
     let mut sum = 0;
-    for word in 0..LONGEST / 2 {
-        if word * 2 >= len {
+    for word in 0..LONGEST / 4 {
+        if word * 4 >= len {
             break;
         }
-        sum += u32::from(
-            packet
-                .load::<u16>(offset + word * 2)
-                .ok_or(Outcome::RewriteFailed)?,
-        );
+        let word: u32 = packet
+            .load(offset + word * 4)
+            .ok_or(Outcome::RewriteFailed)?;
+        sum += u64::from(word);
     }
-    Ok(sum)
+    // Fewer than 2^16 words: half a word is enough for what they carry over.
+    Ok(checksum::fold(
+        (sum as u32 & 0xffff) + (sum as u32 >> 16) + (sum >> 32) as u32,
+    ))
 }
 
 /// What the device will add to the packet when it completes a checksum that the sender left to it (`CHECKSUM_PARTIAL`):
@@ -275,6 +281,6 @@ fn device_checksum(
         packet.store(offset, before)?;
         return Ok(0);
     }
-    let completed = !checksum::fold(sum(packet, transport, transport_len)?);
+    let completed = !rare::sum(packet, transport, transport_len)?;
     Ok(checksum::delta(u32::from(before), u32::from(completed)))
 }

@@ -2,12 +2,13 @@
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Port, Ports,
-    Translation, TransportHeader, checksum, protocol, sctp,
+    Translation, TransportHeader, checksum, protocol,
 };
 
 use crate::{
     family::Pipeline,
     packet::{ChecksumPart, Packet},
+    rare,
 };
 
 /// Gives the packet its new addresses and ports and takes a hop off it, and mends its checksums.
@@ -110,13 +111,7 @@ pub fn update_sctp_checksum(
     if before == 0 || old == new {
         return Ok(0);
     }
-    let after = sctp::update_checksum(
-        u32::from_le(before),
-        u32::from_le(old),
-        u32::from_le(new),
-        length & 0xffff,
-    )
-    .to_le();
+    let after = before ^ rare::sctp_checksum_delta(packet, old, new, length);
     packet.store(offset, after)?;
     let sum = |word: u32| (word & 0xffff) + (word >> 16);
     Ok(checksum::delta(sum(before), sum(after)))

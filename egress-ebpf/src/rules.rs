@@ -9,12 +9,13 @@ use egress_common::{Address as _, Config, Outcome, Rule, RuleKey, Side, Tuple, p
 use crate::{addresses, family::Pipeline, packet::Packet, scratch::Scratch};
 
 /// Puts into `scratch` the rule for its tuple, that of a client's packet that belongs to no flow yet: the rule of its port,
-/// or that of the fallback.
+/// or that of the fallback. `opens`: whether the packet asks for a new connection.
 #[inline(always)]
 pub fn find<F: Pipeline>(
     packet: &Packet,
     config: &Config,
     scratch: &mut Scratch<F::Address>,
+    opens: bool,
 ) -> Result<(), Outcome> {
     let tuple = &scratch.tuple;
     if !addresses::is_own::<F>(Side::Cluster, tuple.addresses.destination) {
@@ -28,7 +29,12 @@ pub fn find<F: Pipeline>(
     }
     let fallback = F::fallback(config);
     if fallback.is_unspecified() || is_of_a_local_socket::<F>(packet, tuple) {
-        return Err(Outcome::NoRule);
+        return Err(if opens && tuple.protocol == protocol::SCTP {
+            // The pod's own stack would do so if it had SCTP.
+            Outcome::SctpRefused
+        } else {
+            Outcome::NoRule
+        });
     }
     scratch.rule = Rule::new(fallback, tuple.ports.destination, config.fallback_rule);
     Ok(())

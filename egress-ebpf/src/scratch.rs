@@ -11,6 +11,8 @@ pub struct Scratch<A> {
     pub rule: Rule<A>,
     /// The tuple of its answers.
     pub reply: Tuple<A>,
+    /// What the answers of all flows towards the same server have in common: `reply` without the NAT port.
+    pub server: Tuple<A>,
     /// What becomes of the packet.
     pub translation: Translation<A>,
     /// The entry that is inserted next.

@@ -1,4 +1,5 @@
-//! Ending idle flows, by a timer in the kernel: no process is needed for it.
+//! Ending flows: idle ones by a timer in the kernel, for which no process is needed, and expendable ones when the table is
+//! full.
 //!
 //! Each flow has an item in a queue. Ten times a second the oldest items are taken out, their flows looked at, and those
 //! that live on put back at the end; so a large table costs a little all the time instead of much at once.
@@ -9,15 +10,17 @@ use aya_ebpf::{
     bindings::bpf_timer,
     helpers::{bpf_loop, bpf_timer_init, bpf_timer_set_callback, bpf_timer_start},
 };
-use egress_common::{Flow, Side, Timeouts, V4, V6};
+use egress_common::{Flow, FlowState, Outcome, Side, V4, V6};
 
-use crate::{clock, family::Pipeline, maps};
+use crate::{clock, counters, family::Pipeline, maps, packet::Packet};
 
 /// `CLOCK_MONOTONIC` of `linux/time.h`.
 const CLOCK_MONOTONIC: u64 = 1;
 const TICK_NS: u64 = 100_000_000;
 /// How many flows of a family are looked at in a tick: 262,144 in three seconds and a half.
 const BATCH: u32 = 8192;
+/// How many flows a packet looks at to find room.
+const LOOKS: u32 = 32;
 
 /// The value of `SWEEPER`.
 #[repr(C)]
@@ -75,48 +78,98 @@ pub fn tick() -> u32 {
 /// Looks at the flow whose turn it is: 0 to go on, 1 when none is due.
 #[inline(always)]
 fn look_at_next<F: Pipeline>() -> i64 {
-    let now = tick();
     match F::sweep_queue().peek() {
-        Ok(Some(item)) if item.is_due(now) => {}
+        Ok(Some(item)) if item.is_due(tick()) => {}
         _ => return 1,
     }
+    match look::<F>(Search::Idle) {
+        Look::Nothing => 1,
+        Look::Gone | Look::Ended | Look::Kept => 0,
+    }
+}
+
+/// Which flows are ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// Those that have been idle for longer than their state allows.
+    Idle,
+    /// Those, and the ones that may be ended to make room.
+    Expendable,
+}
+
+/// What was found at the front of the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The queue is empty.
+    Nothing,
+    /// The item of a flow that has ended before.
+    Gone,
+    /// A flow, which was ended.
+    Ended,
+    /// A flow that lives on, now at the end of the queue.
+    Kept,
+}
+
+/// Looks at the flow at the front of the queue.
+#[inline(always)]
+pub fn look<F: Pipeline>(search: Search) -> Look {
     let Ok(Some(mut item)) = F::sweep_queue().pop() else {
-        return 1;
+        return Look::Nothing;
     };
     let Some(original) = F::flows().get_ptr(&item.tuple) else {
-        return 0;
+        return Look::Gone;
     };
     // SAFETY: the pointers come from lookups, and the kernel keeps their memory until the program ends.
     let original: &Flow<F::Address> = unsafe { &*original };
     if !item.is_of(original.opened_ns) {
         // Another flow has the tuple now, and an item of its own.
-        return 0;
+        return Look::Gone;
     }
-    let reply_tuple = original
-        .translation
-        .peer(Side::Cluster, item.tuple.protocol);
-    let expired = match F::flows().get_ptr(&reply_tuple) {
-        Some(reply) => {
+    let protocol = item.tuple.protocol;
+    let reply_tuple = original.translation.peer(Side::Cluster, protocol);
+    let ends = match (F::flows().get_ptr(&reply_tuple), maps::CONFIG.get(0)) {
+        (Some(reply), Some(config)) => {
             // SAFETY: as above.
             let reply = unsafe { &*reply };
-            Flow::is_expired(
-                item.tuple.protocol,
-                original,
-                reply,
-                &Timeouts::DEFAULT,
-                clock::now_ns(),
-            )
+            let state = FlowState::of(protocol, original, reply);
+            let idle_ns = Flow::idle_ns(original, reply, clock::now_ns());
+            idle_ns > state.timeout_ns(&config.timeouts)
+                || (search == Search::Expendable && state.is_expendable())
         }
-        None => true,
+        _ => true,
     };
-    if expired {
+    if ends {
         // Gone already if a packet has ended the flow meanwhile.
         let _ = F::flows().remove(&item.tuple);
         let _ = F::flows().remove(&reply_tuple);
-        return 0;
+        return Look::Ended;
     }
-    item.tick = now;
+    item.tick = tick();
     // There is room: its own place.
     let _ = F::sweep_queue().push(&item, 0);
-    0
+    Look::Kept
+}
+
+/// Ends a flow of a full table that is not open yet or has ended, the oldest first, to make room for a new one.
+///
+/// Only the [`LOOKS`] flows at the front of the queue are looked at, and go to its end, so that a packet costs little; the
+/// next packet goes on where this one has stopped.
+///
+/// # Errors
+///
+/// [`Outcome::FlowTableFull`] if those are all open.
+#[inline(always)]
+pub fn make_room<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+    for _ in 0..LOOKS {
+        // A call, so that the verifier does not follow each way through each turn of the loop.
+        match F::look_for_room(packet) {
+            Look::Ended => {
+                counters::count_evicted();
+                return Ok(());
+            }
+            Look::Nothing => break,
+            Look::Gone | Look::Kept => {}
+        }
+    }
+    Err(Outcome::FlowTableFull)
 }

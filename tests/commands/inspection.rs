@@ -235,6 +235,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
         "rules",
         "flows",
         "max_flows",
+        "flows_evicted",
         "outcomes",
     ]);
     assert_eq!(keys(&status), documented);
@@ -252,8 +253,9 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
         assert_eq!(keys(outcome), documented);
         let verdict = string(outcome, "/verdict")?;
         ensure!(["pass", "drop", "reject"].contains(&verdict), "{outcome:#}");
-        // Those whose sender is told by an error.
-        let is_told = ["ttl_exceeded", "packet_too_big"].contains(&string(outcome, "/name")?);
+        // Those whose sender is told.
+        let is_told =
+            ["ttl_exceeded", "packet_too_big", "sctp_refused"].contains(&string(outcome, "/name")?);
         assert_eq!(verdict == "reject", is_told, "{outcome:#}");
     }
 

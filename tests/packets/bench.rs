@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
-use egress_common::{Config, LAYOUT_VERSION, NatRange, Outcome, Side};
+use egress_common::{Config, LAYOUT_VERSION, NatRange, Outcome, Side, Timeouts};
 use egress_userspace::{
     dataplane::{Dataplane, FlowReport, Options, PROGRAMS, RuleReport},
     kernel::{self, Features},
@@ -228,6 +228,7 @@ impl Bench {
             nat_range: setup.nat_range,
             max_flows: setup.max_flows,
             fallback_rule: FALLBACK_RULE,
+            timeouts: Timeouts::DEFAULT,
             ..Config::zeroed()
         };
         for family in FAMILIES {

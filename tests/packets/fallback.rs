@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     bench::{Bench, FALLBACK_RULE, FAMILIES, Family, V4, V6},
-    frames::{Frame, assert_same, chunk, echo_request, endpoints, sctp, tcp, udp},
+    frames::{Frame, Transport, assert_same, chunk, echo_request, endpoints, sctp, tcp, udp},
 };
 
 /// A client's first packet to this port of the router, by every protocol that has ports.
@@ -137,9 +137,21 @@ fn the_fallback_of_one_family_takes_nothing_of_the_other() -> Result<()> {
             for request in requests(&with, 9090) {
                 bench.forward(Cluster, &request.bytes())?;
             }
-            for request in requests(&without, 9090) {
+            let requests = requests(&without, 9090);
+            let (associations, others): (Vec<_>, Vec<_>) = requests
+                .into_iter()
+                .partition(|request| request.transport == Transport::Sctp);
+            for request in others {
                 bench.refuse(Cluster, &request.bytes(), Outcome::NoRule)?;
             }
+            for request in &associations {
+                bench.run(Cluster, &request.bytes())?;
+            }
+            let refused = bench.count(Outcome::SctpRefused)?;
+            ensure!(
+                refused == u64::try_from(associations.len())?,
+                "{refused} were refused"
+            );
             Ok(())
         })?;
     }

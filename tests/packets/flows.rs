@@ -14,7 +14,7 @@ use egress_userspace::{
 
 use crate::{
     bench::{Bench, DROP, Family, Setup, for_each_family},
-    frames::{endpoints, tcp, udp},
+    frames::{NUMBER, endpoints, tcp, udp},
 };
 
 /// Segments of both directions, in turn; gives the connection's state after each.
@@ -149,40 +149,186 @@ fn a_repeated_syn_belongs_to_the_connection_that_it_asked_for() -> Result<()> {
     })
 }
 
-#[test]
-fn a_full_table_refuses_new_flows_and_keeps_those_in_it() -> Result<()> {
-    skip_unless_lab_works!();
-    const FLOWS: u16 = 16;
-    let setup = Setup {
+/// A table of so many flows; the kernel may have a spare element or two for each CPU.
+const FLOWS: u16 = 16;
+
+fn small() -> Setup {
+    Setup {
         max_flows: FLOWS.into(),
         ..Setup::default()
-    };
-    for_each_family(setup, |bench, family| {
-        let datagram = |port| udp((family.client, port), (family.router, 80), b"").bytes();
-        let mut refused = 0;
-        let mut admitted = Vec::new();
-        for port in 2000..2000 + 2 * FLOWS {
-            let ran = bench.run(Cluster, &datagram(port))?;
-            if ran.verdict == DROP {
-                refused += 1;
-            } else {
-                admitted.push(port);
+    }
+}
+
+/// Opens a connection from this port, as far as an acknowledged handshake; `None` if the table has no room for it.
+fn connect(bench: &mut Bench, family: &Family, port: u16) -> Result<Option<()>> {
+    let (client, service) = ((family.client, port), (family.router, 8080));
+    let syn = bench.run(Cluster, &tcp(client, service, "S").bytes())?;
+    if syn.verdict == DROP {
+        return Ok(None);
+    }
+    let (reserved, server) = endpoints(&syn.frame)?;
+    bench.forward(Egress, &tcp(server, reserved, "SA").bytes())?;
+    bench.forward(Cluster, &tcp(client, service, "A").bytes())?;
+    Ok(Some(()))
+}
+
+#[test]
+fn a_table_full_of_connections_refuses_new_flows_and_keeps_those_in_it() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(small(), |bench, family| {
+        let (mut admitted, mut refused) = (Vec::new(), 0);
+        for port in 2000..2000 + 3 * FLOWS {
+            match connect(bench, family, port)? {
+                Some(()) => admitted.push(port),
+                None => refused += 1,
             }
         }
-        // The kernel may keep a spare element for each CPU beyond the table's size.
         ensure!(
             admitted.len() >= usize::from(FLOWS) && refused > 0,
             "{} admitted, {refused} refused",
             admitted.len()
         );
         ensure!(bench.count(Outcome::FlowTableFull)? == refused);
+        ensure!(bench.dataplane.maps.count_evicted()? == 0);
         ensure!(
             bench.entries() == 2 * admitted.len(),
             "an entry is without the other"
         );
         for port in admitted {
-            bench.forward(Cluster, &datagram(port))?;
+            let data = tcp((family.client, port), (family.router, 8080), "PA");
+            bench.forward(Cluster, &data.bytes())?;
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_flood_of_new_flows_ends_those_that_were_only_begun_and_no_connection() -> Result<()> {
+    skip_unless_lab_works!();
+    for kernel_expiry in [false, true] {
+        let setup = Setup {
+            kernel_expiry: kernel_expiry && kernel::features()?.kernel_expiry,
+            ..small()
+        };
+        for_each_family(setup, |bench, family| {
+            let ports = 2000..2000 + FLOWS / 2;
+            for port in ports.clone() {
+                ensure!(connect(bench, family, port)?.is_some());
+            }
+            for port in 3000..4000 {
+                let (service, datagrams) = ((family.router, 8080), (family.router, 80));
+                let syn = tcp((family.client, port), service, "S");
+                bench.forward(Cluster, &syn.bytes())?;
+                let datagram = udp((family.client, port), datagrams, b"");
+                bench.forward(Cluster, &datagram.bytes())?;
+            }
+            ensure!(bench.count(Outcome::FlowTableFull)? == 0);
+            let evicted = bench.dataplane.maps.count_evicted()?;
+            ensure!(evicted >= 2000 - u64::from(2 * FLOWS), "{evicted} evicted");
+            ensure!(bench.entries().is_multiple_of(2));
+            let connections = bench.flows();
+            let connections = connections
+                .iter()
+                .filter(|flow| flow.state == "ESTABLISHED")
+                .count();
+            ensure!(connections == ports.len(), "{connections} are left");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn both_sides_may_open_a_connection_at_once() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        // RFC 9293, figure 8.
+        let states = exchange(
+            bench,
+            family,
+            &[
+                (Cluster, "S"),
+                (Egress, "S"),
+                (Cluster, "SA"),
+                (Egress, "SA"),
+            ],
+        )?;
+        ensure!(
+            states == ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "ESTABLISHED"],
+            "{states:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_reset_or_close_that_no_end_has_sent_passes_and_changes_nothing() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        let open = [
+            (Cluster, "S"),
+            (Egress, "SA"),
+            (Cluster, "A"),
+            (Egress, "PA"),
+        ];
+        exchange(bench, family, &open)?;
+        let (client, service) = ((family.client, 2000), (family.router, 8080));
+        let (reserved, server) = ((family.reserved, 2000), (family.web, 80));
+        // Of a guess, of what was acknowledged before, and of what lies far ahead.
+        for number in [
+            0,
+            NUMBER.wrapping_sub(1),
+            NUMBER + (1 << 24),
+            NUMBER ^ (1 << 31),
+        ] {
+            for flags in ["R", "RA", "FA"] {
+                let forged = tcp(server, reserved, flags).number(number);
+                bench.forward(Egress, &forged.bytes())?;
+                let forged = tcp(client, service, flags).number(number);
+                bench.forward(Cluster, &forged.bytes())?;
+                let flow = bench.flow()?;
+                ensure!(
+                    flow.state == "ESTABLISHED",
+                    "{flags} at {number:#x}: {flow:?}"
+                );
+            }
+        }
+        // Ahead of what was acknowledged by what may be under way.
+        let reset = tcp(server, reserved, "R").number(NUMBER + 100_000);
+        bench.forward(Egress, &reset.bytes())?;
+        ensure!(bench.flow()?.state == "CLOSE");
+        Ok(())
+    })
+}
+
+#[test]
+fn who_forges_two_segments_resets_no_more_than_who_forges_one() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        exchange(
+            bench,
+            family,
+            &[(Cluster, "S"), (Egress, "SA"), (Cluster, "A")],
+        )?;
+        let (reserved, server) = ((family.reserved, 2000), (family.web, 80));
+        for flags in ["PA", "R"] {
+            let forged = tcp(server, reserved, flags).number(7_000);
+            bench.forward(Egress, &forged.bytes())?;
+        }
+        ensure!(bench.flow()?.state == "ESTABLISHED");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_refusal_closes_a_connection_that_nothing_was_acknowledged_of() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        // RFC 9293, section 3.10.7.1: the reset of a SYN has the sequence number 0.
+        let syn = tcp((family.client, 2000), (family.router, 8080), "S");
+        let (reserved, server) = endpoints(&bench.forward(Cluster, &syn.bytes())?)?;
+        bench.forward(Egress, &tcp(server, reserved, "RA").number(0).bytes())?;
+        ensure!(bench.flow()?.state == "CLOSE");
         Ok(())
     })
 }

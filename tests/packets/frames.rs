@@ -17,6 +17,9 @@ const SENDER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 /// The checksum of SCTP (RFC 9260, appendix A).
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
+/// A segment's sequence number unless it says otherwise, and what every segment with ACK acknowledges.
+pub const NUMBER: u32 = 0x0102_0304;
+
 const ETHERNET_LEN: usize = 14;
 const FITS: &str = "the payload fits into a packet";
 const ONE_FAMILY: &str = "source and destination are of one family";
@@ -32,6 +35,8 @@ pub struct Frame {
     pub destination: Endpoint,
     /// Time to live, or hop limit.
     pub ttl: u8,
+    /// TCP's sequence number, SCTP's verification tag.
+    pub number: u32,
     /// Of an IPv4 packet.
     pub ip_options: Vec<u8>,
     /// Of an IPv6 packet.
@@ -78,6 +83,7 @@ pub fn tcp(source: Endpoint, destination: Endpoint, flags: &'static str) -> Fram
         source,
         destination,
         ttl: 64,
+        number: NUMBER,
         ip_options: Vec::new(),
         extensions: &[],
         transport: Transport::Tcp(flags),
@@ -135,6 +141,11 @@ impl Frame {
 
     pub fn ttl(self, ttl: u8) -> Self {
         Self { ttl, ..self }
+    }
+
+    /// TCP's sequence number, or SCTP's verification tag.
+    pub fn number(self, number: u32) -> Self {
+        Self { number, ..self }
     }
 
     /// IPv4 options, a multiple of four bytes.
@@ -292,13 +303,13 @@ impl Frame {
     }
 
     fn tcp_header(&self, flags: &str) -> Vec<u8> {
-        let mut header = TcpHeader::new(self.source.1, self.destination.1, 0x0102_0304, 64_240);
+        let mut header = TcpHeader::new(self.source.1, self.destination.1, self.number, 64_240);
         header.syn = flags.contains('S');
         header.ack = flags.contains('A');
         header.fin = flags.contains('F');
         header.rst = flags.contains('R');
         header.psh = flags.contains('P');
-        header.acknowledgment_number = if header.ack { 0x0a0b_0c0d } else { 0 };
+        header.acknowledgment_number = if header.ack { NUMBER } else { 0 };
         header.checksum = match (self.source.0, self.destination.0) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &self.payload)
@@ -339,7 +350,7 @@ impl Frame {
         let mut header = [0; 12];
         header[..2].copy_from_slice(&self.source.1.to_be_bytes());
         header[2..4].copy_from_slice(&self.destination.1.to_be_bytes());
-        header[4..8].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
+        header[4..8].copy_from_slice(&self.number.to_be_bytes());
         if with_checksum {
             let mut digest = CRC32C.digest();
             digest.update(&header);

@@ -3,11 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use egress_common::{NatRange, Outcome, PORT_ATTEMPTS, Port, Side};
-use egress_tests::skip_unless_lab_works;
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use egress_common::{Address, NatRange, Outcome, Port, Side};
+use egress_tests::{PATIENCE, skip_unless_lab_works};
+use egress_userspace::dataplane::{FamilyMaps, PROGRAMS};
 
 use crate::{
     bench::{Bench, DROP, FAMILIES, FORWARD, Family, LOCAL_PORTS, Setup, for_each_family},
@@ -97,17 +102,19 @@ fn one_port_serves_several_servers_and_protocols() -> Result<()> {
     Ok(())
 }
 
+/// A range of few ports: 65526 to 65535.
+fn ten_ports() -> Setup {
+    Setup {
+        nat_range: NatRange::without((1, 65_525)),
+        ..Setup::default()
+    }
+}
+
 #[test]
 fn when_the_range_is_used_up_a_flow_is_refused_and_counted() -> Result<()> {
     skip_unless_lab_works!();
-    // Ten ports, 65526 to 65535: fewer than are tried.
-    let range = NatRange::without((1, 65_525));
-    ensure!(range.len() == 10 && range.len() < PORT_ATTEMPTS);
-    let setup = Setup {
-        nat_range: range,
-        ..Setup::default()
-    };
-    for_each_family(setup, |bench, family| {
+    for_each_family(ten_ports(), |bench, family| {
+        let range = NatRange::without((1, 65_525));
         let mut used = BTreeSet::new();
         for last in 1..=12 {
             let datagram = udp((client(family, last), 5000), (family.router, 80), b"");
@@ -130,6 +137,128 @@ fn when_the_range_is_used_up_a_flow_is_refused_and_counted() -> Result<()> {
         // Towards another server the same ports are free.
         let syn = tcp((family.client, 5000), (family.router, 8080), "S");
         bench.forward(Side::Cluster, &syn.bytes())?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_port_that_becomes_free_again_is_found_soon() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(ten_ports(), |bench, family| {
+        let datagram = |last| udp((client(family, last), 5000), (family.router, 80), b"").bytes();
+        for last in 1..=10 {
+            bench.forward(Side::Cluster, &datagram(last))?;
+        }
+        bench.refuse(Side::Cluster, &datagram(11), Outcome::NoFreePort)?;
+        let maps = &mut bench.dataplane.maps;
+        end_all_flows(&mut maps.v4)?;
+        end_all_flows(&mut maps.v6)?;
+        // After a search in vain there is none for a second.
+        let deadline = Instant::now() + PATIENCE;
+        while bench.run(Side::Cluster, &datagram(11))?.verdict != FORWARD {
+            ensure!(Instant::now() < deadline, "it is not found");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    })
+}
+
+fn end_all_flows<A: Address>(maps: &mut FamilyMaps<A>) -> Result<()> {
+    let keys: Vec<_> = maps.flows.keys().flatten().collect();
+    for key in keys {
+        maps.flows.remove(&key)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_port_of_the_range_is_used_before_a_flow_is_refused() -> Result<()> {
+    skip_unless_lab_works!();
+    let setup = Setup {
+        max_flows: 65_536,
+        ..Setup::default()
+    };
+    let range = NatRange::without(LOCAL_PORTS);
+    for_each_family(setup, |bench, family| {
+        let mut used = BTreeSet::new();
+        // From ports that cannot stay, of as many clients as it takes.
+        let clients = (1..=2).flat_map(|last| (32_768..=60_999).map(move |port| (last, port)));
+        for (last, port) in clients {
+            let datagram = udp((client(family, last), port), (family.router, 80), b"");
+            let ran = bench.run(Side::Cluster, &datagram.bytes())?;
+            if ran.verdict != FORWARD {
+                break;
+            }
+            let ((_, nat_port), _) = endpoints(&ran.frame)?;
+            ensure!(
+                range.contains(Port::new(nat_port)) && used.insert(nat_port),
+                "{nat_port} is used twice, or out of the range"
+            );
+        }
+        ensure!(
+            used.len() == range.len() as usize && bench.count(Outcome::NoFreePort)? == 1,
+            "{} of {} ports were used",
+            used.len(),
+            range.len()
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn clients_on_all_cpus_never_share_a_port() -> Result<()> {
+    skip_unless_lab_works!();
+    const THREADS: u8 = 8;
+    // 2,000 ports for more flows than that.
+    let range = NatRange::without((1, 63_535));
+    let setup = Setup {
+        max_flows: 8192,
+        nat_range: range,
+        ..Setup::default()
+    };
+    for_each_family(setup, |bench, family| {
+        let program: &SchedClassifier = bench.dataplane.program(PROGRAMS[0])?;
+        let start = Barrier::new(THREADS.into());
+        let open = |last: u8| -> Result<Vec<u16>> {
+            start.wait();
+            let mut ports = Vec::new();
+            for port in 5000..5400 {
+                let datagram = udp((client(family, last), port), (family.router, 80), b"").bytes();
+                let mut out = vec![0; datagram.len()];
+                let ran = program.test_run(TestRunOptions {
+                    data_in: Some(&datagram),
+                    data_out: Some(&mut out),
+                    ..TestRunOptions::default()
+                })?;
+                if ran.return_value.cast_signed() == FORWARD {
+                    let ((_, nat_port), _) = endpoints(&out)?;
+                    ports.push(nat_port);
+                }
+            }
+            Ok(ports)
+        };
+        let ports = thread::scope(|scope| {
+            let threads: Vec<_> = (1..=THREADS)
+                .map(|last| {
+                    let open = &open;
+                    scope.spawn(move || open(last))
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("the thread does not panic"))
+                .collect::<Result<Vec<_>>>()
+        })?
+        .concat();
+        let distinct: BTreeSet<_> = ports.iter().collect();
+        ensure!(distinct.len() == ports.len(), "a port is used twice");
+        ensure!(
+            distinct.len() == range.len() as usize,
+            "{} of {} ports were used",
+            distinct.len(),
+            range.len()
+        );
+        ensure!(bench.entries() == 2 * ports.len());
         Ok(())
     })
 }

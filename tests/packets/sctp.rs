@@ -4,28 +4,27 @@ use anyhow::{Context as _, Result, ensure};
 use egress_common::{
     Outcome,
     Side::{Cluster, Egress},
+    sctp::chunk::{
+        ABORT, COOKIE_ECHO, DATA, HEARTBEAT, INIT, INIT_ACK, SACK, SHUTDOWN, SHUTDOWN_ACK,
+        SHUTDOWN_COMPLETE,
+    },
 };
 use egress_tests::skip_unless_lab_works;
+use etherparse::{NetSlice, SlicedPacket};
 
 use crate::{
-    bench::{Bench, FAMILIES, Family, Setup, for_each_family},
-    frames::{Endpoint, Transport, assert_same, chunk, endpoints, sctp},
+    bench::{Bench, FAMILIES, FORWARD, Family, Setup, for_each_family},
+    frames::{Endpoint, Frame, Transport, assert_same, chunk, endpoints, sctp},
 };
 
-/// Chunk types (RFC 9260, section 3.2).
-const DATA: u8 = 0;
-const INIT: u8 = 1;
-const INIT_ACK: u8 = 2;
-const SACK: u8 = 3;
-const HEARTBEAT: u8 = 4;
+/// Chunk types that make no difference to a flow (RFC 9260, section 3.2).
 const HEARTBEAT_ACK: u8 = 5;
-const ABORT: u8 = 6;
-const SHUTDOWN: u8 = 7;
-const SHUTDOWN_ACK: u8 = 8;
 const ERROR: u8 = 9;
-const COOKIE_ECHO: u8 = 10;
 const COOKIE_ACK: u8 = 11;
-const SHUTDOWN_COMPLETE: u8 = 14;
+
+/// The tags that client and server announce.
+const CLIENT_TAG: u32 = 0x0101_0101;
+const SERVER_TAG: u32 = 0x0202_0202;
 
 /// A port that does not stay: the local port range has it.
 fn client(family: &Family) -> Endpoint {
@@ -212,5 +211,119 @@ fn a_packet_without_a_chunk_is_malformed() -> Result<()> {
         let packet = sctp(client(family), service(family), &[]);
         bench.refuse(Cluster, &packet.bytes(), Outcome::Malformed)?;
     }
+    Ok(())
+}
+
+/// Goes on with an association until it is established.
+fn establish(bench: &mut Bench, family: &Family) -> Result<(Endpoint, Endpoint)> {
+    let (reserved, server) = open(bench, family)?;
+    let init_ack = chunk(INIT_ACK, &[2; 16]);
+    let init_ack = sctp(server, reserved, &init_ack).number(CLIENT_TAG);
+    let cookie = sctp(client(family), service(family), &chunk(COOKIE_ECHO, &[]));
+    let cookie_ack = sctp(server, reserved, &chunk(COOKIE_ACK, &[]));
+    for (side, packet, state) in [
+        (Egress, init_ack, "COOKIE_WAIT"),
+        (Cluster, cookie.number(SERVER_TAG), "COOKIE_ECHOED"),
+        (Egress, cookie_ack.number(CLIENT_TAG), "ESTABLISHED"),
+    ] {
+        bench.forward(side, &packet.bytes())?;
+        let flow = bench.flow()?;
+        ensure!(flow.state == state, "{flow:?} instead of {state}");
+    }
+    Ok((reserved, server))
+}
+
+#[test]
+fn an_association_goes_through_its_states() -> Result<()> {
+    skip_unless_lab_works!();
+    for (chunk_type, state) in [(SHUTDOWN, "SHUTDOWN"), (ABORT, "CLOSED")] {
+        for_each_family(Setup::default(), |bench, family| {
+            establish(bench, family)?;
+            let end = sctp(client(family), service(family), &chunk(chunk_type, &[]));
+            bench.forward(Cluster, &end.number(SERVER_TAG).bytes())?;
+            let flow = bench.flow()?;
+            ensure!(flow.state == state, "{flow:?} instead of {state}");
+            // The same ports, anew.
+            let init = sctp(client(family), service(family), &chunk(INIT, &[3; 16]));
+            bench.forward(Cluster, &init.number(0).bytes())?;
+            let flow = bench.flow()?;
+            ensure!(
+                flow.state == "COOKIE_WAIT" && flow.original.packets == 1,
+                "{flow:?}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_end_with_a_guessed_tag_passes_and_changes_nothing() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        let (reserved, server) = establish(bench, family)?;
+        for kind in [ABORT, SHUTDOWN, SHUTDOWN_COMPLETE] {
+            let forged = sctp(server, reserved, &chunk(kind, &[])).number(0x7777_7777);
+            bench.forward(Egress, &forged.bytes())?;
+            ensure!(bench.flow()?.state == "ESTABLISHED", "after chunk {kind}");
+        }
+        // Announcing another tag first does not help.
+        let forged = sctp(server, reserved, &chunk(INIT_ACK, &[7; 16])).number(CLIENT_TAG);
+        bench.forward(Egress, &forged.bytes())?;
+        let forged = sctp(server, reserved, &chunk(ABORT, &[])).number(0x0707_0707);
+        bench.forward(Egress, &forged.bytes())?;
+        ensure!(bench.flow()?.state == "ESTABLISHED");
+        // The server no longer knows the association, and reflects its own tag.
+        let abort = sctp(server, reserved, &chunk(ABORT, &[])).number(SERVER_TAG);
+        bench.forward(Egress, &abort.bytes())?;
+        ensure!(bench.flow()?.state == "CLOSED");
+        Ok(())
+    })
+}
+
+/// Compares all but the Ethernet header and the choices of an IP header.
+fn assert_same_transport(actual: &[u8], expected: &Frame) -> Result<()> {
+    let packet = SlicedPacket::from_ethernet(actual)?;
+    if let Some(NetSlice::Ipv4(ip)) = &packet.net {
+        let header = ip.header();
+        ensure!(header.header_checksum() == header.to_header().calc_header_checksum());
+    }
+    ensure!(endpoints(actual)? == (expected.source, expected.destination));
+    let (payload, transport) = (packet.ip_payload(), expected.transport_offset());
+    let payload = payload.context("an IP packet")?.payload;
+    let expected = &expected.bytes()[transport..];
+    ensure!(
+        payload == expected,
+        "{payload:02x?} instead of {expected:02x?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_association_with_a_port_of_no_rule_is_refused_by_an_abort() -> Result<()> {
+    skip_unless_lab_works!();
+    let mut bench = Bench::new()?;
+    for family in &FAMILIES {
+        let (client, undefined) = ((family.client, 2000), (family.router, 5001));
+        for value in [&[1; 16][..], &[1; 100]] {
+            let init = sctp(client, undefined, &chunk(INIT, value)).number(0);
+            let ran = bench.run(Cluster, &init.bytes())?;
+            ensure!(ran.verdict == FORWARD, "verdict {}", ran.verdict);
+            let abort = sctp(undefined, client, &chunk(ABORT, &[])).number(CLIENT_TAG);
+            assert_same_transport(&ran.frame, &abort)?;
+            // As the sender left the checksum to its device, so does the router.
+            let init = init.transport(Transport::SctpWithoutChecksum);
+            let ran = bench.run(Cluster, &init.bytes())?;
+            let abort = abort.transport(Transport::SctpWithoutChecksum);
+            assert_same_transport(&ran.frame, &abort)?;
+        }
+        // Whatever else is sent there gets no answer.
+        for kind in [DATA, ABORT, INIT_ACK] {
+            let packet = sctp(client, undefined, &chunk(kind, &[0; 16]));
+            bench.refuse(Cluster, &packet.bytes(), Outcome::NoRule)?;
+        }
+    }
+    ensure!(bench.count(Outcome::SctpRefused)? == 2 * 2 * 2);
+    ensure!(bench.entries() == 0);
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use egress_common::{Config, LAYOUT_VERSION, NatRange, Side, Timeouts};
+use egress_common::{Config, LAYOUT_VERSION, NatRange, Side};
 use egress_userspace::{
     dataplane::{
         self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, Options, Presence, Taken,
@@ -28,8 +28,17 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use super::timeout;
+
 /// How often idle flows are ended.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+const EXAMPLES: &str = "\
+Examples:
+  egress-router run --config router.yaml
+  egress-router run --config router.yaml --cluster-interface eth0 --egress-interface net1
+  egress-router run --config router.yaml --max-flows 1000000 --timeout tcp_established=4h --timeout udp=15s
+  nsenter --net=/run/netns/pod egress-router run --config router.yaml --log-level debug";
 
 /// Redirect traffic by a spec, until SIGTERM or SIGINT
 ///
@@ -38,11 +47,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// It runs in the network namespace of the router's pod, as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. On
 /// SIGTERM or SIGINT it detaches and ends.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  egress-router run --config router.yaml
-  egress-router run --config router.yaml --cluster-interface eth0 --egress-interface net1
-  nsenter --net=/run/netns/pod egress-router run --config router.yaml --log-level debug")]
+#[command(after_help = EXAMPLES, after_long_help = format!("{}\n{EXAMPLES}", timeout::help()))]
 pub struct Args {
     /// The EgressRouter resource, in YAML or JSON; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -61,6 +66,11 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = Options::DEFAULT_MAX_FLOWS,
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_flows: u32,
+
+    /// How long a flow in this state lives after its last packet, in seconds or such as 90s, 2h, 5days; may be given several
+    /// times. The names and defaults are netfilter's, and listed below
+    #[arg(long = "timeout", value_name = "NAME=TIME")]
+    timeouts: Vec<timeout::Setting>,
 
     /// How to attach to the interfaces
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
@@ -164,8 +174,11 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
     let mut changes = Interfaces::changes()?;
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let timeouts = Timeouts::default();
-    let kernel_expiry = dataplane.maps.config()?.kernel_expiry != 0;
+    let Config {
+        timeouts,
+        kernel_expiry,
+        ..
+    } = dataplane.maps.config()?;
     let reason = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
@@ -175,7 +188,7 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
                     log::error!("the addresses of the interfaces are not current: {error:#}");
                 }
             }
-            _ = sweeps.tick(), if !kernel_expiry => {
+            _ = sweeps.tick(), if kernel_expiry == 0 => {
                 let now_ns = kernel::monotonic_ns();
                 let v4 = dataplane::sweep(&mut dataplane.maps.v4, &timeouts, now_ns)?;
                 let v6 = dataplane::sweep(&mut dataplane.maps.v6, &timeouts, now_ns)?;
@@ -320,7 +333,7 @@ fn start(
         cluster_mtu: cluster.mtu,
         egress_mtu: egress.mtu,
         kernel_expiry: u32::from(features.kernel_expiry),
-        padding: 0,
+        timeouts: timeout::apply(&args.timeouts),
     })?;
     dataplane.maps.set_rules(router)?;
     dataplane

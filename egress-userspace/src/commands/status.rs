@@ -47,6 +47,8 @@ struct Status {
     rules: usize,
     flows: usize,
     max_flows: u32,
+    /// Flows that were ended to make room for others.
+    flows_evicted: u64,
     /// Packets that were not forwarded, by outcome.
     outcomes: Vec<OutcomeReport>,
 }
@@ -96,6 +98,7 @@ impl Status {
             rules: rules.iter().filter(|rule| rule.port.is_some()).count(),
             flows: instance.maps.count_flows(),
             max_flows: config.max_flows,
+            flows_evicted: instance.maps.count_evicted()?,
             outcomes: instance.maps.outcomes()?,
         })
     }
@@ -111,13 +114,17 @@ impl Status {
             .iter()
             .map(ToString::to_string)
             .collect();
+        let evicted = match self.flows_evicted {
+            0 => String::new(),
+            number => format!(", {number} ended early to make room"),
+        };
         let mut text = format!(
             "process    {}{process}, up {}\n\
              attached   {} on {} (cluster) and {} (egress)\n\
              expiry     by the {}\n\
              reserved   {}\n\
              rules      {}{}\n\
-             flows      {} of {}\n",
+             flows      {} of {}{}\n",
             self.pid,
             output::duration(self.uptime_seconds),
             self.attached,
@@ -130,6 +137,7 @@ impl Status {
                 .map_or_else(String::new, |address| format!(", else to {address}")),
             self.flows,
             self.max_flows,
+            evicted,
         );
         for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
             let rows: Vec<_> = self

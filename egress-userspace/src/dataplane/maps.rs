@@ -57,6 +57,7 @@ pub struct Maps {
     config: Array<MapData, Config>,
     counters: PerCpuArray<MapData, u64>,
     rule_counters: PerCpuArray<MapData, RuleCounters>,
+    evicted: PerCpuArray<MapData, u64>,
 }
 
 /// Gives the error of a map its name.
@@ -94,6 +95,7 @@ impl Maps {
             config: typed("CONFIG", &mut source)?,
             counters: typed("COUNTERS", &mut source)?,
             rule_counters: typed("RULE_COUNTERS", &mut source)?,
+            evicted: typed("EVICTED", &mut source)?,
         })
     }
 
@@ -122,6 +124,16 @@ impl Maps {
     /// If the kernel refuses.
     pub fn count(&self, outcome: Outcome) -> Result<u64, MapsError> {
         let values = named("COUNTERS", self.counters.get(&(outcome as u32), 0))?;
+        Ok(values.iter().sum())
+    }
+
+    /// How many flows were ended to make room for others, on all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn count_evicted(&self) -> Result<u64, MapsError> {
+        let values = named("EVICTED", self.evicted.get(&0, 0))?;
         Ok(values.iter().sum())
     }
 
