@@ -1,7 +1,7 @@
 //! Fragments of IP packets.
 //!
 //! Only the first fragment has the ports that name a flow. They are remembered by what all fragments of a packet share, so
-//! that the others find the flow as well, if the first one came first.
+//! that the others find the flow as well. Some that come before the first one are held until it comes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -60,7 +60,7 @@ impl Fragment {
     }
 }
 
-/// What all fragments of a packet share: the key of `FRAGMENTS_V4` and `FRAGMENTS_V6`.
+/// What all fragments of a packet share: the key of `FRAGMENTS_V4` and `FRAGMENTS_V6`, and of `HELD_V4` and `HELD_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentKey<A> {
@@ -71,7 +71,8 @@ pub struct FragmentKey<A> {
     /// IP protocol number.
     pub protocol: u8,
     side: u8,
-    padding: u16,
+    /// Which of the fragments that came before the first one; 0 for the first one itself.
+    pub index: u16,
 }
 
 impl<A: Address> FragmentKey<A> {
@@ -83,7 +84,7 @@ impl<A: Address> FragmentKey<A> {
             id,
             protocol,
             side: side as u8,
-            padding: 0,
+            index: 0,
         }
     }
 }
@@ -111,6 +112,38 @@ impl FirstFragment {
     }
 }
 
+/// The longest frame that is held: one of an interface with the usual MTU of 1500.
+pub const HELD_LEN: usize = 1536;
+
+/// A fragment that came before the first one: the value of `HELD_V4` and `HELD_V6`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct HeldFragment {
+    /// When it came: `CLOCK_MONOTONIC` in nanoseconds.
+    pub seen_ns: u64,
+    /// How much of `frame` it is.
+    pub len: u32,
+    /// Explicit padding.
+    pub padding: u32,
+    /// The frame as it arrived.
+    pub frame: [u8; HELD_LEN],
+}
+
+impl HeldFragment {
+    /// How many fragments of a packet are held.
+    pub const PER_PACKET: u16 = 8;
+
+    /// How long a fragment waits for the first one: what a network reorders comes sooner.
+    const LIFETIME_NS: u64 = 1_000_000_000;
+
+    /// Whether it has waited for too long.
+    #[inline(always)]
+    pub const fn is_expired(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.seen_ns) > Self::LIFETIME_NS
+    }
+}
+
+const _: () = assert!(size_of::<HeldFragment>() == HELD_LEN + 16);
 const _: () = assert!(size_of::<FragmentKey<Ipv4Address>>() == 16);
 const _: () = assert!(size_of::<FragmentKey<Ipv6Address>>() == 40);
 const _: () = assert!(size_of::<FirstFragment>() == 16);

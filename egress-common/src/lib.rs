@@ -32,7 +32,7 @@ pub use config::{Config, LAYOUT_VERSION};
 pub use counters::{Directional, RuleCounters, Traffic};
 pub use family::{Family, V4, V6};
 pub use flow::{Exchange, Flow, FlowState, Translation};
-pub use fragment::{FirstFragment, Fragment, FragmentKey, Part};
+pub use fragment::{FirstFragment, Fragment, FragmentKey, HELD_LEN, HeldFragment, Part};
 pub use network::{Address, Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol};
 pub use outcome::{Outcome, Verdict};
 pub use packet::{

@@ -13,6 +13,9 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
+/// Length of that option: kind, length, size.
+const OPTION_LEN: usize = 4;
+
 /// How many options are looked at. Every system known sends this one first.
 const OPTIONS: usize = 6;
 
@@ -27,7 +30,34 @@ pub struct Clamp {
     pub delta: u16,
 }
 
-/// Finds the segment size that a SYN at `transport` asks for, if it is above `limit`.
+/// Finds the option with the segment size of the SYN at `transport`: where it stands, from the start of the frame.
+///
+/// # Errors
+///
+/// [`Outcome::Truncated`] if the frame ends before.
+#[inline(always)]
+pub fn find(packet: &(impl Bytes + ?Sized), transport: usize) -> Result<Option<usize>, Outcome> {
+    let [data_offset, _]: [u8; 2] = packet.load(transport + 12).ok_or(Outcome::Truncated)?;
+    let end = transport + (data_offset >> 4) as usize * 4;
+    let mut offset = transport + TCP_HEADER_LEN;
+    for _ in 0..OPTIONS {
+        if offset + OPTION_LEN > end {
+            return Ok(None);
+        }
+        let [kind, len, ..]: [u8; OPTION_LEN] = packet.load(offset).ok_or(Outcome::Truncated)?;
+        match kind {
+            MAXIMUM_SEGMENT_SIZE => return Ok(Some(offset)),
+            NO_OPERATION => offset += 1,
+            END => return Ok(None),
+            // Shorter than its own kind and length: nonsense from here on.
+            _ if len < 2 => return Ok(None),
+            _ => offset += len as usize,
+        }
+    }
+    Ok(None)
+}
+
+/// Lowers the segment size of the option at `option`, if it is above `limit`, in the SYN at `transport`.
 ///
 /// # Errors
 ///
@@ -36,36 +66,20 @@ pub struct Clamp {
 pub fn clamp(
     packet: &(impl Bytes + ?Sized),
     transport: usize,
+    option: usize,
     limit: u16,
 ) -> Result<Option<Clamp>, Outcome> {
-    let [data_offset, _]: [u8; 2] = packet.load(transport + 12).ok_or(Outcome::Truncated)?;
-    let end = transport + (data_offset >> 4) as usize * 4;
-    let mut offset = transport + TCP_HEADER_LEN;
-    for _ in 0..OPTIONS {
-        if offset + 4 > end {
-            return Ok(None);
-        }
-        let [kind, len, high, low]: [u8; 4] = packet.load(offset).ok_or(Outcome::Truncated)?;
-        match kind {
-            END => return Ok(None),
-            NO_OPERATION => offset += 1,
-            MAXIMUM_SEGMENT_SIZE => {
-                if u16::from_be_bytes([high, low]) <= limit {
-                    return Ok(None);
-                }
-                let size = limit.to_be_bytes();
-                return Ok(Some(Clamp {
-                    offset: offset + 2,
-                    size,
-                    delta: delta(offset - transport, [high, low], size),
-                }));
-            }
-            // Shorter than its own kind and length: nonsense from here on.
-            _ if len < 2 => return Ok(None),
-            _ => offset += len as usize,
-        }
+    let offset = option + 2;
+    let old: [u8; 2] = packet.load(offset).ok_or(Outcome::Truncated)?;
+    if u16::from_be_bytes(old) <= limit {
+        return Ok(None);
     }
-    Ok(None)
+    let size = limit.to_be_bytes();
+    Ok(Some(Clamp {
+        offset,
+        size,
+        delta: delta(offset - transport, old, size),
+    }))
 }
 
 /// What a changed size adds to the checksum: its two octets may lie in one 16-bit word, or across two.
@@ -104,6 +118,12 @@ mod tests {
         segment
     }
 
+    /// Finds and clamps the size of a segment.
+    fn clamp_in(segment: &[u8], limit: u16) -> Option<Clamp> {
+        let option = find(segment, 0).unwrap()?;
+        clamp(segment, 0, option, limit).unwrap()
+    }
+
     fn sum(bytes: &[u8]) -> u32 {
         bytes
             .chunks(2)
@@ -116,11 +136,8 @@ mod tests {
         let linux = [
             2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7,
         ];
-        let clamped = |options: &[u8], limit| {
-            clamp(&segment(options)[..], 0, limit)
-                .unwrap()
-                .map(|clamp| clamp.size)
-        };
+        let clamped =
+            |options: &[u8], limit| clamp_in(&segment(options), limit).map(|clamp| clamp.size);
         assert_eq!(clamped(&linux, 1360), Some([0x05, 0x50]));
         assert_eq!(clamped(&linux, 1460), None);
         assert_eq!(clamped(&[], 1360), None);
@@ -148,14 +165,14 @@ mod tests {
             options.extend(size.to_be_bytes());
             let mut segment = segment(&options);
             let before = !checksum::fold(sum(&segment));
-            let clamp = clamp(&segment[..], 0, limit).unwrap().unwrap();
+            let clamp = clamp_in(&segment, limit).unwrap();
             segment[clamp.offset..clamp.offset + 2].copy_from_slice(&clamp.size);
             prop_assert_eq!(checksum::apply(before, clamp.delta), !checksum::fold(sum(&segment)));
         }
 
         #[test]
         fn no_options_make_it_panic(options in prop::collection::vec(any::<u8>(), 0..40), limit: u16) {
-            let _ = clamp(&segment(&options)[..], 0, limit);
+            let _ = clamp_in(&segment(&options), limit);
         }
     }
 }

@@ -69,8 +69,10 @@ outcomes! {
     NoRule = "no_rule", Pass;
     /// An IP protocol that is not translated.
     OtherProtocol = "other_protocol", Pass;
-    /// A fragment whose first one has not been seen, so that its flow is not known.
+    /// A fragment of a packet that is not a flow's, or whose flow is not known.
     Fragment = "fragment", Pass;
+    /// A fragment that came before the first one: it goes on when that comes within a second.
+    FragmentHeld = "fragment_held", Drop;
     /// A packet on a rule's port that belongs to no flow and cannot start one, such as a late FIN or RST.
     NotAnOpening = "not_an_opening", Pass;
     /// Arrived on the egress interface for the interface's own address, and belongs to no flow.

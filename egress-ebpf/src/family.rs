@@ -4,8 +4,8 @@ use core::mem::offset_of;
 
 use egress_common::{
     AddressKey, Bytes as _, Config, ETHERNET_HEADER_LEN, Family, FirstFragment, Flow, FragmentKey,
-    Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey, SweepItem,
-    Tuple, V4, V6, checksum,
+    HeldFragment, Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey,
+    SweepItem, Tuple, V4, V6, checksum,
 };
 
 use crate::{maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
@@ -15,6 +15,8 @@ pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
 pub type AddressMap<A> = maps::HashMap<AddressKey<A>, u32, { maps::ADDRESSES }>;
 
 pub type FragmentMap<A> = maps::LruHashMap<FragmentKey<A>, FirstFragment, { maps::FRAGMENTS }>;
+
+pub type HeldMap<A> = maps::LruHashMap<FragmentKey<A>, HeldFragment, { maps::HELD }>;
 
 /// By the tuple of the server's answers, without the NAT port; when the last search was in vain, as [`crate::clock`] says.
 pub type ExhaustedMap<A> = maps::LruHashMap<Tuple<A>, u64, { maps::EXHAUSTED }>;
@@ -30,6 +32,7 @@ pub trait Pipeline: Family + Errors + Rare {
     fn rules() -> &'static RuleMap<Self::Address>;
     fn addresses() -> &'static AddressMap<Self::Address>;
     fn fragments() -> &'static FragmentMap<Self::Address>;
+    fn held() -> &'static HeldMap<Self::Address>;
     fn exhausted() -> &'static ExhaustedMap<Self::Address>;
     fn sweep_queue() -> &'static SweepQueue<Self::Address>;
 
@@ -75,6 +78,11 @@ impl Pipeline for V4 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv4Address> {
         &maps::FRAGMENTS_V4
+    }
+
+    #[inline(always)]
+    fn held() -> &'static HeldMap<Ipv4Address> {
+        &maps::HELD_V4
     }
 
     #[inline(always)]
@@ -152,6 +160,11 @@ impl Pipeline for V6 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv6Address> {
         &maps::FRAGMENTS_V6
+    }
+
+    #[inline(always)]
+    fn held() -> &'static HeldMap<Ipv6Address> {
+        &maps::HELD_V6
     }
 
     #[inline(always)]

@@ -5,6 +5,15 @@ use egress_common::Side;
 
 use crate::maps;
 
+/// The index of the interface of `side`.
+#[inline(always)]
+pub fn ifindex(side: Side) -> u32 {
+    match side {
+        Side::Cluster => maps::CLUSTER_IFINDEX.load(),
+        Side::Egress => maps::EGRESS_IFINDEX.load(),
+    }
+}
+
 /// The decision to forward.
 pub struct Forward {
     ifindex: u32,
@@ -13,11 +22,9 @@ pub struct Forward {
 impl Forward {
     #[inline(always)]
     pub fn out_of(side: Side) -> Self {
-        let ifindex = match side {
-            Side::Cluster => maps::CLUSTER_IFINDEX.load(),
-            Side::Egress => maps::EGRESS_IFINDEX.load(),
-        };
-        Self { ifindex }
+        Self {
+            ifindex: ifindex(side),
+        }
     }
 
     /// Hands the packet over; the result is the program's verdict.

@@ -1,31 +1,159 @@
-//! Fragments: the first one names the flow for the rest.
+//! Fragments: the first one names the flow for the rest, and calls those that came before it.
 
-use egress_common::{ETHERNET_HEADER_LEN, FirstFragment, FragmentKey, Outcome, Side, Tuple, tcp};
+use aya_ebpf::{
+    bindings::{BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, BPF_NOEXIST},
+    helpers::{bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+};
+use egress_common::{
+    Bytes as _, ETHERNET_HEADER_LEN, FirstFragment, FragmentKey, HELD_LEN, HeldFragment, Outcome,
+    Side, Tuple, tcp,
+};
 
-use crate::{clock, family::Pipeline, flows, packet::Packet};
+use crate::{addresses, clock, family::Pipeline, flows, forward, maps, packet::Packet};
+
+/// The element of `FRAMES` for a frame that is to be held, and that for the one which calls others.
+const TO_HOLD: u32 = 0;
+const ASIDE: u32 = 1;
+
+/// The key of the fragment that has arrived on `side`.
+#[inline(always)]
+fn key<F: Pipeline>(packet: &Packet, side: Side) -> Result<FragmentKey<F::Address>, Outcome> {
+    let network = packet.headers::<F>()?.network;
+    let id = F::fragment(packet)?.id;
+    Ok(FragmentKey::new(
+        side,
+        network.protocol,
+        network.addresses,
+        id,
+    ))
+}
 
 /// Remembers the ports of a first fragment that arrived on `side`.
 #[inline(always)]
 pub fn remember<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
-    let headers = packet.headers::<F>()?;
-    let id = F::fragment(packet)?.id;
-    let key = FragmentKey::new(
-        side,
-        headers.network.protocol,
-        headers.network.addresses,
-        id,
-    );
     let first = FirstFragment {
-        ports: headers.transport?.ports,
+        ports: packet.headers::<F>()?.transport?.ports,
         padding: 0,
         seen_ns: clock::now_ns(),
     };
     F::fragments()
-        .insert(key, first, 0)
+        .insert(key::<F>(packet, side)?, first, 0)
         .map_err(|_| Outcome::FlowTableFull)
 }
 
-/// Translates a later fragment that arrived on `side`, if the flow of its first one is known.
+/// Holds a fragment whose first one is not known yet: its frame is kept, and arrives again once that comes.
+///
+/// # Errors
+///
+/// Always: [`Outcome::FragmentHeld`], or [`Outcome::Fragment`] if it is not for the router, or too much to hold.
+#[inline(always)]
+pub fn hold<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+    let mut key = key::<F>(packet, side)?;
+    if !addresses::is_own::<F>(side, key.addresses.destination) {
+        return Err(Outcome::Fragment);
+    }
+    let now_ns = clock::now_ns();
+    let held = copy(packet, TO_HOLD, now_ns).ok_or(Outcome::Fragment)?;
+    for index in 0..HeldFragment::PER_PACKET {
+        key.index = index;
+        if let Some(other) = F::held().get_ptr(&key) {
+            // SAFETY: the pointer comes from a lookup. An element that is replaced meanwhile has one time or the other.
+            if !unsafe { (*other).is_expired(now_ns) } {
+                continue;
+            }
+            let _ = F::held().remove(&key);
+        }
+        if F::held().insert(&key, held, u64::from(BPF_NOEXIST)).is_ok() {
+            return Err(Outcome::FragmentHeld);
+        }
+    }
+    Err(Outcome::Fragment)
+}
+
+/// Makes those arrive again that were held for the first fragment in `packet`, which stays as it is.
+///
+/// The kernel half cannot make packets, but copies of the one that it has: that one lends itself.
+#[inline(always)]
+pub fn call_held<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+    let mut key = key::<F>(packet, side)?;
+    if F::held().get_ptr(&key).is_none() {
+        return Ok(());
+    }
+    let now_ns = clock::now_ns();
+    let Some(own) = copy(packet, ASIDE, now_ns) else {
+        return Ok(());
+    };
+    for index in 0..HeldFragment::PER_PACKET {
+        key.index = index;
+        let Some(held) = F::held().get_ptr(&key) else {
+            break;
+        };
+        // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. Should another
+        // fragment take it over, the copy is of neither, which its receiver finds out.
+        let held = unsafe { &*held };
+        if !held.is_expired(now_ns) {
+            paste(packet, held)?;
+            // SAFETY: the context is valid while the program runs. A copy that fails is a packet lost.
+            unsafe {
+                bpf_clone_redirect(
+                    packet.skb(),
+                    forward::ifindex(side),
+                    u64::from(BPF_F_INGRESS),
+                );
+            }
+        }
+        let _ = F::held().remove(&key);
+    }
+    paste(packet, own)
+}
+
+/// Copies the whole frame to this element of `FRAMES`, if there is room for it.
+#[inline(always)]
+fn copy(packet: &Packet, index: u32, now_ns: u64) -> Option<&'static HeldFragment> {
+    let frame = maps::FRAMES.get_ptr_mut(index)?;
+    let len = packet.len();
+    if !(ETHERNET_HEADER_LEN..=HELD_LEN).contains(&len) {
+        return None;
+    }
+    // SAFETY: the element is this CPU's own, and long enough; the context is valid while the program runs.
+    unsafe {
+        (*frame).seen_ns = now_ns;
+        (*frame).len = len as u32;
+        let bytes = (&raw mut (*frame).frame).cast();
+        if bpf_skb_load_bytes(packet.skb().cast(), 0, bytes, len as u32) != 0 {
+            return None;
+        }
+        Some(&*frame)
+    }
+}
+
+/// Makes the packet this frame.
+#[inline(always)]
+fn paste(packet: &Packet, frame: &HeldFragment) -> Result<(), Outcome> {
+    let len = frame.len;
+    if !(ETHERNET_HEADER_LEN as u32..=HELD_LEN as u32).contains(&len) {
+        return Err(Outcome::RewriteFailed);
+    }
+    let skb = packet.skb();
+    // SAFETY: the context is valid while the program runs, and the frame at least as long.
+    let pasted = unsafe {
+        bpf_skb_change_tail(skb, len, 0) == 0
+            && bpf_skb_store_bytes(
+                skb,
+                0,
+                frame.frame.as_ptr().cast(),
+                len,
+                u64::from(BPF_F_RECOMPUTE_CSUM),
+            ) == 0
+    };
+    if pasted {
+        Ok(())
+    } else {
+        Err(Outcome::RewriteFailed)
+    }
+}
+
+/// Translates a later fragment that arrived on `side`, if the flow of its first one is known; else [holds](hold) it.
 #[inline(always)]
 pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     let network = packet.headers::<F>()?.network;
@@ -33,16 +161,21 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
     let (protocol, ttl, len) = (network.protocol, network.ttl, network.payload_len);
     let key = FragmentKey::new(side, protocol, network.addresses, fragment.id);
     // SAFETY: what is read of an element that is replaced meanwhile is the ports of another packet at worst.
-    let first = unsafe { F::fragments().get(key) }.ok_or(Outcome::Fragment)?;
-    if first.is_expired(clock::now_ns()) {
-        return Err(Outcome::Fragment);
-    }
+    let first =
+        unsafe { F::fragments().get(key) }.filter(|first| !first.is_expired(clock::now_ns()));
+    let Some(first) = first else {
+        return F::hold_fragment(packet, side);
+    };
     let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
     scratch.tuple = Tuple::new(side, protocol, network.addresses, first.ports);
     let flow = flows::find::<F>(&scratch.tuple).ok_or(Outcome::Fragment)?;
     fragment.check(protocol, len)?;
     if ttl <= 1 {
         return Err(Outcome::TtlExceeded);
+    }
+    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
+    if packet.len() - ETHERNET_HEADER_LEN > config.mtu(side.opposite()) as usize {
+        return Err(Outcome::PacketTooBig);
     }
     let translation = flow.translation();
     F::rewrite_addresses(

@@ -123,6 +123,9 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         }
         transport => transport?,
     };
+    if matches!(network.part, Part::First) {
+        F::remember_fragment(packet, Side::Cluster)?;
+    }
     let tuple = Tuple::new(
         Side::Cluster,
         network.protocol,
@@ -165,6 +168,9 @@ fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         }
         Err(_) => return Err(addresses::unsolicited::<F>(network.addresses.destination)),
     };
+    if matches!(network.part, Part::First) {
+        F::remember_fragment(packet, Side::Egress)?;
+    }
     let tuple = Tuple::new(
         Side::Egress,
         network.protocol,
@@ -197,9 +203,6 @@ fn pass_on<F: Pipeline>(
     if packet.len() - ETHERNET_HEADER_LEN > mtu as usize && packet.wire_len(network) > mtu as usize
     {
         return Err(Outcome::PacketTooBig);
-    }
-    if matches!(network.part, Part::First) {
-        F::remember_fragment(packet, side)?;
     }
     let flags = if transport.flags.0 & tcp::Flags::RARE == 0 {
         transport.flags

@@ -8,10 +8,10 @@ use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
-use egress_common::{Config, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
+use egress_common::{Config, HeldFragment, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
 
 use crate::{
-    family::{AddressMap, ExhaustedMap, FlowMap, FragmentMap, RuleMap, SweepQueue},
+    family::{AddressMap, ExhaustedMap, FlowMap, FragmentMap, HeldMap, RuleMap, SweepQueue},
     reject::ErrorLimit,
     scratch::Scratch,
     sweep::Sweeper,
@@ -25,6 +25,8 @@ pub const RULES: usize = 3 * 65_535;
 pub const ADDRESSES: usize = 1024;
 /// Packets whose fragments are under way. The oldest is forgotten for a new one.
 pub const FRAGMENTS: usize = 4096;
+/// Fragments that wait for the first one of their packet. The oldest is forgotten for a new one.
+pub const HELD: usize = 1024;
 /// Servers towards which no NAT port was found free. The oldest is forgotten for a new one.
 pub const EXHAUSTED: usize = 256;
 /// Rules that are counted each by itself.
@@ -59,6 +61,16 @@ pub static FRAGMENTS_V4: FragmentMap<Ipv4Address> = LruHashMap::new();
 
 #[btf_map]
 pub static FRAGMENTS_V6: FragmentMap<Ipv6Address> = LruHashMap::new();
+
+#[btf_map]
+pub static HELD_V4: HeldMap<Ipv4Address> = LruHashMap::new();
+
+#[btf_map]
+pub static HELD_V6: HeldMap<Ipv6Address> = LruHashMap::new();
+
+/// Where a frame is put together that is to be held, and one is put aside for others.
+#[btf_map]
+pub static FRAMES: PerCpuArray<HeldFragment, 2> = PerCpuArray::new();
 
 #[btf_map]
 pub static EXHAUSTED_V4: ExhaustedMap<Ipv4Address> = LruHashMap::new();

@@ -1,11 +1,12 @@
 //! Clamping the segment size that a SYN asks for to what both sides of the router can carry.
 
-use egress_common::{Outcome, Side, mss};
+use egress_common::{Outcome, Side, TransportHeader, mss};
 
 use crate::{
     family::Pipeline,
     maps,
     packet::{ChecksumPart, Packet},
+    rare,
 };
 
 /// Clamps the segment size of a TCP segment with SYN.
@@ -26,12 +27,15 @@ pub fn clamp<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     };
     packet.pull(HEADERS_LEN);
     let network = packet.headers::<F>()?.network;
-    let Some(clamp) = mss::clamp(packet, network.payload_offset, limit)? else {
+    let transport = network.payload_offset;
+    let Some(option) = rare::find_segment_size(packet, transport)? else {
+        return Ok(());
+    };
+    let Some(clamp) = mss::clamp(packet, transport, option, limit)? else {
         return Ok(());
     };
     packet.store(clamp.offset, clamp.size)?;
-    let checksum =
-        network.payload_offset + egress_common::TransportHeader::checksum_offset(network.protocol);
+    let checksum = transport + TransportHeader::checksum_offset(network.protocol);
     packet.update_checksum(
         network.protocol,
         checksum,

@@ -108,6 +108,32 @@ pub fn sum(packet: &Packet, offset: usize, len: usize) -> Result<u16, Outcome> {
     }
 }
 
+/// [`egress_common::mss::find`]: 0 for none, or an outcome's number and one in the upper half.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn find_tcp_mss(skb: *mut __sk_buff, transport: u32) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    match egress_common::mss::find(&packet, transport as usize & LARGEST_OFFSET) {
+        Ok(option) => (option.unwrap_or(0) & LARGEST_OFFSET) as u32,
+        Err(outcome) => to_code(Err(outcome)) << 16,
+    }
+}
+
+/// Headers end before; the verifier takes no larger number for an offset.
+const LARGEST_OFFSET: usize = 0x7fff;
+
+/// [`egress_common::mss::find`], by a call.
+#[inline(always)]
+pub fn find_segment_size(packet: &Packet, transport: usize) -> Result<Option<usize>, Outcome> {
+    let found = find_tcp_mss(packet.skb(), transport as u32);
+    from_code(found >> 16)?;
+    // The compiler knows by now that the mask changes nothing. The verifier does not.
+    match core::hint::black_box(found) as usize & LARGEST_OFFSET {
+        0 => Ok(None),
+        option => Ok(Some(option)),
+    }
+}
+
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn clamp_tcp_mss(skb: *mut __sk_buff) -> u32 {
@@ -173,7 +199,8 @@ const fn to_side(side: u32) -> Side {
 
 macro_rules! global_functions {
     ($($family:ty: $plan:ident, $take:ident, $search:ident, $take_nth:ident, $enter:ident, $make_room:ident, $look:ident, $examine:ident,
-        $translate_error:ident, $remember_fragment:ident, $translate_fragment:ident;)+) => {
+        $translate_error:ident, $remember_fragment:ident, $call_held:ident, $translate_fragment:ident,
+        $hold_fragment:ident;)+) => {
         $(
             impl Rare for $family {
                 #[inline(always)]
@@ -219,7 +246,13 @@ macro_rules! global_functions {
 
                 #[inline(always)]
                 fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
-                    from_code($remember_fragment(packet.skb(), side as u32))
+                    from_code($remember_fragment(packet.skb(), side as u32))?;
+                    from_code($call_held(packet.skb(), side as u32))
+                }
+
+                #[inline(always)]
+                fn hold_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
+                    from_code($hold_fragment(packet.skb(), side as u32))
                 }
 
                 #[inline(always)]
@@ -237,6 +270,18 @@ macro_rules! global_functions {
             #[unsafe(no_mangle)]
             extern "C" fn $remember_fragment(skb: *mut __sk_buff, side: u32) -> u32 {
                 to_code(fragments::remember::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $call_held(skb: *mut __sk_buff, side: u32) -> u32 {
+                to_code(fragments::call_held::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $hold_fragment(skb: *mut __sk_buff, side: u32) -> u32 {
+                to_code(fragments::hold::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
             }
 
             #[inline(never)]
@@ -313,9 +358,11 @@ macro_rules! global_functions {
 
 global_functions! {
     V4: plan_flow_v4, take_nat_port_v4, search_nat_port_v4, try_nat_port_v4, enter_flow_v4, make_room_v4, look_for_room_v4, examine_v4,
-        translate_icmp_error_v4, remember_fragment_v4, translate_fragment_v4;
+        translate_icmp_error_v4, remember_fragment_v4, call_held_fragments_v4, translate_fragment_v4,
+        hold_fragment_v4;
     V6: plan_flow_v6, take_nat_port_v6, search_nat_port_v6, try_nat_port_v6, enter_flow_v6, make_room_v6, look_for_room_v6, examine_v6,
-        translate_icmp_error_v6, remember_fragment_v6, translate_fragment_v6;
+        translate_icmp_error_v6, remember_fragment_v6, call_held_fragments_v6, translate_fragment_v6,
+        hold_fragment_v6;
 }
 
 /// The rare parts, by family.
@@ -336,8 +383,12 @@ pub trait Rare {
     /// What a packet that begins or ends a connection does to its flow: [`flows::examine`].
     fn examine(packet: &Packet, side: Side) -> Result<tcp::Flags, Outcome>;
 
-    /// Remembers a first fragment: [`fragments::remember`].
+    /// Remembers a first fragment, and calls those that were held for it: [`fragments::remember`],
+    /// [`fragments::call_held`].
     fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
+
+    /// Holds a fragment until its first one comes: [`fragments::hold`].
+    fn hold_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
 
     /// Translates a later fragment: [`fragments::translate`].
     fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;

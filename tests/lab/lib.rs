@@ -12,6 +12,7 @@ pub mod addresses;
 pub mod bulk;
 pub mod capture;
 pub mod ethtool;
+pub mod fragment;
 pub mod frame;
 pub mod http;
 pub mod icmp;

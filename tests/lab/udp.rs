@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use anyhow::{Context as _, Result, ensure};
-use etherparse::checksum::Sum16BitWords;
+use anyhow::{Context as _, Result, bail, ensure};
+use etherparse::{PacketBuilder, checksum::Sum16BitWords};
 
 use crate::PATIENCE;
 use crate::addresses::unspecified;
@@ -42,6 +42,20 @@ pub fn connect_from(namespace: &Namespace, port: u16, to: SocketAddr) -> Result<
         .run(|| Ok(socket.connect(to)?))
         .with_context(|| format!("connecting to {to}/udp from the {}", namespace.role()))?;
     Ok(socket)
+}
+
+/// A datagram as the IP packet that it is sent in.
+pub fn packet(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Result<Vec<u8>> {
+    const TTL: u8 = 64;
+    let builder = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), TTL),
+        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), TTL),
+        _ => bail!("{from} and {to} are of two families"),
+    }
+    .udp(from.port(), to.port());
+    let mut packet = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut packet, payload)?;
+    Ok(packet)
 }
 
 /// Receives the next datagram, and says from where it came.

@@ -230,13 +230,13 @@ fn a_frame_for_another_mac_is_left_alone() -> Result<()> {
 }
 
 #[test]
-fn fragments_whose_first_was_not_seen_are_left_to_the_stack() -> Result<()> {
+fn a_fragment_that_comes_before_the_first_one_is_held() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for fragment in [0x2001_u16, 0x0010] {
         let mut frame = udp(source(&V4), (V4.router, 80), b"part").bytes();
         frame[20..22].copy_from_slice(&fragment.to_be_bytes());
-        bench.refuse(Side::Cluster, &frame, Outcome::Fragment)?;
+        bench.refuse(Side::Cluster, &frame, Outcome::FragmentHeld)?;
     }
     Ok(())
 }

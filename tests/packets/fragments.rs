@@ -1,39 +1,31 @@
 //! Fragments: the first one names the flow for the rest.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use egress_common::{
     Outcome,
     Side::{Cluster, Egress},
 };
-use egress_tests::skip_unless_lab_works;
+use egress_tests::{fragment, skip_unless_lab_works};
 
 use crate::{
-    bench::{Bench, FAMILIES},
+    bench::{Bench, DROP, FAMILIES, Setup, for_each_family},
     frames::{assert_same, udp},
 };
 
-/// Cuts an IPv4 frame without options into a first fragment with `len` bytes of payload, and the rest.
-fn cut(frame: &[u8], len: usize) -> [Vec<u8>; 2] {
-    let part = |payload: &[u8], field: u16| {
-        let mut part = [&frame[..34], payload].concat();
-        let total = u16::try_from(part.len() - 14).expect("a short frame");
-        part[16..18].copy_from_slice(&total.to_be_bytes());
-        part[20..22].copy_from_slice(&field.to_be_bytes());
-        part[24..26].fill(0);
-        let sum: u32 = part[14..34]
-            .chunks(2)
-            .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
-            .sum();
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded twice");
-        part[24..26].copy_from_slice(&checksum.to_be_bytes());
-        part
-    };
-    let offset = u16::try_from(len / 8).expect("a short frame");
-    [
-        part(&frame[34..34 + len], 0x2000),
-        part(&frame[34 + len..], offset),
-    ]
+/// Cuts a frame into fragments with `len` bytes of payload each.
+fn cut(frame: &[u8], len: usize) -> Result<Vec<Vec<u8>>> {
+    let (ethernet, packet) = frame.split_at(14);
+    let fragments = fragment::cut(packet, len, 0x4242)?;
+    Ok(fragments
+        .into_iter()
+        .map(|fragment| [ethernet, &fragment].concat())
+        .collect())
+}
+
+/// The two fragments of a frame that is long enough for two.
+fn cut_in_two(frame: &[u8]) -> Result<[Vec<u8>; 2]> {
+    let fragments = cut(frame, 1480)?;
+    <[_; 2]>::try_from(fragments).map_err(|fragments| anyhow!("{} fragments", fragments.len()))
 }
 
 /// What the fragments are together, if their headers agree.
@@ -51,8 +43,8 @@ fn a_datagram_in_fragments_arrives_as_if_it_were_whole() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     let family = &FAMILIES[0];
-    let question = udp((family.client, 2000), (family.router, 80), &[0x5a; 3000]);
-    let [first, rest] = cut(&question.bytes(), 1480);
+    let question = udp((family.client, 2000), (family.router, 80), &[0x5a; 2500]);
+    let [first, rest] = cut_in_two(&question.bytes())?;
     let first = bench.forward(Cluster, &first)?;
     let flow = bench.flow()?;
     let reserved = (flow.reserved.address, flow.reserved.port);
@@ -62,7 +54,7 @@ fn a_datagram_in_fragments_arrives_as_if_it_were_whole() -> Result<()> {
     assert_same(&joined(&first, &rest, &whole.bytes()), &whole)?;
 
     let answer = udp(server, reserved, &[0xa5; 2500]);
-    let [first, rest] = cut(&answer.bytes(), 1480);
+    let [first, rest] = cut_in_two(&answer.bytes())?;
     let first = bench.forward(Egress, &first)?;
     let rest = bench.forward(Egress, &rest)?;
     let whole = answer.translated(question.destination, question.source);
@@ -80,16 +72,16 @@ fn a_fragment_belongs_to_the_packet_of_its_own_id_protocol_and_side() -> Result<
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     let family = &FAMILIES[0];
-    let question = udp((family.client, 2000), (family.router, 80), &[0x5a; 3000]);
-    let [first, rest] = cut(&question.bytes(), 1480);
-    bench.refuse(Cluster, &rest, Outcome::Fragment)?;
+    let question = udp((family.client, 2000), (family.router, 80), &[0x5a; 2500]);
+    let [first, rest] = cut_in_two(&question.bytes())?;
+    bench.refuse(Cluster, &rest, Outcome::FragmentHeld)?;
     bench.forward(Cluster, &first)?;
     let mut other = rest.clone();
     other[18] ^= 1;
-    bench.refuse(Cluster, &other, Outcome::Fragment)?;
+    bench.refuse(Cluster, &other, Outcome::FragmentHeld)?;
     let mut other = rest.clone();
     other[23] = 6;
-    bench.refuse(Cluster, &other, Outcome::Fragment)?;
+    bench.refuse(Cluster, &other, Outcome::FragmentHeld)?;
     bench.refuse(Egress, &rest, Outcome::NotForEgress)?;
     bench.forward(Cluster, &rest)?;
     Ok(())
@@ -100,9 +92,87 @@ fn a_fragment_beyond_the_largest_packet_is_dropped() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     let family = &FAMILIES[0];
-    let question = udp((family.client, 2000), (family.router, 80), &[0x5a; 3000]);
-    let [first, mut rest] = cut(&question.bytes(), 1480);
+    let question = udp((family.client, 2000), (family.router, 80), &[0x5a; 2500]);
+    let [first, mut rest] = cut_in_two(&question.bytes())?;
     bench.forward(Cluster, &first)?;
     rest[20..22].copy_from_slice(&0x1fff_u16.to_be_bytes());
     bench.refuse(Cluster, &rest, Outcome::BadFragment)
+}
+
+#[test]
+fn a_first_fragment_stays_as_it_is_when_others_were_held_for_it() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        let (client, service) = ((family.client, 2000), (family.router, 80));
+        let question = udp(client, service, &[0x5a; 1200]);
+        let fragments = cut(&question.bytes(), 120)?;
+        let (held, beyond) = fragments[1..].split_at(8);
+        for fragment in held {
+            bench.refuse(Cluster, fragment, Outcome::FragmentHeld)?;
+        }
+        for fragment in beyond {
+            bench.refuse(Cluster, fragment, Outcome::Fragment)?;
+        }
+        let first = bench.forward(Cluster, &fragments[0])?;
+        let whole = question.translated((family.reserved, 2000), (family.datagrams, 80));
+        // But for the ports, the payload of a first fragment is that of the whole.
+        let payload = whole.transport_offset();
+        let expected = &whole.bytes()[payload..payload + 120];
+        ensure!(first[first.len() - 120..] == *expected);
+        ensure!(first.len() == fragments[0].len());
+        // Those are known now.
+        for fragment in &fragments[1..] {
+            bench.forward(Cluster, fragment)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn fragments_of_a_packet_of_the_pods_own_are_left_to_its_stack() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        let (client, own) = ((family.client, 2000), (family.router, 5353));
+        for (side, packet, outcomes) in [
+            (
+                Cluster,
+                udp(client, own, &[1; 100]),
+                [Outcome::NoRule, Outcome::Fragment],
+            ),
+            (
+                Egress,
+                udp((family.outsider, 53), (family.reserved, 40_000), &[1; 100]),
+                [Outcome::EgressOwn, Outcome::EgressOwn],
+            ),
+        ] {
+            let fragments = cut(&packet.bytes(), 64)?;
+            for (fragment, outcome) in fragments.iter().zip(outcomes) {
+                bench.refuse(side, fragment, outcome)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_later_fragment_that_is_too_large_is_dropped_and_nobody_is_told() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        let question = udp((family.client, 2000), (family.router, 80), &[0x5a; 1200]);
+        let [first, ..] = &cut(&question.bytes(), 160)?[..] else {
+            unreachable!("there are several");
+        };
+        bench.forward(Cluster, first)?;
+        let [_, later] = &cut(&question.bytes(), 800)?[..] else {
+            unreachable!("there are two");
+        };
+        let mut config = bench.dataplane.maps.config()?;
+        config.egress_mtu = 400;
+        bench.dataplane.maps.set_config(&config)?;
+        let before = bench.count(Outcome::PacketTooBig)?;
+        let ran = bench.run(Cluster, later)?;
+        ensure!(ran.verdict == DROP && ran.frame == *later);
+        ensure!(bench.count(Outcome::PacketTooBig)? == before + 1);
+        Ok(())
+    })
 }

@@ -124,8 +124,7 @@ fn extension_headers_longer_than_the_packet_are_malformed() -> Result<()> {
 }
 
 #[test]
-fn fragments_whose_first_was_not_seen_are_left_to_the_stack_and_never_enter_the_cluster()
--> Result<()> {
+fn fragments_that_come_before_the_first_one_are_held_and_never_enter_the_cluster() -> Result<()> {
     skip_unless_lab_works!();
     const fn fragment(content: &'static [u8]) -> Extension {
         (IpNumber::IPV6_FRAGMENTATION_HEADER, content)
@@ -139,9 +138,9 @@ fn fragments_whose_first_was_not_seen_are_left_to_the_stack_and_never_enter_the_
         bench.forward(Cluster, &request.bytes())?;
         for fragment in fragments {
             let fragment = request.clone().extensions(fragment);
-            bench.refuse(Cluster, &fragment.bytes(), Outcome::Fragment)?;
+            bench.refuse(Cluster, &fragment.bytes(), Outcome::FragmentHeld)?;
             let answer = fragment.between((server, port), (V6.reserved, 2000));
-            bench.refuse(Egress, &answer.bytes(), Outcome::EgressOwn)?;
+            bench.refuse(Egress, &answer.bytes(), Outcome::FragmentHeld)?;
             let intruder = fragment.between((server, port), request.destination);
             bench.refuse(Egress, &intruder.bytes(), Outcome::NotForEgress)?;
         }

@@ -1,13 +1,16 @@
 //! Datagrams that are longer than a packet.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result};
-use egress_tests::{Lab, Network, udp};
+use egress_tests::{Lab, Network, fragment, udp};
 
 use crate::running::start;
 
 over_each_family! {
     datagrams_of_any_length_and_their_answers_arrive,
     datagrams_of_two_clients_with_one_source_port_are_not_mixed_up,
+    fragments_arrive_in_whatever_order_the_network_delivers_them,
 }
 
 fn datagrams_of_any_length_and_their_answers_arrive(network: &Network) -> Result<()> {
@@ -49,6 +52,38 @@ fn datagrams_of_two_clients_with_one_source_port_are_not_mixed_up(network: &Netw
             .with_context(|| format!("round {round} of client {seed}"))?;
         }
     }
+    Ok(())
+}
+
+fn fragments_arrive_in_whatever_order_the_network_delivers_them(network: &Network) -> Result<()> {
+    const CLIENT_PORT: u16 = 20_000;
+    let lab = Lab::new()?;
+    let _router = start(&lab)?;
+    let server = udp::bind(lab.servers(), network.datagram().server())?;
+    let service = network.datagram().service();
+    let client = udp::connect_from(lab.client(), CLIENT_PORT, service)?;
+    let own = SocketAddr::new(network.client(0).address, CLIENT_PORT);
+    let mut seen = network.datagram().server();
+    for (id, order) in (1..).zip([[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]]) {
+        let question = text(3, 1_600);
+        let fragments = fragment::cut(&udp::packet(own, service, &question)?, 408, id)?;
+        fragment::send(lab.client(), service, order.map(|place| &fragments[place]))?;
+        let (received, from) = udp::receive(&server).with_context(|| format!("order {order:?}"))?;
+        assert!(received == question, "order {order:?}: another datagram");
+        seen = from;
+
+        let answer = text(4, 1_600);
+        let packet = udp::packet(network.datagram().server(), seen, &answer)?;
+        let fragments = fragment::cut(&packet, 408, id)?;
+        fragment::send(lab.servers(), seen, order.map(|place| &fragments[place]))?;
+        let (received, _) =
+            udp::receive(&client).with_context(|| format!("order {order:?}, back"))?;
+        assert!(
+            received == answer,
+            "order {order:?}, back: another datagram"
+        );
+    }
+    assert_eq!(seen.ip(), network.router_net1.address);
     Ok(())
 }
 

@@ -15,6 +15,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EGRESS_ROUTER_BPF_OBJEC
 /// The kernel half's programs, by name: for the cluster interface and for the egress interface.
 pub const PROGRAMS: [&str; 2] = ["eth0_ingress", "net1_ingress"];
 
+/// Fragments of a family that may wait for the first one of their packet, 1.5 KiB each.
+const HELD_FRAGMENTS: u32 = 1024;
+
 /// The program that starts the timer which ends idle flows.
 const START_SWEEP: &str = "start_sweep";
 
@@ -98,6 +101,8 @@ impl Dataplane {
         let log_level = options.log_level as u8;
         let coarse_clock = u8::from(options.features.coarse_clock);
         let kernel_expiry = u8::from(options.features.kernel_expiry);
+        // Whole frames: a family without flows needs none.
+        let held = |max_flows| if max_flows > 1 { HELD_FRAGMENTS } else { 1 };
         let mut ebpf = EbpfLoader::new()
             .override_global("CLUSTER_IFINDEX", &options.cluster_ifindex, true)
             .override_global("EGRESS_IFINDEX", &options.egress_ifindex, true)
@@ -109,6 +114,8 @@ impl Dataplane {
             .map_max_entries("FLOWS_V6", options.max_flows_v6.saturating_mul(2))
             .map_max_entries("SWEEP_V4", options.max_flows_v4)
             .map_max_entries("SWEEP_V6", options.max_flows_v6)
+            .map_max_entries("HELD_V4", held(options.max_flows_v4))
+            .map_max_entries("HELD_V6", held(options.max_flows_v6))
             .map_max_entries("RULES_V4", options.max_rules)
             .map_max_entries("RULES_V6", options.max_rules)
             .map_max_entries("RULE_COUNTERS", options.max_rules)
