@@ -20,6 +20,10 @@ pub fn rewrite<F: Pipeline>(
 ) -> Result<(), Outcome> {
     let protocol = network.protocol;
     let transport = network.payload_offset;
+    if protocol == protocol::SCTP {
+        // Before anything is changed, as it may fail. Addresses have no part in its checksum.
+        rewrite_sctp(packet, network, translation.ports)?;
+    }
     F::rewrite_addresses(
         packet,
         ETHERNET_HEADER_LEN,
@@ -28,7 +32,7 @@ pub fn rewrite<F: Pipeline>(
     )?;
     F::decrement_ttl(packet)?;
     if protocol == protocol::SCTP {
-        return rewrite_sctp(packet, network, translation.ports);
+        return Ok(());
     }
     store_ports::<F>(packet, protocol, transport, translation.ports)?;
     // The helpers last: they void what the verifier knows of the packet. A delta of 0 changes nothing.
