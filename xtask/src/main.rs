@@ -3,6 +3,7 @@
 mod apt;
 mod build;
 mod demo;
+mod fuzz;
 mod linker;
 mod lint;
 mod object;
@@ -78,6 +79,20 @@ enum Task {
         #[arg(last = true, value_name = "FILTER")]
         arguments: Vec<String>,
     },
+    /// Fuzz the spec reader, the packet code, and the kernel half itself
+    ///
+    /// Builds the targets of fuzz/ for libFuzzer, and runs each within bounds. What is found is kept in
+    /// target/fuzz/artifacts, what was learnt in target/fuzz/corpus.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz spec --runs 10000000 --seconds 0"
+    )]
+    Fuzz {
+        /// Which; all unless named
+        targets: Vec<fuzz::Target>,
+        #[command(flatten)]
+        bounds: fuzz::Bounds,
+    },
     /// Check formatting, clippy and the kernel half's warnings
     Lint {
         /// Check licences, sources and advisories of the dependencies too, with
@@ -117,6 +132,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo => demo::run(&workspace)?,
         Task::Test { arguments } => return test::run(&workspace, &arguments),
+        Task::Fuzz { targets, bounds } => fuzz::run(&workspace, &targets, bounds)?,
         Task::Lint { deny } => lint::run(&workspace, deny)?,
     }
     Ok(ExitCode::SUCCESS)

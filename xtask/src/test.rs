@@ -31,6 +31,8 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
         "--workspace",
         "--exclude",
         "egress-ebpf",
+        "--exclude",
+        "egress-fuzz",
         "--no-fail-fast",
         "--",
     ]);
