@@ -97,7 +97,13 @@ impl Lab {
 
     /// The same as [`Lab::start_router`], by a spec of the test's own.
     pub fn start_router_by(&self, spec: &Spec) -> Result<RouterProcess> {
-        let arguments = ["run", "--config", "-"].map(Into::into);
+        self.start_router_with(spec, &[])
+    }
+
+    /// The same as [`Lab::start_router_by`], with these options as well.
+    pub fn start_router_with(&self, spec: &Spec, options: &[OsString]) -> Result<RouterProcess> {
+        let mut arguments: Vec<OsString> = ["run", "--config", "-"].map(Into::into).to_vec();
+        arguments.extend_from_slice(options);
         RouterProcess::start_with_input(self, &arguments, &spec.yaml())
     }
 

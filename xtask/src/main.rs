@@ -11,6 +11,7 @@ mod os;
 mod process;
 mod requirements;
 mod setup;
+mod soak;
 mod summary;
 mod test;
 mod toolchain;
@@ -93,6 +94,13 @@ enum Task {
         #[command(flatten)]
         bounds: fuzz::Bounds,
     },
+    /// Soak a router in mixed traffic, with changes around it, and look at what is left
+    ///
+    /// TCP, UDP, fragments, pings and refusals, while neighbours, MTUs and addresses
+    /// change and the router starts anew. At the end no flow, file or memory is left
+    /// behind.
+    #[command(verbatim_doc_comment)]
+    Soak(soak::Options),
     /// Check formatting, clippy and the kernel half's warnings
     Lint {
         /// Check licences, sources and advisories of the dependencies too, with
@@ -133,6 +141,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo => demo::run(&workspace)?,
         Task::Test { arguments } => return test::run(&workspace, &arguments),
         Task::Fuzz { targets, bounds } => fuzz::run(&workspace, &targets, bounds)?,
+        Task::Soak(options) => soak::run(&workspace, options)?,
         Task::Lint { deny } => lint::run(&workspace, deny)?,
     }
     Ok(ExitCode::SUCCESS)

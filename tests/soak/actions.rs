@@ -1,0 +1,297 @@
+//! What happens in the course of a run.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use anyhow::{Context as _, Result, ensure};
+use egress_tests::addresses::NETWORKS;
+use egress_tests::{Lab, Network, PATIENCE, Rule, Spec, bulk, fragment, icmp, tcp, udp};
+use fastrand::Rng;
+
+use crate::router::Router;
+
+/// Connections that stay open for a while, at most.
+const CONNECTIONS: usize = 100;
+/// A port that no rule names.
+const UNDEFINED_PORT: u16 = 9090;
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// A connection that stays open.
+    Open,
+    /// Data over one that is open, both ways.
+    Exchange,
+    /// One that is open is closed, by either side, or reset.
+    Close,
+    /// A megabyte, over a connection of its own.
+    Transfer,
+    /// A question and its answer over UDP, of any length.
+    Datagrams,
+    /// The same in fragments out of order.
+    Fragments,
+    /// A connection to a port that no rule has.
+    Refusal,
+    /// A ping to the router, which answers by itself.
+    Ping,
+    /// Hosts forget their neighbours.
+    Neighbours,
+    /// The gateway has another MAC address.
+    Gateway,
+    /// The cluster's MTU changes.
+    Mtu,
+    /// The router gets another address on `eth0`, and loses it.
+    Address,
+    /// The router starts anew with its rules in another order.
+    Restart,
+}
+
+impl Action {
+    /// All of them; what happens often stands there often.
+    pub const ALL: [Self; 32] = {
+        use Action::*;
+        [
+            Open, Open, Open, Open, Open, Exchange, Exchange, Exchange, Exchange, Exchange,
+            Exchange, Exchange, Exchange, Close, Close, Close, Transfer, Transfer, Datagrams,
+            Datagrams, Datagrams, Datagrams, Fragments, Fragments, Refusal, Refusal, Ping,
+            Neighbours, Gateway, Mtu, Address, Restart,
+        ]
+    };
+}
+
+/// The two ends of a connection.
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+/// A lab, its router, and what goes on.
+pub struct Traffic {
+    lab: Lab,
+    router: Option<Router>,
+    listeners: Vec<(Rule, TcpListener)>,
+    connections: Vec<Connection>,
+    counts: BTreeMap<Action, u64>,
+    most_flows: u64,
+}
+
+impl Traffic {
+    pub fn new() -> Result<Self> {
+        let lab = Lab::builder().clients(4).build()?;
+        let mut listeners = Vec::new();
+        for rule in NETWORKS
+            .iter()
+            .flat_map(|network| [network.http(), network.tls()])
+        {
+            listeners.push((rule, tcp::listen(lab.servers(), rule.server())?));
+        }
+        for version in ["ipv4", "ipv6"] {
+            let notify = if version == "ipv4" {
+                "arp_notify"
+            } else {
+                "ndisc_notify"
+            };
+            lab.gateway()
+                .set_sysctl(&format!("net.{version}.conf.lan0.{notify}"), "1")?;
+        }
+        let router = Some(Router::start(&lab, &Spec::dual_stack())?);
+        Ok(Self {
+            lab,
+            router,
+            listeners,
+            connections: Vec::new(),
+            counts: BTreeMap::new(),
+            most_flows: 0,
+        })
+    }
+
+    pub fn router(&self) -> &Router {
+        self.router.as_ref().expect("it runs between two actions")
+    }
+
+    pub fn counts(&self) -> BTreeMap<Action, u64> {
+        self.counts.clone()
+    }
+
+    pub fn open_connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The most flows that were there when the router was asked.
+    pub const fn most_flows(&self) -> u64 {
+        self.most_flows
+    }
+
+    pub fn close_all(&mut self) {
+        self.connections.clear();
+    }
+
+    pub fn perform(&mut self, action: Action, random: &mut Rng) -> Result<()> {
+        *self.counts.entry(action).or_default() += 1;
+        let network = &NETWORKS[random.usize(..NETWORKS.len())];
+        match action {
+            Action::Open if self.connections.len() < CONNECTIONS => self.open(random),
+            Action::Open => Ok(()),
+            Action::Exchange => self.exchange(random),
+            Action::Close => self.close(random),
+            Action::Transfer => self.transfer(random),
+            Action::Datagrams => self.datagrams(network, random),
+            Action::Fragments => self.fragments(network, random),
+            Action::Refusal => self.refusal(network, random),
+            Action::Ping => icmp::ping(self.client(random), network.router_eth0.address, PATIENCE),
+            Action::Neighbours => self.forget_neighbours(random),
+            Action::Gateway => self.change_gateway(random),
+            Action::Mtu => {
+                let mtu = random.choice([1280, 1400, 1500]).expect("there are some");
+                self.lab.router().ip([format!("link set eth0 mtu {mtu}")])
+            }
+            Action::Address => {
+                let address = format!("10.128.0.{}/24", random.u8(200..=220));
+                self.lab.router().ip([
+                    format!("addr add {address} dev eth0"),
+                    format!("addr del {address} dev eth0"),
+                ])
+            }
+            Action::Restart => self.restart(random),
+        }
+    }
+
+    fn client(&self, random: &mut Rng) -> &egress_tests::Namespace {
+        let clients = self.lab.clients();
+        &clients[random.usize(..clients.len())]
+    }
+
+    fn connect(&self, random: &mut Rng) -> Result<Connection> {
+        let (rule, listener) = &self.listeners[random.usize(..self.listeners.len())];
+        let client = tcp::connect(self.client(random), rule.service())?;
+        let (server, seen) = tcp::accept(listener)?;
+        let is_reserved = |network: &Network| network.router_net1.address == seen.ip();
+        ensure!(
+            NETWORKS.iter().any(is_reserved),
+            "{seen} is not the reserved address"
+        );
+        Ok(Connection { client, server })
+    }
+
+    fn open(&mut self, random: &mut Rng) -> Result<()> {
+        let connection = self.connect(random)?;
+        self.connections.push(connection);
+        Ok(())
+    }
+
+    /// Connections that have been silent for longer than a flow lives are found by their next segment, as long as their port
+    /// is free: here it always is.
+    fn exchange(&mut self, random: &mut Rng) -> Result<()> {
+        for Connection { client, server } in &self.connections {
+            if random.bool() {
+                let text = vec![random.u8(..); random.usize(1..5_000)];
+                tcp::send(client, server, &text)?;
+                tcp::send(server, client, &text)?;
+            }
+        }
+        let flows = self.router().flows()?;
+        self.most_flows = self.most_flows.max(flows);
+        Ok(())
+    }
+
+    fn close(&mut self, random: &mut Rng) -> Result<()> {
+        if self.connections.is_empty() {
+            return Ok(());
+        }
+        let Connection { client, server } = self
+            .connections
+            .swap_remove(random.usize(..self.connections.len()));
+        let (first, second) = if random.bool() {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        if random.bool() {
+            // A reset has to be one that the other side hears of, or it would wait for the rest of its life.
+            tcp::send(&first, &second, b"farewell")?;
+            tcp::send(&second, &first, b"farewell")?;
+            tcp::reset(first)?;
+            tcp::expect_reset(&second)
+        } else {
+            drop(first);
+            tcp::expect_end(&second)
+        }
+    }
+
+    fn transfer(&self, random: &mut Rng) -> Result<()> {
+        let Connection { client, server } = self.connect(random)?;
+        let (from, to) = if random.bool() {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        bulk::compare(from, to, 1_000_000, random.u8(..))
+    }
+
+    fn datagrams(&self, network: &Network, random: &mut Rng) -> Result<()> {
+        let server = udp::bind(self.lab.servers(), network.datagram().server())?;
+        let client = udp::connect(self.client(random), network.datagram().service())?;
+        // Within the smallest MTU, which senders have to find out: a first datagram above it may be lost.
+        let length = random.usize(1..1_100);
+        let text = |byte: u8| vec![byte; length];
+        udp::exchange(&client, &server, &text(1), &text(2))?;
+        Ok(())
+    }
+
+    fn fragments(&self, network: &Network, random: &mut Rng) -> Result<()> {
+        let server = udp::bind(self.lab.servers(), network.datagram().server())?;
+        let service = network.datagram().service();
+        let from = SocketAddr::new(network.client(0).address, random.u16(20_000..30_000));
+        let question: Vec<u8> = (0..random.usize(500..2_500))
+            .map(|_| random.u8(..))
+            .collect();
+        let packet = udp::packet(from, service, &question)?;
+        let mut fragments = fragment::cut(&packet, 408, random.u16(1..))?;
+        random.shuffle(&mut fragments);
+        fragment::send(self.lab.client(), service, &fragments)?;
+        let (received, _) = udp::receive(&server)?;
+        ensure!(received == question, "another datagram arrived");
+        Ok(())
+    }
+
+    fn refusal(&self, network: &Network, random: &mut Rng) -> Result<()> {
+        let undefined = SocketAddr::new(network.router_eth0.address, UNDEFINED_PORT);
+        ensure!(
+            tcp::connect(self.client(random), undefined).is_err(),
+            "{undefined} took a connection"
+        );
+        Ok(())
+    }
+
+    fn forget_neighbours(&self, random: &mut Rng) -> Result<()> {
+        let hosts = [
+            (self.client(random), "eth0"),
+            (self.lab.router(), "eth0"),
+            (self.lab.router(), "net1"),
+            (self.lab.gateway(), "lan0"),
+        ];
+        for (host, interface) in hosts {
+            host.ip([format!("neighbour flush dev {interface}")])?;
+        }
+        Ok(())
+    }
+
+    fn change_gateway(&self, random: &mut Rng) -> Result<()> {
+        let [a, b, c] = [random.u8(..), random.u8(..), random.u8(..)];
+        self.lab.gateway().ip([format!(
+            "link set lan0 address 02:00:5e:{a:02x}:{b:02x}:{c:02x}"
+        )])
+    }
+
+    /// Starts the router anew, with another order of rules. Its flows end with it: so do the connections.
+    pub fn restart(&mut self, random: &mut Rng) -> Result<()> {
+        self.close_all();
+        if let Some(router) = self.router.take() {
+            router.stop()?;
+        }
+        let mut spec = Spec::dual_stack();
+        random.shuffle(&mut spec.rules);
+        self.router = Some(Router::start(&self.lab, &spec).context("starting anew")?);
+        Ok(())
+    }
+}
