@@ -95,6 +95,30 @@ impl Capture {
     }
 }
 
+/// A socket for the frames that this interface of the calling thread's namespace receives,
+/// and to send frames by it.
+///
+/// # Errors
+/// Without `CAP_NET_RAW` and `CAP_NET_ADMIN` in the namespace.
+pub fn received_on(interface: u32) -> Result<OwnedFd> {
+    // linux/if_packet.h
+    const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+    let socket = open(interface)?;
+    let yes: libc::c_int = 1;
+    // SAFETY: the pointer is to an int of the length given, which is read before the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_IGNORE_OUTGOING,
+            (&raw const yes).cast(),
+            size_of_val(&yes).try_into()?,
+        )
+    };
+    Errno::result(result).context("setsockopt(PACKET_IGNORE_OUTGOING)")?;
+    Ok(socket)
+}
+
 fn open(interface: u32) -> Result<OwnedFd> {
     // Protocol 0 receives nothing: bind(2) names the interface and the protocol
     // together, so that no frame of another interface comes in between.

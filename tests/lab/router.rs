@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::PATIENCE;
+use crate::namespace::Namespace;
 use crate::nftables;
 use crate::spec::Spec;
 use crate::topology::Lab;
@@ -104,7 +105,7 @@ impl Lab {
     pub fn start_router_with(&self, spec: &Spec, options: &[OsString]) -> Result<RouterProcess> {
         let mut arguments: Vec<OsString> = ["run", "--config", "-"].map(Into::into).to_vec();
         arguments.extend_from_slice(options);
-        RouterProcess::start_with_input(self, &arguments, &spec.yaml())
+        RouterProcess::start_in(self.router(), &arguments, &spec.yaml())
     }
 
     /// Makes the kernel of the router pod redirect instead.
@@ -125,14 +126,14 @@ impl RouterProcess {
     /// Starts the binary with these arguments in the router pod of `lab`, and
     /// waits for the line of its output whose message starts with `ready`.
     pub fn start(lab: &Lab, arguments: &[OsString]) -> Result<Self> {
-        Self::start_with_input(lab, arguments, "")
+        Self::start_in(lab.router(), arguments, "")
     }
 
-    /// The same as [`RouterProcess::start`], with this on its standard input.
-    fn start_with_input(lab: &Lab, arguments: &[OsString], input: &str) -> Result<Self> {
+    /// The same as [`RouterProcess::start`] in a router pod of another network, with
+    /// `input` on its standard input.
+    pub fn start_in(pod: &Namespace, arguments: &[OsString], input: &str) -> Result<Self> {
         let binary = binary()?;
-        let mut child = lab
-            .router()
+        let mut child = pod
             .command(&binary)
             .args(arguments)
             .stdin(Stdio::piped())

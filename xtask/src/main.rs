@@ -2,6 +2,7 @@
 
 mod apt;
 mod build;
+mod conformance;
 mod demo;
 mod fuzz;
 mod linker;
@@ -101,6 +102,26 @@ enum Task {
     /// behind.
     #[command(verbatim_doc_comment)]
     Soak(soak::Options),
+    /// Compare the router with the kernel's own NAT, packet by packet
+    ///
+    /// Twin labs: one has the router, the other nftables with the rules that
+    /// egress routers have been made of. Scripts of packets, generated from a
+    /// seed, are played in both: TCP connections in every order, UDP, SCTP,
+    /// echo, ICMP errors, fragments, odd headers, damage, and packets that
+    /// nobody asked for. What leaves the two is compared field by field. Then
+    /// the tests with real clients and servers run through both.
+    ///
+    /// A difference is either of a class that docs/conformance.md explains, or
+    /// is shown with the shortest script that has it, and fails the run.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  \
+            cargo xtask test-conformance\n  \
+            cargo xtask test-conformance --only packets --packets 1000000 --seed 7\n  \
+            cargo xtask test-conformance --seed 7 --script 1234   what happens in a script of a report\n  \
+            cargo xtask test-conformance --output json | jq .packets.explained"
+    )]
+    TestConformance(conformance::Options),
     /// Check formatting, clippy and the kernel half's warnings
     Lint {
         /// Check licences, sources and advisories of the dependencies too, with
@@ -142,6 +163,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { arguments } => return test::run(&workspace, &arguments),
         Task::Fuzz { targets, bounds } => fuzz::run(&workspace, &targets, bounds)?,
         Task::Soak(options) => soak::run(&workspace, options)?,
+        Task::TestConformance(options) => return conformance::run(&workspace, &options),
         Task::Lint { deny } => lint::run(&workspace, deny)?,
     }
     Ok(ExitCode::SUCCESS)

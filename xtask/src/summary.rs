@@ -66,6 +66,11 @@ impl Summary {
         }
     }
 
+    /// How many tests passed.
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
     /// How many tests failed, a crashed binary counting as one.
     pub fn failed(&self) -> usize {
         self.failed

@@ -1,7 +1,7 @@
 //! `test`: builds everything, runs every test of the workspace, and sums up.
 
-use std::io::{IsTerminal as _, Read as _, Write as _, pipe, stdout};
-use std::process::ExitCode;
+use std::io::{IsTerminal, Read as _, Write, pipe, stdout};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result};
 
@@ -37,7 +37,40 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
         "--",
     ]);
     cargo.args(arguments);
-    if stdout().is_terminal() {
+    let (summary, status) = follow(cargo, stdout())?;
+
+    println!();
+    for skipped in summary.skips() {
+        println!("skipped: {skipped}");
+    }
+    for failed in summary.failures() {
+        println!("failed: {failed}");
+    }
+    if !status.success() && summary.failed() == 0 {
+        println!("cargo test did not succeed ({status}); its message is above");
+    } else if !summary.ran_something() && summary.skips().is_empty() {
+        println!("no test ran: does the filter name one?");
+    } else if !summary.ran_something() {
+        println!("no test ran: each was skipped, for the reason given above");
+    }
+    println!("{summary}");
+    let succeeded = status.success() && summary.failed() == 0 && summary.ran_something();
+    Ok(if succeeded {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs `cargo test`, passes on to `shown` what it writes, and sums that up.
+///
+/// # Errors
+/// It cannot be started, or its output not be passed on.
+pub fn follow(
+    mut cargo: Command,
+    mut shown: impl Write + IsTerminal,
+) -> Result<(Summary, ExitStatus)> {
+    if shown.is_terminal() {
         cargo.env("CARGO_TERM_COLOR", "always");
     }
     // One pipe for both streams keeps cargo's `Running …`, libtest's results
@@ -63,9 +96,9 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
             break;
         }
         // Passed on at once, so that the name of a test that hangs is seen.
-        stdout()
+        shown
             .write_all(&chunk[..length])
-            .and_then(|()| stdout().flush())?;
+            .and_then(|()| shown.flush())?;
         for &byte in &chunk[..length] {
             if byte == b'\n' {
                 summary.read_line(&String::from_utf8_lossy(&line));
@@ -78,26 +111,5 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     summary.read_line(&String::from_utf8_lossy(&line));
     let status = child.wait().context("cannot wait for cargo")?;
     summary.finish();
-
-    println!();
-    for skipped in summary.skips() {
-        println!("skipped: {skipped}");
-    }
-    for failed in summary.failures() {
-        println!("failed: {failed}");
-    }
-    if !status.success() && summary.failed() == 0 {
-        println!("cargo test did not succeed ({status}); its message is above");
-    } else if !summary.ran_something() && summary.skips().is_empty() {
-        println!("no test ran: does the filter name one?");
-    } else if !summary.ran_something() {
-        println!("no test ran: each was skipped, for the reason given above");
-    }
-    println!("{summary}");
-    let succeeded = status.success() && summary.failed() == 0 && summary.ran_something();
-    Ok(if succeeded {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok((summary, status))
 }

@@ -1,0 +1,312 @@
+//! Playing scripts in twin labs, and keeping account.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::compare::Case;
+use crate::family::Family;
+use crate::generate;
+use crate::known::explain;
+use crate::report::{Report, Unexplained};
+use crate::script::{Event, Script, Slot};
+use crate::twin::{Bindings, Twin};
+
+/// After so many scripts the labs are made anew, so that flows never fill a table.
+const SCRIPTS_OF_A_LAB: u32 = Slot::COUNT - 1_000;
+/// How often a difference is played again at most, to find what it needs.
+const REPLAYS: u32 = 60;
+/// A difference that does not come back in each of so many replays is none of the script's: it
+/// was a packet to a NAT port that happened to be another script's.
+const CONFIRMATIONS: u32 = 3;
+
+/// The labs: of which family the packets are, and whether its ports without a rule have a server.
+/// A script's number tells by its remainder which of them plays it.
+const LABS: [(Family, bool); 4] = [
+    (Family::V4, true),
+    (Family::V4, false),
+    (Family::V6, true),
+    (Family::V6, false),
+];
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many packets in all.
+    pub packets: u64,
+    /// What all scripts are made from.
+    pub seed: u64,
+    /// Of which families.
+    pub families: Vec<Family>,
+    /// Only the script with this number.
+    pub script: Option<u64>,
+}
+
+/// How far a run is, for who waits.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Packets sent into each lab.
+    pub packets: AtomicU64,
+    /// Differences of known classes.
+    pub explained: AtomicU64,
+    /// Others.
+    pub unexplained: AtomicU64,
+}
+
+impl Progress {
+    fn add(&self, part: &Report) {
+        self.packets.fetch_add(part.packets, Ordering::Relaxed);
+        self.explained
+            .fetch_add(part.explained_count(), Ordering::Relaxed);
+    }
+}
+
+/// Runs as many scripts as `options` asks for; `tell` is called about once a second.
+///
+/// # Errors
+/// When the labs cannot be made, or a router forwards nothing any more.
+pub fn run(options: &Options, tell: impl Fn(&Progress)) -> Result<Report> {
+    let progress = Progress::default();
+    let wanted: Vec<_> = (0..)
+        .zip(LABS)
+        .filter(|(_, (family, _))| options.families.contains(family))
+        .collect();
+    let share = options.packets.div_ceil(wanted.len().max(1) as u64);
+    let cpus = usable_cpus()?;
+    let parts = thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (index, labs) in wanted {
+            let cpu = cpus[index % cpus.len()];
+            let worker = Worker::new(options, labs, &progress);
+            running.push(scope.spawn(move || {
+                stay_on(cpu)?;
+                worker.run(numbers(options.script, index), share)
+            }));
+        }
+        let mut told = Instant::now();
+        while running.iter().any(|worker| !worker.is_finished()) {
+            thread::sleep(Duration::from_millis(20));
+            if told.elapsed() > Duration::from_secs(1) {
+                told = Instant::now();
+                tell(&progress);
+            }
+        }
+        running
+            .into_iter()
+            .map(|worker| worker.join().expect("no panic"))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let mut report = Report::of(options.seed);
+    for part in parts {
+        report.add(part);
+    }
+    Ok(report)
+}
+
+/// The numbers of the scripts that the labs with this index play.
+fn numbers(only: Option<u64>, index: usize) -> impl Iterator<Item = u64> {
+    let (index, count) = (index as u64, LABS.len() as u64);
+    let range = match only {
+        Some(number) if number % count == index => number..number + 1,
+        Some(_) => 0..0,
+        None => index..u64::MAX,
+    };
+    range.step_by(LABS.len())
+}
+
+fn usable_cpus() -> Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count())
+        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+        .collect())
+}
+
+/// Keeps the calling thread on one CPU, which keeps packets in order.
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &only).context("staying on one CPU")
+}
+
+/// Plays scripts in one pair of labs.
+struct Worker<'w> {
+    options: &'w Options,
+    family: Family,
+    fallback: bool,
+    progress: &'w Progress,
+    report: Report,
+    slot: u32,
+    twin: Option<Twin>,
+}
+
+impl<'w> Worker<'w> {
+    fn new(options: &'w Options, labs: (Family, bool), progress: &'w Progress) -> Self {
+        let (family, fallback) = labs;
+        Self {
+            options,
+            family,
+            fallback,
+            progress,
+            report: Report::of(options.seed),
+            slot: 0,
+            twin: None,
+        }
+    }
+
+    fn run(mut self, numbers: impl Iterator<Item = u64>, packets: u64) -> Result<Report> {
+        let seed = self.options.seed;
+        for number in numbers {
+            if self.report.packets >= packets {
+                break;
+            }
+            let script = generate::script(seed, number, self.family);
+            self.judge(number, &script)
+                .with_context(|| format!("script {number} of seed {seed}"))?;
+        }
+        Ok(self.report)
+    }
+
+    /// Both labs, made anew where they have seen enough, and a slot that is free in them.
+    fn twin(&mut self) -> Result<(&mut Twin, Slot)> {
+        if self.slot >= SCRIPTS_OF_A_LAB {
+            (self.slot, self.twin) = (0, None);
+        }
+        self.slot += 1;
+        let twin = match self.twin.take() {
+            Some(twin) => twin,
+            None => Twin::start(self.family, self.fallback)?,
+        };
+        Ok((self.twin.insert(twin), Slot(self.slot)))
+    }
+
+    /// Plays a script, and accounts for what differs.
+    fn judge(&mut self, number: u64, script: &Script) -> Result<()> {
+        let mut part = Report::of(self.options.seed);
+        part.flows = script.flows.len() as u64;
+        let mut story = String::new();
+        let mut unexplained = Vec::new();
+        self.play(script, |case| {
+            part.packets += case.event.packet_count();
+            part.compared += case.outcome.packet_count();
+            if !case.differs() {
+                part.alike += 1;
+                story += &alike_line(case.event);
+                return;
+            }
+            story += &case.describe();
+            match explain(case) {
+                Some(known) => {
+                    *part.explained.entry(known.name.to_owned()).or_default() += 1;
+                    let _ = writeln!(story, "    known as {}", known.name);
+                }
+                None => unexplained.push((case.signature(), story.clone())),
+            }
+        })?;
+        self.progress.add(&part);
+        self.report.add(part);
+        for (signature, story) in unexplained {
+            self.account(number, script, signature, story)?;
+        }
+        if self.options.script.is_some() {
+            self.report.story = Some(story);
+        }
+        Ok(())
+    }
+
+    /// Plays a script until both routers part ways.
+    fn play(&mut self, script: &Script, mut see: impl FnMut(&Case<'_>)) -> Result<()> {
+        let (twin, slot) = self.twin()?;
+        let mut bindings = Bindings::of(script, slot);
+        for event in &script.events {
+            let outcome = twin.play(script, slot, event, &mut bindings)?;
+            let case = Case {
+                script,
+                event,
+                outcome: &outcome,
+            };
+            see(&case);
+            if case.parts_ways() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn account(
+        &mut self,
+        number: u64,
+        script: &Script,
+        signature: String,
+        example: String,
+    ) -> Result<()> {
+        if let Some(known) = self.report.unexplained.get_mut(&signature) {
+            known.count += 1;
+        } else if let Some(example) = self.confirm(script, &signature)? {
+            let kind = Unexplained {
+                count: 1,
+                script: number,
+                example,
+            };
+            self.report.unexplained.insert(signature, kind);
+        } else {
+            let kind = self.report.unconfirmed.entry(signature).or_default();
+            kind.count += 1;
+            (kind.script, kind.example) = (number, example);
+            return Ok(());
+        }
+        self.progress.unexplained.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The shortest script with this difference that was found; `None` if it does not come back.
+    fn confirm(&mut self, script: &Script, signature: &str) -> Result<Option<String>> {
+        let mut example = String::new();
+        for _ in 0..CONFIRMATIONS {
+            match self.reproduce(script, signature)? {
+                Some(described) => example = described,
+                None => return Ok(None),
+            }
+        }
+        let mut shortest = script.clone();
+        let mut index = shortest.events.len();
+        for _ in 0..REPLAYS {
+            if index == 0 {
+                break;
+            }
+            index -= 1;
+            let mut shorter = shortest.clone();
+            shorter.events.remove(index);
+            if let Some(described) = self.reproduce(&shorter, signature)? {
+                (shortest, example) = (shorter, described);
+            }
+        }
+        Ok(Some(example))
+    }
+
+    /// The account of a script that shows this difference, if it does.
+    fn reproduce(&mut self, script: &Script, signature: &str) -> Result<Option<String>> {
+        let mut story = String::new();
+        let mut shown = false;
+        self.play(script, |case| {
+            if shown {
+                return;
+            }
+            shown = case.differs() && case.signature() == signature;
+            if shown {
+                story += &case.describe();
+            } else {
+                story += &alike_line(case.event);
+            }
+        })?;
+        Ok(shown.then_some(story))
+    }
+}
+
+fn alike_line(event: &Event) -> String {
+    format!("  {event}\n    both the same\n")
+}
