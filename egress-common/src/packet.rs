@@ -25,6 +25,12 @@ pub trait Bytes {
     /// The `T` at `offset`, or `None` if the frame ends before.
     fn load<T: AnyBitPattern>(&self, offset: usize) -> Option<T>;
 
+    /// The word at `offset`, without making anything of the frame contiguous where it is not.
+    #[inline(always)]
+    fn load_scattered(&self, offset: usize) -> Option<[u8; 4]> {
+        self.load(offset)
+    }
+
     /// Length of the frame in bytes.
     fn len(&self) -> usize;
 
@@ -191,17 +197,17 @@ struct UdpHeader {
     checksum: u16,
 }
 
-/// An SCTP common header, and the type of the first chunk (RFC 9260, section 3).
+/// An SCTP common header (RFC 9260, section 3.1).
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct SctpHeader {
     ports: Ports,
     verification_tag: u32,
     checksum: u32,
-    first_chunk: u8,
-    chunk_flags: u8,
-    chunk_length: u16,
 }
+
+/// The length of the header of an SCTP chunk, which begins with its type (RFC 9260, section 3.2).
+const SCTP_CHUNK_LEN: usize = 4;
 
 /// An ICMP or ICMPv6 header (RFC 792, RFC 4443); the identifier is there in echo messages only.
 #[repr(C)]
@@ -284,12 +290,15 @@ impl TransportHeader {
             }
             protocol::SCTP => {
                 let header: SctpHeader = load(packet, network)?;
-                (
-                    header.ports,
-                    sctp::flags(header.first_chunk),
-                    0,
-                    sctp::may_open(header.first_chunk),
-                )
+                if network.payload_len < size_of::<SctpHeader>() + SCTP_CHUNK_LEN {
+                    return Err(Outcome::Malformed);
+                }
+                // A large message (`GSO_BY_FRAGS`) has each of its packets' chunks in a buffer of its own, and to make
+                // the first one contiguous with the header would cut it in two.
+                let [kind, ..] = packet
+                    .load_scattered(network.payload_offset + size_of::<SctpHeader>())
+                    .ok_or(Outcome::Truncated)?;
+                (header.ports, sctp::flags(kind), 0, sctp::may_open(kind))
             }
             protocol if protocol == F::ICMP => {
                 let header: IcmpHeader = load(packet, network)?;
@@ -314,7 +323,7 @@ impl TransportHeader {
     pub const NUMBER_OFFSET: usize = offset_of!(TcpHeader, sequence);
 
     /// Where INIT and INIT ACK of SCTP announce a tag.
-    pub const INITIATE_TAG_OFFSET: usize = size_of::<SctpHeader>();
+    pub const INITIATE_TAG_OFFSET: usize = size_of::<SctpHeader>() + SCTP_CHUNK_LEN;
 
     /// Where the checksum stands in the header of this protocol.
     #[inline(always)]

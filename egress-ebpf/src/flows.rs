@@ -83,7 +83,7 @@ pub fn enter<F: Pipeline>() -> Result<(), Outcome> {
     scratch.entry.translation = scratch.translation;
     match F::flows().insert(&scratch.tuple, &scratch.entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
-            let item = SweepItem::new(scratch.tuple, scratch.entry.opened_ns, sweep::tick());
+            scratch.item = SweepItem::new(scratch.tuple, scratch.entry.opened_ns, sweep::tick());
             // Without a sweep nobody takes out the items of flows that have ended: the oldest makes place.
             let flags = if maps::KERNEL_EXPIRY.load() == 0 {
                 u64::from(BPF_EXIST)
@@ -91,7 +91,7 @@ pub fn enter<F: Pipeline>() -> Result<(), Outcome> {
                 0
             };
             // Full of flows that were ended by packets since the sweep last passed.
-            if F::sweep_queue().push(&item, flags).is_err() {
+            if F::sweep_queue().push(&scratch.item, flags).is_err() {
                 let _ = F::flows().remove(&scratch.tuple);
                 let _ = F::flows().remove(&scratch.reply);
                 return Err(Outcome::FlowTableFull);

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use egress_common::{
     Bytes as _, ETHERNET_HEADER_LEN, FirstFragment, FragmentKey, HELD_LEN, HeldFragment, Outcome,
-    Side, Tuple, tcp,
+    Side, Tuple, protocol, tcp,
 };
 
 use crate::{addresses, clock, family::Pipeline, flows, forward, maps, packet::Packet};
@@ -153,7 +153,11 @@ fn paste(packet: &Packet, frame: &HeldFragment) -> Result<(), Outcome> {
     }
 }
 
-/// Translates a later fragment that arrived on `side`, if the flow of its first one is known; else [holds](hold) it.
+/// Translates a later fragment that arrived on `side`, if the flow of its first one is known.
+///
+/// # Errors
+///
+/// [`Outcome::FragmentHeld`] if the first one has not come yet: it is to be [held](hold).
 #[inline(always)]
 pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     let network = packet.headers::<F>()?.network;
@@ -164,7 +168,7 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
     let first =
         unsafe { F::fragments().get(key) }.filter(|first| !first.is_expired(clock::now_ns()));
     let Some(first) = first else {
-        return F::hold_fragment(packet, side);
+        return Err(Outcome::FragmentHeld);
     };
     let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
     scratch.tuple = Tuple::new(side, protocol, network.addresses, first.ports);
@@ -178,6 +182,10 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
         return Err(Outcome::PacketTooBig);
     }
     let translation = flow.translation();
+    if protocol == protocol::SCTP && translation.ports != first.ports {
+        // As the first one was: see `rewrite`.
+        return Err(Outcome::RewriteFailed);
+    }
     F::rewrite_addresses(
         packet,
         ETHERNET_HEADER_LEN,

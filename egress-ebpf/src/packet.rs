@@ -242,6 +242,11 @@ impl Bytes for Packet {
     }
 
     #[inline(always)]
+    fn load_scattered(&self, offset: usize) -> Option<[u8; 4]> {
+        rare::load_scattered(self, offset)
+    }
+
+    #[inline(always)]
     fn len(&self) -> usize {
         self.ctx.len() as usize
     }

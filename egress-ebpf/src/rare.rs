@@ -74,6 +74,27 @@ pub fn skip_extensions(packet: &Packet, place: Place) -> Result<Place, Outcome> 
     Ok(Place::from_bits(reached as u32))
 }
 
+/// The word at `offset`, or [`NO_WORD`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn load_word(skb: *mut __sk_buff, offset: u32) -> u64 {
+    match TcContext::new(skb).load::<u32>(offset as usize) {
+        Ok(word) => u64::from(word),
+        Err(_) => NO_WORD,
+    }
+}
+
+const NO_WORD: u64 = u64::MAX;
+
+/// The word at `offset`, wherever in the packet's buffers it is.
+#[inline(always)]
+pub fn load_scattered(packet: &Packet, offset: usize) -> Option<[u8; 4]> {
+    match load_word(packet.skb(), offset as u32) {
+        NO_WORD => None,
+        word => Some((word as u32).to_ne_bytes()),
+    }
+}
+
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn move_sctp_crc(skb: *mut __sk_buff, old: u32, new: u32, length: u32) -> u32 {
@@ -251,13 +272,11 @@ macro_rules! global_functions {
                 }
 
                 #[inline(always)]
-                fn hold_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
-                    from_code($hold_fragment(packet.skb(), side as u32))
-                }
-
-                #[inline(always)]
                 fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome> {
-                    from_code($translate_fragment(packet.skb(), side as u32))
+                    match from_code($translate_fragment(packet.skb(), side as u32)) {
+                        Err(Outcome::FragmentHeld) => from_code($hold_fragment(packet.skb(), side as u32)),
+                        result => result,
+                    }
                 }
 
                 #[inline(always)]
@@ -387,10 +406,7 @@ pub trait Rare {
     /// [`fragments::call_held`].
     fn remember_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
 
-    /// Holds a fragment until its first one comes: [`fragments::hold`].
-    fn hold_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
-
-    /// Translates a later fragment: [`fragments::translate`].
+    /// Translates a later fragment, or holds it until its first one comes: [`fragments::translate`], [`fragments::hold`].
     fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
 
     /// Translates an ICMP error that arrived on `side`: [`icmp::translate_error`].

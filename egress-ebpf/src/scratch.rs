@@ -1,6 +1,6 @@
 //! What is too large for the stack of 512 bytes, in a per-CPU map.
 
-use egress_common::{Flow, Rule, Translation, Tuple};
+use egress_common::{Flow, Rule, SweepItem, Translation, Tuple};
 
 /// Where a flow is put together. Each CPU has one of its own, and its program is not interrupted by another of ours.
 #[repr(C)]
@@ -17,4 +17,6 @@ pub struct Scratch<A> {
     pub translation: Translation<A>,
     /// The entry that is inserted next.
     pub entry: Flow<A>,
+    /// The flow's place in the queue of the sweep.
+    pub item: SweepItem<A>,
 }

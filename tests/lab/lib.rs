@@ -9,6 +9,7 @@
 //! builds before the eBPF object exists.
 
 pub mod addresses;
+pub mod association;
 pub mod bulk;
 pub mod capture;
 pub mod ethtool;
@@ -41,4 +42,4 @@ pub use topology::{Lab, LabBuilder};
 ///
 /// Generous, so that a loaded machine fails no test: nothing waits this long
 /// unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_mins(1);

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use nix::libc::{self, c_int};
 use socket2::{Domain, SockRef};
 
-/// A TCP or UDP socket option set from raw bytes.
+/// A socket option set from raw bytes.
 fn set_option(socket: &impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
     let length = value
         .len()
@@ -36,6 +36,20 @@ pub fn send_without_checksum(socket: &impl AsFd) -> io::Result<()> {
         libc::SOL_SOCKET,
         libc::SO_NO_CHECK,
         &on.to_ne_bytes(),
+    )
+}
+
+/// Sends what this SCTP socket sends from now on by this stream of its association
+/// (`SCTP_DEFAULT_SNDINFO`, RFC 6458, section 8.1.31).
+pub fn set_default_stream(socket: &impl AsFd, stream: u16) -> io::Result<()> {
+    // `struct sctp_sndinfo`: stream, flags, payload protocol, context, association.
+    let mut information = [0; 16];
+    information[..2].copy_from_slice(&stream.to_ne_bytes());
+    set_option(
+        socket,
+        libc::IPPROTO_SCTP,
+        libc::SCTP_DEFAULT_SNDINFO,
+        &information,
     )
 }
 

@@ -10,13 +10,16 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Outcome, Side, Timeouts};
 use egress_userspace::{
-    dataplane::{Dataplane, FlowReport, Options, PROGRAMS, RuleReport},
+    dataplane::{FlowReport, Options, PROGRAMS, RuleReport},
     kernel::{self, Features},
     spec,
 };
 use log::LevelFilter;
 
-use crate::frames::{Frame, Transport, chunk, echo_request, sctp, tcp, udp};
+use crate::{
+    frames::{Frame, Transport, chunk, echo_request, sctp, tcp, udp},
+    pool::Pooled,
+};
 
 /// `TC_ACT_UNSPEC`: the packet goes on to the next program, and then to the pod's own stack.
 pub const PASS: i32 = -1;
@@ -131,7 +134,7 @@ pub const LOCAL_PORTS: (u16, u16) = (32768, 60999);
 const LOOPBACK: u32 = 1;
 
 pub struct Bench {
-    pub dataplane: Dataplane,
+    pub dataplane: Pooled,
 }
 
 /// What a bench can differ in.
@@ -210,7 +213,7 @@ impl Bench {
     }
 
     pub fn with(setup: Setup) -> Result<Self> {
-        let mut dataplane = Dataplane::load(&Options {
+        let mut dataplane = Pooled::take(&Options {
             cluster_ifindex: LOOPBACK,
             egress_ifindex: LOOPBACK,
             max_flows_v4: setup.max_flows,
@@ -218,8 +221,8 @@ impl Bench {
             max_rules: Options::MIN_RULES,
             log_level: LevelFilter::Off,
             features: Features {
-                coarse_clock: true,
                 kernel_expiry: setup.kernel_expiry,
+                ..kernel::features()?
             },
         })?;
         // The namespace stays 0, so that no other test takes this for a running router.

@@ -2,6 +2,7 @@
 //! out, byte by byte.
 
 mod bench;
+mod blank;
 mod clients;
 mod echo;
 mod errors;
@@ -12,7 +13,9 @@ mod fragments;
 mod frames;
 mod hostile;
 mod ipv6;
+mod loading;
 mod mtu;
+mod pool;
 mod ports;
 mod sctp;
 mod servers;

@@ -18,6 +18,7 @@ mod outside;
 mod pod;
 mod redirection;
 mod sctp;
+mod sctp_sockets;
 mod stopping;
 mod traceroute;
 mod volume;

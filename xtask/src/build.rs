@@ -133,7 +133,7 @@ pub fn all(workspace: &Workspace, profile: Profile) -> Result<()> {
         cargo.arg("--release");
     }
     cargo.run()?;
-    println!("{}", workspace.shown(&binary(workspace, profile)).display());
+    eprintln!("{}", workspace.shown(&binary(workspace, profile)).display());
     Ok(())
 }
 
@@ -256,7 +256,7 @@ fn install(workspace: &Workspace, artifact: &Path) -> Result<()> {
             .with_context(|| format!("cannot write {}", object.display()))?;
     }
     let size = object.metadata().map_or(0, |metadata| metadata.len());
-    println!(
+    eprintln!(
         "{} ({} KiB, BTF, programs: {})",
         workspace.shown(&object).display(),
         size.div_ceil(1024),

@@ -5,6 +5,7 @@ mod build;
 mod conformance;
 mod demo;
 mod fuzz;
+mod kernels;
 mod linker;
 mod lint;
 mod object;
@@ -122,6 +123,19 @@ enum Task {
             cargo xtask test-conformance --output json | jq .packets.explained"
     )]
     TestConformance(conformance::Options),
+    /// Run the tests on other kernels, in virtual machines
+    ///
+    /// Debian's kernels from 5.10 on are downloaded to target/kernels and booted
+    /// under QEMU, one machine for each processor. The results are a table, and
+    /// target/kernels/results.json. docs/kernels.md tells more.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  cargo xtask test-kernels\n  cargo xtask test-kernels --kernel 5.10 --suite packets -- sctp"
+    )]
+    TestKernels(kernels::Options),
+    /// The first process of a virtual machine of test-kernels
+    #[command(name = kernels::guest::SUBCOMMAND, hide = true)]
+    Guest,
     /// Check formatting, clippy and the kernel half's warnings
     Lint {
         /// Check licences, sources and advisories of the dependencies too, with
@@ -142,6 +156,11 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<ExitCode> {
+    if matches!(task, Task::Guest) {
+        // Before all else: a guest has no cargo to ask about a workspace.
+        kernels::guest::run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let workspace = Workspace::find()?;
     match task {
         Task::Setup { check: true } => setup::check(&workspace)?,
@@ -164,6 +183,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Fuzz { targets, bounds } => fuzz::run(&workspace, &targets, bounds)?,
         Task::Soak(options) => soak::run(&workspace, options)?,
         Task::TestConformance(options) => return conformance::run(&workspace, &options),
+        Task::TestKernels(options) => return kernels::run(&workspace, &options),
+        Task::Guest => {}
         Task::Lint { deny } => lint::run(&workspace, deny)?,
     }
     Ok(ExitCode::SUCCESS)

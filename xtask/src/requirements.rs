@@ -65,6 +65,34 @@ pub const REQUIREMENTS: &[Requirement] = &[
     },
 ];
 
+/// What `test-kernels` calls beside those.
+pub const KERNEL_REQUIREMENTS: &[Requirement] = &[
+    Requirement {
+        program: "qemu-system-x86_64",
+        version: &["--version"],
+        why: "runs other kernels",
+        apt: "qemu-system-x86",
+    },
+    Requirement {
+        program: "cpio",
+        version: &["--version"],
+        why: "packs the file systems of virtual machines",
+        apt: "cpio",
+    },
+    Requirement {
+        program: "depmod",
+        version: &["--version"],
+        why: "indexes the modules of other kernels; its modprobe loads them",
+        apt: "kmod",
+    },
+    Requirement {
+        program: "dpkg-deb",
+        version: &["--version"],
+        why: "unpacks Debian's kernels",
+        apt: "dpkg",
+    },
+];
+
 impl Requirement {
     /// Looks for the program and asks it for its version.
     pub fn find(&self) -> Option<Found> {

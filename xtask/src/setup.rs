@@ -80,6 +80,31 @@ pub fn ensure_complete(workspace: &Workspace) -> Result<()> {
     }
 }
 
+/// Installs those of these programs that are missing: for a command that needs more than others do.
+///
+/// # Errors
+/// As [`run`].
+pub fn ensure_programs(requirements: &'static [Requirement]) -> Result<()> {
+    let is_missing = |requirement: &&Requirement| requirement.find().is_none();
+    let missing: Vec<_> = requirements.iter().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for requirement in &missing {
+        self::missing(requirement.program, requirement.why);
+    }
+    let packages: Vec<_> = missing.iter().map(|it| it.apt.to_owned()).collect();
+    let distribution = Distribution::of_this_machine();
+    match Apt::find().filter(|_| distribution.is_debian_like()) {
+        Some(_) if !is_root() => Err(not_root(&packages)),
+        Some(mut apt) => install_programs(&mut apt, &packages),
+        None => bail!(
+            "setup does not know how to install on {}: please install these programs",
+            distribution.name
+        ),
+    }
+}
+
 /// What builds the kernel half, if `setup` has been run.
 ///
 /// # Errors

@@ -122,7 +122,7 @@ fn binary_started(line: &str) -> Option<&str> {
 
 /// `skipped: a_test: why`, also behind the `test a_test ... ` that a libtest
 /// with one thread writes before it runs the test.
-fn skip_of(line: &str) -> Option<&str> {
+pub fn skip_of(line: &str) -> Option<&str> {
     let line = match line.strip_prefix("test ") {
         Some(rest) => rest.split_once(" ... ")?.1,
         None => line,
@@ -136,7 +136,7 @@ fn test_of(skipped: &str) -> &str {
 }
 
 /// `test a_test ... ok`
-fn outcome_of(line: &str) -> Option<(&str, &str)> {
+pub fn outcome_of(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("test ")?.rsplit_once(" ... ")
 }
 

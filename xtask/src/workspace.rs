@@ -46,6 +46,11 @@ impl Workspace {
         })
     }
 
+    /// The checkout.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Cargo's target directory.
     pub fn target(&self) -> &Path {
         &self.target

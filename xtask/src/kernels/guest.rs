@@ -1,0 +1,225 @@
+//! The first process of a guest: this very program, which runs the test binaries there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::sabotage::Sabotage;
+
+/// The subcommand that the kernel starts this program with.
+pub const SUBCOMMAND: &str = "guest";
+/// The name of the plan, in the guest's root.
+pub const PLAN: &str = "plan.json";
+/// Begins every line of the guest's own among those of the test binaries.
+pub const MARK: &str = "==guest== ";
+
+/// The serial port for results; the first one is the kernel's.
+const RESULTS: &str = "/dev/ttyS1";
+const POLL: Duration = Duration::from_millis(20);
+
+/// What a guest is to do.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Plan {
+    /// Kernel modules to load beforehand, where the kernel has them.
+    pub modules: Vec<String>,
+    /// Set for the test binaries.
+    pub environment: Vec<(String, String)>,
+    /// What runs, one after the other.
+    pub suites: Vec<Suite>,
+    /// What goes wrong on purpose.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// A test binary to run.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Suite {
+    /// Its name in the results.
+    pub name: String,
+    /// The binary.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// After this long it is killed.
+    pub seconds: u64,
+}
+
+/// What a guest tells about its own work.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// It has booted.
+    Booted {
+        /// What `uname -r` says.
+        release: String,
+    },
+    /// A suite begins.
+    Begin {
+        /// Its name.
+        suite: String,
+    },
+    /// A suite has ended.
+    End {
+        /// Its name.
+        suite: String,
+        /// In words, such as `exit status: 0`.
+        status: String,
+        /// Whether it says that all is well.
+        success: bool,
+        /// How long it took.
+        milliseconds: u64,
+    },
+    /// Something went wrong outside the suites.
+    Problem {
+        /// What.
+        message: String,
+    },
+    /// Everything was run.
+    Done,
+}
+
+/// Runs the plan and turns the machine off. For the first process of a guest only.
+///
+/// # Errors
+/// The machine cannot be turned off.
+pub fn run() -> Result<()> {
+    let mut results = None;
+    if let Err(error) = work(&mut results) {
+        let message = format!("{error:#}");
+        match &mut results {
+            Some(file) => tell(file, &Report::Problem { message })?,
+            None => eprintln!("{message}"),
+        }
+    }
+    // QEMU ends at the reset (`-no-reboot`), and with it what is left of the suites.
+    reboot(RebootMode::RB_AUTOBOOT).context("cannot reset the machine")?;
+    Ok(())
+}
+
+fn work(results: &mut Option<File>) -> Result<()> {
+    mount_file_systems()?;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(RESULTS)
+        .with_context(|| format!("cannot open {RESULTS}"))?;
+    let results = results.insert(file);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?
+        .trim()
+        .to_owned();
+    tell(results, &Report::Booted { release })?;
+    let text = fs::read_to_string(Path::new("/").join(PLAN)).context("cannot read the plan")?;
+    let plan: Plan = serde_json::from_str(&text).context("cannot read the plan")?;
+    for module in &plan.modules {
+        // A kernel without it has tests that say so.
+        let _ = Command::new("modprobe").args(["-q", module]).status();
+    }
+    Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status()?;
+    for suite in &plan.suites {
+        suffer(plan.sabotage)?;
+        tell(
+            results,
+            &Report::Begin {
+                suite: suite.name.clone(),
+            },
+        )?;
+        let started = Instant::now();
+        let status = run_suite(suite, &plan.environment, results);
+        let end = Report::End {
+            suite: suite.name.clone(),
+            success: status.as_ref().is_ok_and(ExitStatus::success),
+            status: match status {
+                Ok(status) => status.to_string(),
+                Err(error) => format!("{error:#}"),
+            },
+            milliseconds: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+        };
+        tell(results, &end)?;
+    }
+    tell(results, &Report::Done)
+}
+
+fn suffer(sabotage: Option<Sabotage>) -> Result<()> {
+    match sabotage {
+        Some(Sabotage::Panic) => fs::write("/proc/sysrq-trigger", "c")?,
+        Some(Sabotage::Hang) => loop {
+            thread::park();
+        },
+        Some(Sabotage::Exit) => anyhow::bail!("sabotaged"),
+        Some(Sabotage::Verifier | Sabotage::Verdict) | None => {}
+    }
+    Ok(())
+}
+
+fn mount_file_systems() -> Result<()> {
+    for (kind, place) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("bpf", "/sys/fs/bpf"),
+        ("tmpfs", "/tmp"),
+        ("tmpfs", "/run"),
+    ] {
+        fs::create_dir_all(place).with_context(|| format!("cannot make {place}"))?;
+        mount(
+            Some(kind),
+            place,
+            Some(kind),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .with_context(|| format!("cannot mount {place}"))?;
+    }
+    Ok(())
+}
+
+fn run_suite(
+    suite: &Suite,
+    environment: &[(String, String)],
+    results: &File,
+) -> Result<ExitStatus> {
+    let mut child = Command::new(&suite.program)
+        .args(&suite.arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(results.try_clone()?)
+        .stderr(results.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {}", suite.program.display()))?;
+    wait(&mut child, Duration::from_secs(suite.seconds))?
+        .with_context(|| format!("killed after {} s", suite.seconds))
+}
+
+/// Waits for a child; one that takes too long is killed with all its children.
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(POLL);
+    }
+    killpg(Pid::from_raw(child.id().try_into()?), Signal::SIGKILL)?;
+    child.wait()?;
+    Ok(None)
+}
+
+fn tell(results: &mut File, report: &Report) -> Result<()> {
+    // After a newline: a test binary that was killed may have left half a line.
+    let line = format!("\n{MARK}{}\n", serde_json::to_string(report)?);
+    results
+        .write_all(line.as_bytes())
+        .context("cannot write results")
+}

@@ -1,0 +1,179 @@
+//! A kernel under QEMU.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::guest::SUBCOMMAND;
+use crate::process::CommandExt as _;
+
+/// What carries out the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// QEMU itself.
+    Tcg,
+    /// The machine's processor.
+    Kvm,
+}
+
+/// A machine to start.
+#[derive(Debug)]
+pub struct Machine<'m> {
+    /// The kernel's image.
+    pub kernel: &'m Path,
+    /// Its initial file system.
+    pub initrd: &'m Path,
+    /// The first process: this program, as the guest has it.
+    pub init: &'m Path,
+    /// Where the kernel's messages go.
+    pub console: &'m Path,
+    /// Where a copy of the results goes.
+    pub log: &'m Path,
+    /// What runs it.
+    pub accelerator: Accelerator,
+    /// The longest that it may run.
+    pub limit: Duration,
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself.
+    Ended,
+    /// The kernel panicked, with this message.
+    Panic(String),
+    /// It ran for longer than it may, and was killed.
+    Hang,
+}
+
+impl Machine<'_> {
+    /// Runs the machine to its end, and hands each line of its results to `read`.
+    ///
+    /// # Errors
+    /// QEMU cannot be started, or does not take its arguments.
+    pub fn run(&self, mut read: impl FnMut(&str)) -> Result<Ending> {
+        let deadline = Instant::now() + self.limit;
+        let mut command = self.command();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start `{}`", command.line()))?;
+        let lines = follow(&mut child, self.log)?;
+        let hangs = loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => read(&line),
+                Err(RecvTimeoutError::Disconnected) => break false,
+                Err(RecvTimeoutError::Timeout) => break true,
+            }
+        };
+        if hangs {
+            child.kill()?;
+        }
+        let output = child.wait_with_output()?;
+        let console = fs::read(self.console).unwrap_or_default();
+        if let Some(message) = panic_in(&String::from_utf8_lossy(&console)) {
+            return Ok(Ending::Panic(message.to_owned()));
+        }
+        if hangs {
+            return Ok(Ending::Hang);
+        }
+        anyhow::ensure!(
+            output.status.success(),
+            "`{}` failed ({}): {}",
+            command.line(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(Ending::Ended)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+        match self.accelerator {
+            // Without la57: an emulated machine spends less on page tables of four levels.
+            Accelerator::Tcg => {
+                command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]);
+            }
+            Accelerator::Kvm => {
+                command.args(["-accel", "kvm", "-cpu", "host"]);
+            }
+        }
+        command
+            .args(["-M", "q35", "-m", "2048", "-smp", "1"])
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            .arg("-serial")
+            .arg(prefixed("file:", self.console))
+            .args(["-serial", "stdio"])
+            .arg("-kernel")
+            .arg(self.kernel)
+            .arg("-initrd")
+            .arg(self.initrd)
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr tsc=reliable \
+                 random.trust_cpu=on rdinit={} -- {SUBCOMMAND}",
+                self.init.display()
+            ));
+        command
+    }
+}
+
+fn prefixed(prefix: &str, path: &Path) -> PathBuf {
+    let mut argument = std::ffi::OsString::from(prefix);
+    argument.push(path);
+    argument.into()
+}
+
+/// Reads a child's standard output in a thread, line by line, and keeps a copy.
+fn follow(child: &mut Child, log: &Path) -> Result<Receiver<String>> {
+    use std::io::Write as _;
+    let stdout = child.stdout.take().context("QEMU's output is not a pipe")?;
+    let mut copy = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches('\r');
+            // Without the copy the results are as good.
+            let _ = writeln!(copy, "{line}");
+            if sender.send(line.to_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+fn panic_in(console: &str) -> Option<&str> {
+    let (_, message) = console.split_once("Kernel panic - ")?;
+    message.lines().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_found_in_what_the_kernel_says() {
+        let console = "[    1.2] hello\r\n[    2.0] Kernel panic - not syncing: sysrq triggered crash\r\n[ 2.1] CPU: 0\r\n";
+        assert_eq!(
+            panic_in(console),
+            Some("not syncing: sysrq triggered crash")
+        );
+        assert_eq!(panic_in("[    1.2] hello"), None);
+    }
+}
