@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use egress_tests::addresses::{HTTP, TLS};
-use egress_tests::{Lab, requirements, skip_unless_lab_works, tcp};
+use egress_tests::addresses::{DATAGRAM, HTTP, TLS};
+use egress_tests::{Lab, requirements, skip_unless_lab_works, tcp, udp};
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, status};
+use crate::lab::{Connection, Running, datagram_server, status};
 use crate::shell::{self, array, string};
 
 /// Twice the time that a flow whose connection was reset may be idle for.
@@ -44,6 +44,27 @@ fn without_its_process_the_kernel_ends_the_flow_of_a_reset_connection_and_no_oth
     })?;
     ensure!(left == ["ESTABLISHED"], "{left:?} are left");
     living.check()
+}
+
+#[test]
+fn a_timeout_that_is_set_ends_the_flows_that_it_is_for_and_no_others() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let _router = Running::start(&lab, &["--timeout", "udp=1"])?;
+    let connection = Connection::open(&lab, HTTP)?;
+    connection.check()?;
+    let server = datagram_server(&lab)?;
+    let client = udp::connect(lab.client(), DATAGRAM.service())?;
+    // Twice, as the next datagram opens another flow.
+    for _ in 0..2 {
+        udp::exchange(&client, &server, b"question", b"answer")?;
+        shell::eventually("the flow of the datagrams is ended", || {
+            Ok((states(&lab)? == ["ESTABLISHED"]).then_some(()))
+        })?;
+    }
+    let rules = shell::json(lab.router(), &["rules"])?;
+    ensure!(shell::number(&rules, "/0/flows")? == 2, "{rules:#}");
+    connection.check()
 }
 
 /// The states of all flows, sorted.

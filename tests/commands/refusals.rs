@@ -175,3 +175,23 @@ fn wrong_usage_is_told_with_the_usage() -> Result<()> {
     run(&lab, &["--max-flows", "0"])?.failure(USAGE, &["--max-flows", "1..=16777216"])?;
     expect_untouched(&lab)
 }
+
+#[test]
+fn a_timeout_that_does_not_exist_or_is_no_time_is_told_with_what_was_expected() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    for (setting, expected) in [
+        ("udp", "expected NAME=TIME, such as tcp_established=2h"),
+        (
+            "tpc_close=5",
+            "no timeout \"tpc_close\"; expected one of tcp_syn_sent, ",
+        ),
+        ("udp=soon", "\"soon\" is not a time"),
+        ("udp=0", "not between 1 second and 1 year"),
+        ("udp=1500ms", "in whole seconds"),
+    ] {
+        let found = format!("invalid value '{setting}' for '--timeout <NAME=TIME>'");
+        run(&lab, &["--timeout", setting])?.failure(USAGE, &[&found, expected])?;
+    }
+    expect_untouched(&lab)
+}

@@ -73,6 +73,7 @@ pub const KNOWN: &[Known] = &[
     on_purpose("refused_connection", refused_connection),
     on_purpose("sctp_tracking", sctp_tracking),
     on_purpose("sctp_openings", sctp_openings),
+    on_purpose("sctp_refused", sctp_refused),
     on_purpose("sctp_checksum", sctp_checksum),
     on_purpose("damaged_transport", damaged_transport),
     on_purpose("malformed", malformed),
@@ -82,7 +83,7 @@ pub const KNOWN: &[Known] = &[
     on_purpose("icmp_error_short", icmp_error_short),
     on_purpose("inner_checksum", inner_checksum),
     on_purpose("incomplete_fragments", incomplete_fragments),
-    not_yet("fragments_out_of_order", fragments_out_of_order),
+    on_purpose("many_early_fragments", many_early_fragments),
     not_yet("sctp_fragments", sctp_fragments),
 ];
 
@@ -311,6 +312,22 @@ fn sctp_openings(case: &Case<'_>) -> bool {
         && case.kernels().is_forwarded()
 }
 
+fn many_early_fragments(case: &Case<'_>) -> bool {
+    const HELD: usize = 8;
+    case.event.what == "fragments in reverse" && case.event.recipe.fragments.len() > HELD + 1
+}
+
+fn sctp_refused(case: &Case<'_>) -> bool {
+    const INIT: u8 = 1;
+    let Body::Sctp { chunks, .. } = &case.event.recipe.body else {
+        return false;
+    };
+    chunks.first() == Some(&INIT)
+        && is_for_the_pod(case)
+        && case.ours().is_answered()
+        && case.kernels().is_answered()
+}
+
 fn sctp_checksum(case: &Case<'_>) -> bool {
     let [damage] = case.event.recipe.damage[..] else {
         return false;
@@ -392,10 +409,6 @@ fn incomplete_fragments(case: &Case<'_>) -> bool {
         "a tiny first fragment",
     ];
     KINDS.contains(&case.event.what) && case.kernels().crossed == 0
-}
-
-fn fragments_out_of_order(case: &Case<'_>) -> bool {
-    case.event.what == "fragments in reverse"
 }
 
 fn sctp_fragments(case: &Case<'_>) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! [`Lab::new`] builds the network, [`Lab::start_router`] starts an
 //! `egress-router` in it, and the modules of traffic ([`http`], [`tcp`],
-//! [`udp`], [`icmp`], [`sctp`], [`capture`]) work inside its namespaces.
+//! [`udp`], [`icmp`], [`sctp`], [`dns`], [`capture`]) work inside its namespaces.
 //!
 //! The library knows the router only as a binary that it starts, so that it
 //! builds before the eBPF object exists.
@@ -12,6 +12,7 @@ pub mod addresses;
 pub mod association;
 pub mod bulk;
 pub mod capture;
+pub mod dns;
 pub mod ethtool;
 pub mod fragment;
 pub mod frame;

@@ -25,6 +25,11 @@ pub fn lose_icmp_errors(host: &Namespace) -> Result<()> {
     )
 }
 
+/// Ends what [`lose_icmp_errors`] has begun.
+pub fn take_icmp_errors(host: &Namespace) -> Result<()> {
+    host.feed("nft", &["-f", "-"], "delete table inet deaf")
+}
+
 /// Makes the kernel of `router` redirect by `spec`, as routers that are made of
 /// NAT rules do: destination NAT for what arrives on `eth0`, source NAT for what
 /// leaves by `net1`, and IP forwarding.

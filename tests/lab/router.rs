@@ -98,14 +98,17 @@ impl Lab {
 
     /// The same as [`Lab::start_router`], by a spec of the test's own.
     pub fn start_router_by(&self, spec: &Spec) -> Result<RouterProcess> {
-        self.start_router_with(spec, &[])
+        self.start_router_with(&spec.yaml(), &[])
     }
 
-    /// The same as [`Lab::start_router_by`], with these options as well.
-    pub fn start_router_with(&self, spec: &Spec, options: &[OsString]) -> Result<RouterProcess> {
-        let mut arguments: Vec<OsString> = ["run", "--config", "-"].map(Into::into).to_vec();
-        arguments.extend_from_slice(options);
-        RouterProcess::start_in(self.router(), &arguments, &spec.yaml())
+    /// The same as [`Lab::start_router`], by the text of a spec, and with these options as well.
+    pub fn start_router_with(&self, spec: &str, options: &[&str]) -> Result<RouterProcess> {
+        let arguments: Vec<_> = ["run", "--config", "-"]
+            .iter()
+            .chain(options)
+            .map(Into::into)
+            .collect();
+        RouterProcess::start_in(self.router(), &arguments, spec)
     }
 
     /// Makes the kernel of the router pod redirect instead.

@@ -4,16 +4,37 @@ use anyhow::{Context as _, Result, ensure};
 
 /// SCTP's protocol number.
 pub const PROTOCOL: u8 = 132;
-/// The chunk type that opens an association.
-pub const INIT: u8 = 1;
-/// The chunk type that answers it.
-pub const INIT_ACK: u8 = 2;
+
+/// Chunk types (RFC 9260, section 3.2).
+pub mod chunk {
+    /// User data.
+    pub const DATA: u8 = 0;
+    /// Opens an association.
+    pub const INIT: u8 = 1;
+    /// Answers [`INIT`].
+    pub const INIT_ACK: u8 = 2;
+    /// Acknowledges [`DATA`].
+    pub const SACK: u8 = 3;
+    /// Ends an association at once, or refuses it.
+    pub const ABORT: u8 = 6;
+    /// Begins to end an association.
+    pub const SHUTDOWN: u8 = 7;
+    /// Answers [`SHUTDOWN`].
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// Returns the cookie that came with [`INIT_ACK`].
+    pub const COOKIE_ECHO: u8 = 10;
+    /// Answers [`COOKIE_ECHO`].
+    pub const COOKIE_ACK: u8 = 11;
+    /// Answers [`SHUTDOWN_ACK`].
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+}
 
 /// Length of the common header, which the first chunk follows.
 pub const HEADER_LEN: usize = 12;
+const CHUNK_HEADER_LEN: usize = 4;
 const CHECKSUM: std::ops::Range<usize> = 8..12;
 
-/// What the common header and the first chunk say.
+/// What the common header and the first chunk's header say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The sender's port.
@@ -26,27 +47,52 @@ pub struct Header {
     pub chunk: u8,
 }
 
-/// A packet with an INIT or INIT ACK chunk, whose sender wants `initiate_tag` for a
-/// verification tag.
-pub fn packet(header: Header, initiate_tag: u32) -> Vec<u8> {
-    // Without parameters (RFC 9260, section 3.3.2): tag, receiver window, streams each
-    // way, first transmission sequence number.
-    const CHUNK_LEN: u16 = 20;
+/// A packet with one chunk, which has this value.
+///
+/// # Panics
+/// If the value is longer than a chunk can be.
+pub fn packet(header: Header, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(CHUNK_HEADER_LEN + value.len()).expect("a value that fits");
+    // A whole message is both its beginning and its end.
+    let flags = if header.chunk == chunk::DATA { 3 } else { 0 };
     let mut packet = Vec::new();
     packet.extend(header.source.to_be_bytes());
     packet.extend(header.destination.to_be_bytes());
     packet.extend(header.verification_tag.to_be_bytes());
     packet.extend([0; CHECKSUM.end - CHECKSUM.start]);
-    packet.extend([header.chunk, 0]);
-    packet.extend(CHUNK_LEN.to_be_bytes());
-    packet.extend(initiate_tag.to_be_bytes());
-    packet.extend(65_536_u32.to_be_bytes());
-    packet.extend(10_u16.to_be_bytes());
-    packet.extend(10_u16.to_be_bytes());
-    packet.extend(initiate_tag.to_be_bytes());
+    packet.extend([header.chunk, flags]);
+    packet.extend(length.to_be_bytes());
+    packet.extend(value);
+    packet.resize(packet.len().next_multiple_of(4), 0);
     let checksum = crc32c(&packet).to_le_bytes();
     packet[CHECKSUM].copy_from_slice(&checksum);
     packet
+}
+
+/// The value of an INIT or INIT ACK chunk without parameters (RFC 9260, section 3.3.2), whose
+/// sender wants `tag` for a verification tag.
+pub fn opening(tag: u32) -> Vec<u8> {
+    const RECEIVER_WINDOW: u32 = 65_536;
+    const STREAMS_EACH_WAY: [u16; 2] = [10, 10];
+    let transmission_sequence_number = tag;
+    [
+        &tag.to_be_bytes(),
+        &RECEIVER_WINDOW.to_be_bytes(),
+        STREAMS_EACH_WAY.map(u16::to_be_bytes).as_flattened(),
+        &transmission_sequence_number.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// The value of a DATA chunk (RFC 9260, section 3.3.1) with this message, the first of stream 0.
+pub fn data(transmission_sequence_number: u32, message: &[u8]) -> Vec<u8> {
+    const STREAM_AND_PAYLOAD_PROTOCOL: [u8; 8] = [0; 8];
+    [
+        &transmission_sequence_number.to_be_bytes()[..],
+        &STREAM_AND_PAYLOAD_PROTOCOL,
+        message,
+    ]
+    .concat()
 }
 
 /// Reads a packet that has at least one chunk.
@@ -94,14 +140,27 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_is_padded_to_whole_words_and_its_length_is_not() {
+        let header = Header {
+            source: 20_000,
+            destination: 5_000,
+            verification_tag: 1,
+            chunk: chunk::DATA,
+        };
+        let packet = packet(header, &data(1, b"hello"));
+        assert_eq!(packet.len(), HEADER_LEN + 24);
+        assert_eq!(packet[HEADER_LEN..][..4], [chunk::DATA, 3, 0, 21]);
+    }
+
+    #[test]
     fn a_packet_is_read_as_it_was_written_and_damage_is_noticed() -> Result<()> {
         let header = Header {
             source: 20_000,
             destination: 5_000,
             verification_tag: 0,
-            chunk: INIT,
+            chunk: chunk::INIT,
         };
-        let mut packet = packet(header, 0x0123_4567);
+        let mut packet = packet(header, &opening(0x0123_4567));
         assert_eq!(parse(&packet)?, header);
         packet[0] ^= 1;
         assert!(parse(&packet).is_err());

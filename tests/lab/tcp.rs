@@ -5,10 +5,36 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use etherparse::TcpHeader;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::PATIENCE;
 use crate::namespace::Namespace;
+
+/// TCP's protocol number.
+pub const PROTOCOL: u8 = 6;
+
+/// The segment that asks for a connection, for a raw socket.
+///
+/// # Panics
+/// If the addresses are of different families.
+pub fn syn(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    const SEQUENCE_NUMBER: u32 = 0x0123_4567;
+    const WINDOW: u16 = 64_240;
+    let mut header = TcpHeader::new(source.port(), destination.port(), SEQUENCE_NUMBER, WINDOW);
+    header.syn = true;
+    let checksum = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &[])
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &[])
+        }
+        _ => panic!("no segment goes from {source} to {destination}"),
+    };
+    header.checksum = checksum.expect("a segment without data is short");
+    header.to_bytes().to_vec()
+}
 
 /// Listens on `address` in `namespace`.
 pub fn listen(namespace: &Namespace, address: SocketAddr) -> Result<TcpListener> {

@@ -86,7 +86,7 @@ fn a_source_port_can_be_used_again_after_a_close_and_after_a_reset(
 }
 
 /// The other end still sends after the first has closed its side, and then closes too.
-fn closes_first(first: &TcpStream, second: &TcpStream) -> Result<()> {
+pub fn closes_first(first: &TcpStream, second: &TcpStream) -> Result<()> {
     tcp::send(first, second, b"all that I have to say")?;
     first.shutdown(Shutdown::Write)?;
     tcp::expect_end(second)?;

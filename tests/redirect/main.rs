@@ -9,13 +9,16 @@ mod running;
 
 mod closing;
 mod errors;
+mod example;
 mod fallback;
+mod flood;
 mod fragments;
 mod headers;
 mod mtu;
 mod neighbours;
 mod outside;
 mod pod;
+mod ports;
 mod redirection;
 mod sctp;
 mod sctp_sockets;

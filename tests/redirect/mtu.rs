@@ -44,7 +44,6 @@ fn a_narrow_external_network_carries_transfers_without_icmp(network: &Network) -
 }
 
 fn transfer_without_icmp(lab: &Lab, network: &Network) -> Result<()> {
-    const BYTES: u64 = 10_000_000;
     for host in [lab.client(), lab.servers()] {
         if let Err(reason) = nftables::lose_icmp_errors(host) {
             let test = egress_tests::function_name!();
@@ -53,6 +52,12 @@ fn transfer_without_icmp(lab: &Lab, network: &Network) -> Result<()> {
         }
     }
     let _router = start(lab)?;
+    transfer_both_ways(lab, network)
+}
+
+/// Transfers bytes over a step to [`NARROW`] by connections that are told of it in their opening.
+pub fn transfer_both_ways(lab: &Lab, network: &Network) -> Result<()> {
+    const BYTES: u64 = 10_000_000;
     let offered = Offered::in_opening(lab, network)?;
     let expected = segment_size(network, NARROW);
     assert_eq!((offered.to_server, offered.to_client), (expected, expected));
@@ -177,17 +182,28 @@ fn datagrams_of_many_fragments_find_the_way(network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// The first question and the first answer are lost, as nobody knows the MTU of the path
-/// before; each loss may end one more attempt, by the error about it.
 fn exchange_long_datagrams(lab: &Lab, network: &Network) -> Result<()> {
-    const ATTEMPTS: usize = 6;
-    const WAIT: Duration = Duration::from_secs(1);
     const MESSAGE: [u8; 3_000] = [b'.'; 3_000];
     let server = udp::bind(lab.servers(), network.datagram().server())?;
     let client = udp::connect(lab.client(), network.datagram().service())?;
+    exchange_by_attempts(&client, &server, &MESSAGE, &MESSAGE)
+}
+
+/// Asks again until there is an answer.
+///
+/// The first question and the first answer of more than a packet are lost, as nobody knows the
+/// MTU of the path before; each loss may end one more attempt, by the error about it.
+pub fn exchange_by_attempts(
+    client: &UdpSocket,
+    server: &UdpSocket,
+    question: &[u8],
+    answer: &[u8],
+) -> Result<()> {
+    const ATTEMPTS: usize = 6;
+    const WAIT: Duration = Duration::from_secs(1);
     server.set_read_timeout(Some(WAIT))?;
     client.set_read_timeout(Some(WAIT))?;
-    let attempt = || udp::exchange(&client, &server, &MESSAGE, &MESSAGE);
+    let attempt = || udp::exchange(client, server, question, answer);
     let arrived = (1..ATTEMPTS).any(|_| attempt().is_ok());
     if !arrived {
         attempt().context("the last attempt")?;
@@ -195,7 +211,8 @@ fn exchange_long_datagrams(lab: &Lab, network: &Network) -> Result<()> {
     Ok(())
 }
 
-fn narrow_cluster(lab: &Lab) -> Result<()> {
+/// Makes the cluster's packets shorter than those of the external network.
+pub fn narrow_cluster(lab: &Lab) -> Result<()> {
     let narrow = |interface: &str| format!("link set {interface} mtu {NARROW}");
     lab.client().ip([narrow("eth0")])?;
     lab.router().ip([narrow("eth0")])?;

@@ -4,8 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Rule, Spec, tcp};
+use anyhow::{Context as _, Result, bail};
+use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Rule, Spec, router, tcp};
+use serde_json::Value;
 
 /// A port that no rule names.
 pub const UNDEFINED_PORT: u16 = 9090;
@@ -68,6 +69,29 @@ pub fn start_by(lab: &Lab, spec: &Spec) -> Result<Running> {
             None
         }
     }))
+}
+
+/// Starts the `egress-router`, which the test is about, with these options.
+pub fn start_with(lab: &Lab, options: &[&str]) -> Result<Running> {
+    let spec = Spec::dual_stack().yaml();
+    Ok(Running(Some(lab.start_router_with(&spec, options)?)))
+}
+
+/// What a command says of the router in the lab, by `--output json`.
+pub fn ask(lab: &Lab, command: &str) -> Result<Value> {
+    let arguments = [command, "--output", "json"];
+    let text = lab.router().output(router::binary()?, arguments)?;
+    serde_json::from_str(&text).with_context(|| format!("{command} printed {text}"))
+}
+
+/// How many packets had an outcome, by `status`.
+pub fn outcome(lab: &Lab, name: &str) -> Result<u64> {
+    let status = ask(lab, "status")?;
+    let outcomes = status["outcomes"].as_array().into_iter().flatten();
+    outcomes
+        .filter(|outcome| outcome["name"] == name)
+        .find_map(|outcome| outcome["packets"].as_u64())
+        .with_context(|| format!("no outcome {name} in {status:#}"))
 }
 
 /// A connection through the router: the client's end and the server's.

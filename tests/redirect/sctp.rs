@@ -1,77 +1,200 @@
 //! SCTP, by packets made by hand: not every kernel has SCTP sockets.
 
-use anyhow::Result;
-use egress_tests::frame::Transport;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use egress_tests::frame::{Frame, Transport};
 use egress_tests::raw::RawSocket;
-use egress_tests::sctp::{self, Header};
+use egress_tests::sctp::{self, Header, chunk};
 use egress_tests::{Capture, Lab, Network, PATIENCE};
 
-use crate::running::start;
+use crate::running::{UNDEFINED_PORT, outcome, start};
 
 over_each_family! {
     an_association_is_redirected_both_ways_with_right_checksums,
+    an_association_without_a_rule_is_refused_at_once,
 }
 
+const CLIENT_PORT: u16 = 20_000;
+const CLIENT_TAG: u32 = 0x0123_4567;
+const SERVER_TAG: u32 = !CLIENT_TAG;
+
 fn an_association_is_redirected_both_ways_with_right_checksums(network: &Network) -> Result<()> {
-    const CLIENT_PORT: u16 = 20_000;
-    const CLIENT_TAG: u32 = 0x0123_4567;
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let rule = network.association();
-    let (router, reserved) = (network.router_eth0.address, network.router_net1.address);
+    let (rule, reserved) = (network.association(), network.router_net1.address);
     let outside = Capture::on(lab.node(), "ext0")?;
-    let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, router)?;
-    let server_address = rule.server().ip();
-    let server = RawSocket::connect_from(lab.servers(), sctp::PROTOCOL, server_address, reserved)?;
-
-    let init = Header {
-        source: CLIENT_PORT,
-        destination: rule.port,
-        verification_tag: 0,
-        chunk: sctp::INIT,
-    };
-    client.send(&sctp::packet(init, CLIENT_TAG))?;
-    let received = receive(&server, sctp::INIT)?;
-    let nat_port = received.source;
-    let redirected = Header {
-        source: nat_port,
-        destination: rule.target_port,
-        ..init
-    };
-    assert_eq!(received, redirected);
+    let association = Association::open(&lab, network, rule.service(), rule.server())?;
 
     let ports = Transport::Sctp {
-        source: nat_port,
+        source: association.server.peer_port,
         destination: rule.target_port,
     };
     let seen = outside.wait_for("the INIT", PATIENCE, |packet| {
         packet.source == reserved
-            && packet.destination == server_address
+            && packet.destination == rule.server().ip()
             && packet.transport == ports
     })?;
-    let seen = seen.packet().map(|packet| sctp::parse(&packet.payload));
-    assert_eq!(seen.transpose()?, Some(redirected));
+    let seen = seen.packet().context("it was one just now")?;
+    assert_eq!(sctp::parse(&seen.payload)?.chunk, chunk::INIT);
+    association.carry_data_and_shut_down()
+}
 
-    let init_ack = Header {
-        source: rule.target_port,
-        destination: nat_port,
-        verification_tag: CLIENT_TAG,
-        chunk: sctp::INIT_ACK,
+fn an_association_without_a_rule_is_refused_at_once(network: &Network) -> Result<()> {
+    skip_on_nftables!("the answer is the pod's own, which may have no SCTP");
+    let lab = Lab::new()?;
+    let _router = start(&lab)?;
+    let outside = Capture::on(lab.node(), "ext0")?;
+    let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, network.router_eth0.address)?;
+    let init = Header {
+        source: CLIENT_PORT,
+        destination: UNDEFINED_PORT,
+        verification_tag: 0,
+        chunk: chunk::INIT,
     };
-    server.send(&sctp::packet(init_ack, !CLIENT_TAG))?;
-    let answer = Header {
-        source: rule.port,
+    let abort = Header {
+        source: UNDEFINED_PORT,
         destination: CLIENT_PORT,
-        ..init_ack
+        // That of the association which there could have been (RFC 9260, section 8.4).
+        verification_tag: CLIENT_TAG,
+        chunk: chunk::ABORT,
     };
-    assert_eq!(receive(&client, sctp::INIT_ACK)?, answer);
+    client.send(&sctp::packet(init, &sctp::opening(CLIENT_TAG)))?;
+    assert_eq!(receive(&client, chunk::ABORT)?, sctp::packet(abort, &[]));
+    assert_eq!(outcome(&lab, "sctp_refused")?, 1);
+    let left = outside
+        .frames()?
+        .iter()
+        .filter_map(Frame::packet)
+        .any(|packet| packet.protocol == sctp::PROTOCOL);
+    ensure!(!left, "the INIT has left by net1");
     Ok(())
+}
+
+/// An association through the router: the client's end and the server's.
+pub struct Association {
+    client: End,
+    server: End,
+}
+
+struct End {
+    socket: RawSocket,
+    port: u16,
+    /// The other end's port, as this one knows it.
+    peer_port: u16,
+    tag: u32,
+}
+
+impl Association {
+    /// Opens one from the first client to `service`, which is to lead to `server`.
+    pub fn open(
+        lab: &Lab,
+        network: &Network,
+        service: SocketAddr,
+        server: SocketAddr,
+    ) -> Result<Self> {
+        let reserved = network.router_net1.address;
+        let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, service.ip())?;
+        let at_server =
+            RawSocket::connect_from(lab.servers(), sctp::PROTOCOL, server.ip(), reserved)?;
+        let init = Header {
+            source: CLIENT_PORT,
+            destination: service.port(),
+            verification_tag: 0,
+            chunk: chunk::INIT,
+        };
+        client.send(&sctp::packet(init, &sctp::opening(CLIENT_TAG)))?;
+        let received = receive(&at_server, chunk::INIT)?;
+        let redirected = Header {
+            source: sctp::parse(&received)?.source,
+            destination: server.port(),
+            ..init
+        };
+        assert_eq!(
+            received,
+            sctp::packet(redirected, &sctp::opening(CLIENT_TAG))
+        );
+
+        let association = Self {
+            client: End {
+                socket: client,
+                port: CLIENT_PORT,
+                peer_port: service.port(),
+                tag: CLIENT_TAG,
+            },
+            server: End {
+                socket: at_server,
+                port: server.port(),
+                peer_port: redirected.source,
+                tag: SERVER_TAG,
+            },
+        };
+        association.answer(chunk::INIT_ACK, &sctp::opening(SERVER_TAG))?;
+        association.ask(chunk::COOKIE_ECHO, b"a cookie")?;
+        association.answer(chunk::COOKIE_ACK, &[])?;
+        Ok(association)
+    }
+
+    /// Checks that data goes both ways, and ends the association.
+    pub fn carry_data_and_shut_down(&self) -> Result<()> {
+        // Of an odd length, and as long as a packet that no way is too narrow for.
+        let message: Vec<u8> = (0..=250).cycle().take(1_201).collect();
+        self.ask(chunk::DATA, &sctp::data(CLIENT_TAG, &message))?;
+        self.answer(chunk::SACK, &acknowledgment(CLIENT_TAG))?;
+        self.answer(chunk::DATA, &sctp::data(SERVER_TAG, &message))?;
+        self.ask(chunk::SACK, &acknowledgment(SERVER_TAG))?;
+        self.ask(chunk::SHUTDOWN, &SERVER_TAG.to_be_bytes())?;
+        self.answer(chunk::SHUTDOWN_ACK, &[])?;
+        self.ask(chunk::SHUTDOWN_COMPLETE, &[])
+    }
+
+    fn ask(&self, chunk: u8, value: &[u8]) -> Result<()> {
+        self.client.send(&self.server, chunk, value)
+    }
+
+    fn answer(&self, chunk: u8, value: &[u8]) -> Result<()> {
+        self.server.send(&self.client, chunk, value)
+    }
+}
+
+impl End {
+    /// Sends a packet, and checks that it arrives with no byte but the ports' and the checksum's changed.
+    fn send(&self, receiver: &Self, chunk: u8, value: &[u8]) -> Result<()> {
+        let sent = Header {
+            source: self.port,
+            destination: self.peer_port,
+            verification_tag: receiver.tag,
+            chunk,
+        };
+        let expected = Header {
+            source: receiver.peer_port,
+            destination: receiver.port,
+            ..sent
+        };
+        self.socket.send(&sctp::packet(sent, value))?;
+        assert_eq!(
+            receive(&receiver.socket, chunk)?,
+            sctp::packet(expected, value)
+        );
+        Ok(())
+    }
+}
+
+/// The value of a SACK chunk (RFC 9260, section 3.3.4) for everything up to this number.
+fn acknowledgment(transmission_sequence_number: u32) -> Vec<u8> {
+    const WINDOW: u32 = 65_536;
+    const NO_GAPS_NO_DUPLICATES: u32 = 0;
+    [transmission_sequence_number, WINDOW, NO_GAPS_NO_DUPLICATES]
+        .map(u32::to_be_bytes)
+        .concat()
 }
 
 /// Waits for a packet whose first chunk is this one. A kernel that has SCTP
 /// answers what it knows nothing of, so that others may come as well.
-fn receive(socket: &RawSocket, chunk: u8) -> Result<Header> {
-    socket.receive(PATIENCE, |packet| {
-        (packet.get(sctp::HEADER_LEN) == Some(&chunk)).then(|| sctp::parse(packet))
-    })?
+fn receive(socket: &RawSocket, chunk: u8) -> Result<Vec<u8>> {
+    socket
+        .receive(PATIENCE, |packet| {
+            (packet.get(sctp::HEADER_LEN) == Some(&chunk)).then(|| packet.to_vec())
+        })
+        .with_context(|| format!("chunk type {chunk}"))
 }

@@ -190,17 +190,17 @@ fn a_damaged_packet_is_noticed_by_its_receiver(network: &Network) -> Result<()> 
         source: CLIENT_PORT,
         destination: rule.port,
         verification_tag: 0,
-        chunk: sctp::INIT,
+        chunk: sctp::chunk::INIT,
     };
-    let mut damaged = sctp::packet(init, 1);
+    let mut damaged = sctp::packet(init, &sctp::opening(1));
     *damaged.last_mut().context("a packet has a last byte")? ^= 1;
     client.send(&damaged)?;
     // The whole one has the same way, so that the answer to it comes after the other was looked at.
-    client.send(&sctp::packet(init, 2))?;
+    client.send(&sctp::packet(init, &sctp::opening(2)))?;
     at_server.wait_for(
         "the answer to the packet that is whole",
         PATIENCE,
-        |packet| packet.payload.get(sctp::HEADER_LEN) == Some(&sctp::INIT_ACK),
+        |packet| packet.payload.get(sctp::HEADER_LEN) == Some(&sctp::chunk::INIT_ACK),
     )?;
     let errors = association::checksum_errors(lab.servers())?;
     ensure!(errors == 1, "the server counts {errors} wrong checksums");

@@ -49,7 +49,10 @@ pub enum Action {
 impl Action {
     /// All of them; what happens often stands there often.
     pub const ALL: [Self; 32] = {
-        use Action::*;
+        use Action::{
+            Address, Close, Datagrams, Exchange, Fragments, Gateway, Mtu, Neighbours, Open, Ping,
+            Refusal, Restart, Transfer,
+        };
         [
             Open, Open, Open, Open, Open, Exchange, Exchange, Exchange, Exchange, Exchange,
             Exchange, Exchange, Exchange, Close, Close, Close, Transfer, Transfer, Datagrams,

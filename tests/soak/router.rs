@@ -20,7 +20,7 @@ const TIMEOUTS: [&str; 7] = [
 ];
 
 /// Longer than every timeout, by what a loaded machine may take.
-const DRAINED_WITHIN: Duration = Duration::from_secs(60);
+const DRAINED_WITHIN: Duration = Duration::from_mins(1);
 
 /// A running router and its lab.
 pub struct Router {
@@ -37,12 +37,12 @@ pub struct Usage {
 
 impl Router {
     pub fn start(lab: &Lab, spec: &Spec) -> Result<Self> {
-        let mut options = Vec::new();
-        for timeout in TIMEOUTS {
-            options.extend(["--timeout".into(), timeout.into()]);
-        }
+        let options: Vec<_> = TIMEOUTS
+            .into_iter()
+            .flat_map(|timeout| ["--timeout", timeout])
+            .collect();
         Ok(Self {
-            process: lab.start_router_with(spec, &options)?,
+            process: lab.start_router_with(&spec.yaml(), &options)?,
             namespace: lab.router().path(),
         })
     }

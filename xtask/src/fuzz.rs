@@ -140,9 +140,10 @@ fn fuzz(
         .arg("-len_control=0")
         .args(["-timeout=10", "-print_final_stats=1"]);
     if let Err(error) = command.run() {
-        let kept = newest(&artifacts)
-            .map(|input| workspace.shown(&input).display().to_string())
-            .unwrap_or_else(|| "no input was kept".to_owned());
+        let kept = newest(&artifacts).map_or_else(
+            || "no input was kept".to_owned(),
+            |input| workspace.shown(&input).display().to_string(),
+        );
         let program = workspace.shown(&binaries.join(name)).display().to_string();
         bail!("{error}\n{name} found something; to repeat it: {program} {kept}");
     }

@@ -1,6 +1,6 @@
 //! How results are printed: as a table for people, or as JSON for programs.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -20,10 +20,12 @@ pub enum Output {
 
 /// Prints a value as JSON.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
+    // Standard output by itself writes line by line.
+    let mut out = BufWriter::new(io::stdout().lock());
     // As the error that it is, so that a closed pipe is known for one.
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
     writeln!(out)?;
+    out.flush()?;
     Ok(())
 }
 

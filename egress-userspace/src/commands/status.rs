@@ -96,7 +96,7 @@ impl Status {
                 .find(|rule| rule.port.is_none())
                 .map(|fallback| fallback.destination.address),
             rules: rules.iter().filter(|rule| rule.port.is_some()).count(),
-            flows: instance.maps.count_flows(),
+            flows: instance.maps.count_flows()?,
             max_flows: config.max_flows,
             flows_evicted: instance.maps.count_evicted()?,
             outcomes: instance.maps.outcomes()?,

@@ -176,13 +176,19 @@ fn flows<A: Address + Into<IpAddr> + std::hash::Hash>(
         .collect()
 }
 
-/// How many flows of one family there are.
-fn count_flows<A: Address>(maps: &FamilyMaps<A>) -> usize {
+/// How many flows of one family there are, of `max_flows` at most.
+///
+/// The kernel begins anew when the key that it stands on has gone: while flows end faster than they are counted, some are
+/// met again, and the count is bounded by what can be there.
+fn count_flows<A: Address>(maps: &FamilyMaps<A>, max_flows: u32) -> usize {
+    let max_flows = max_flows as usize;
     let is_original = |key: &Tuple<A>| key.side() == Some(Side::Cluster);
     maps.flows
         .keys()
+        .take(2 * max_flows)
         .filter(|key| key.as_ref().is_ok_and(is_original))
         .count()
+        .min(max_flows)
 }
 
 impl Maps {
@@ -195,8 +201,13 @@ impl Maps {
     }
 
     /// How many flows there are, of both families.
-    pub fn count_flows(&self) -> usize {
-        count_flows(&self.v4) + count_flows(&self.v6)
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn count_flows(&self) -> Result<usize, MapsError> {
+        let max_flows = self.config()?.max_flows;
+        Ok(count_flows(&self.v4, max_flows) + count_flows(&self.v6, max_flows))
     }
 
     /// All rules with their counters, in the order of the spec; those of the fallback last.

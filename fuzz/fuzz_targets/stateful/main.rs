@@ -7,10 +7,14 @@
 #[path = "../../../tests/packets/bench.rs"]
 #[expect(dead_code, reason = "the packet tests use the rest")]
 mod bench;
+#[path = "../../../tests/packets/blank.rs"]
+mod blank;
 #[path = "../../../tests/packets/frames.rs"]
 #[expect(dead_code, reason = "the packet tests use the rest")]
 mod frames;
 mod invariants;
+#[path = "../../../tests/packets/pool.rs"]
+mod pool;
 mod steps;
 
 use std::sync::{Mutex, OnceLock, PoisonError};

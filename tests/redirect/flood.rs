@@ -1,0 +1,150 @@
+//! A flood of new flows, in a table that has no room for them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use egress_tests::raw::RawSocket;
+use egress_tests::{Lab, Namespace, Network, PATIENCE, tcp, udp};
+use serde_json::Value;
+
+use crate::running::{ask, exchange, start_with};
+
+over_each_family! {
+    connections_live_through_a_flood_of_new_flows_and_new_ones_succeed,
+}
+
+const MAX_FLOWS: &str = "4096";
+const CONNECTIONS: usize = 200;
+const NEW_CONNECTIONS: usize = 50;
+/// How many packets a flood has at least, and at most.
+const PACKETS: std::ops::RangeInclusive<usize> = 500_000..=5_000_000;
+const POLL: Duration = Duration::from_millis(20);
+
+fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
+    network: &Network,
+) -> Result<()> {
+    skip_on_nftables!("its table is the whole machine's");
+    let lab = Lab::builder().clients(3).build()?;
+    let [talkers, newcomer, flooder] = lab.clients() else {
+        bail!("the lab has three clients");
+    };
+    let _router = start_with(&lab, &["--max-flows", MAX_FLOWS])?;
+    let rule = network.http();
+    let listener = tcp::listen(lab.servers(), rule.server())?;
+    let connect = |client: &Namespace| -> Result<_> {
+        let client = tcp::connect(client, rule.service())?;
+        let (server, _) = tcp::accept(&listener)?;
+        Ok((client, server))
+    };
+    let connections = (0..CONNECTIONS)
+        .map(|_| connect(talkers))
+        .collect::<Result<Vec<_>>>()?;
+    // Nobody reads them, but no datagram is refused either.
+    let _datagrams = udp::bind(lab.servers(), network.datagram().server())?;
+
+    let flood = Flood::new(flooder, network)?;
+    let is_enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flood = scope.spawn(|| flood.run(&is_enough));
+        let newcomers = scope.spawn(|| {
+            let result = wait_for_evictions(&lab).and_then(|()| {
+                (0..NEW_CONNECTIONS).try_for_each(|number| {
+                    let (client, server) = connect(newcomer)?;
+                    exchange(&client, &server).with_context(|| format!("new connection {number}"))
+                })
+            });
+            is_enough.store(true, Ordering::Relaxed);
+            result
+        });
+        for round in 0_u32.. {
+            if flood.is_finished() {
+                break;
+            }
+            for (number, (client, server)) in connections.iter().enumerate() {
+                let message = format!("round {round} of connection {number}");
+                tcp::send(client, server, message.as_bytes())
+                    .and_then(|()| tcp::send(server, client, message.as_bytes()))
+                    .context(message)?;
+            }
+        }
+        flood.join().expect("no panic")?;
+        newcomers.join().expect("no panic")
+    })?;
+
+    ensure!(evictions(&lab)? > 0);
+    let flows = ask(&lab, "flows")?;
+    let is_connection = |flow: &&Value| {
+        flow["client"]["address"] == network.client(0).address.to_string()
+            && flow["state"] == "ESTABLISHED"
+    };
+    let established = flows.as_array().into_iter().flatten().filter(is_connection);
+    assert_eq!(established.count(), CONNECTIONS);
+    for (client, server) in &connections {
+        exchange(client, server)?;
+    }
+    Ok(())
+}
+
+fn evictions(lab: &Lab) -> Result<u64> {
+    let status = ask(lab, "status")?;
+    status["flows_evicted"]
+        .as_u64()
+        .with_context(|| format!("no number of evictions in {status:#}"))
+}
+
+/// Waits until the table is full, so that flows are ended to make room.
+fn wait_for_evictions(lab: &Lab) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while evictions(lab)? == 0 {
+        ensure!(
+            Instant::now() < deadline,
+            "the table is not full after {PATIENCE:?}"
+        );
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// SYNs and datagrams from every port of a client.
+struct Flood {
+    tcp: RawSocket,
+    udp: RawSocket,
+    packets: Vec<[Vec<u8>; 2]>,
+}
+
+impl Flood {
+    fn new(client: &Namespace, network: &Network) -> Result<Self> {
+        let (stream, datagrams) = (network.http().service(), network.datagram().service());
+        let packets = (1..=u16::MAX)
+            .map(|port| {
+                let source = SocketAddr::new(network.client(2).address, port);
+                [
+                    tcp::syn(source, stream),
+                    udp::datagram(source, datagrams, b"a flood"),
+                ]
+            })
+            .collect();
+        Ok(Self {
+            tcp: RawSocket::connect(client, tcp::PROTOCOL, stream.ip())?,
+            udp: RawSocket::connect(client, udp::PROTOCOL, datagrams.ip())?,
+            packets,
+        })
+    }
+
+    /// Sends them as fast as one thread can, until there were many and it is enough.
+    fn run(&self, is_enough: &AtomicBool) -> Result<()> {
+        for (number, [syn, datagram]) in self.packets.iter().cycle().enumerate() {
+            let sent = 2 * number;
+            let enough = sent >= *PACKETS.start() && is_enough.load(Ordering::Relaxed);
+            if enough || sent >= *PACKETS.end() {
+                break;
+            }
+            self.tcp.send(syn)?;
+            self.udp.send(datagram)?;
+        }
+        Ok(())
+    }
+}
