@@ -14,6 +14,7 @@ mod fallback;
 mod flood;
 mod fragments;
 mod headers;
+mod hostile;
 mod mtu;
 mod neighbours;
 mod outside;

@@ -146,7 +146,12 @@ impl Traffic {
             Action::Gateway => self.change_gateway(random),
             Action::Mtu => {
                 let mtu = random.choice([1280, 1400, 1500]).expect("there are some");
-                self.lab.router().ip([format!("link set eth0 mtu {mtu}")])
+                // The hosts' as well: none receives what is longer than its own.
+                let hosts = self.lab.clients().iter().chain([self.lab.router()]);
+                for host in hosts {
+                    host.ip([format!("link set eth0 mtu {mtu}")])?;
+                }
+                Ok(())
             }
             Action::Address => {
                 let address = format!("10.128.0.{}/24", random.u8(200..=220));
@@ -155,7 +160,9 @@ impl Traffic {
                     format!("addr del {address} dev eth0"),
                 ])
             }
-            Action::Restart => self.restart(random),
+            // Seldom: it ends all connections.
+            Action::Restart if random.u8(..20) == 0 => self.restart(random),
+            Action::Restart => Ok(()),
         }
     }
 

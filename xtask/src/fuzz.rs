@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use crate::build;
 use crate::os::is_root;
 use crate::process::CommandExt as _;
+use crate::requirements::FUZZ_REQUIREMENTS;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -84,6 +85,7 @@ pub struct Bounds {
 /// The build fails, or a target finds something: the input that does it is kept.
 pub fn run(workspace: &Workspace, targets: &[Target], bounds: Bounds) -> Result<()> {
     setup::ensure_complete(workspace)?;
+    setup::ensure_programs(FUZZ_REQUIREMENTS)?;
     build::kernel_half(workspace)?;
     let directory = workspace.target().join("fuzz");
     let host = host(workspace)?;

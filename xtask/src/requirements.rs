@@ -93,6 +93,14 @@ pub const KERNEL_REQUIREMENTS: &[Requirement] = &[
     },
 ];
 
+/// What `fuzz` calls beside those.
+pub const FUZZ_REQUIREMENTS: &[Requirement] = &[Requirement {
+    program: "c++",
+    version: &["--version"],
+    why: "compiles the fuzzing engine",
+    apt: "g++",
+}];
+
 impl Requirement {
     /// Looks for the program and asks it for its version.
     pub fn find(&self) -> Option<Found> {
