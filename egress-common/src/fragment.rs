@@ -95,8 +95,10 @@ impl<A: Address> FragmentKey<A> {
 pub struct FirstFragment {
     /// Its ports, before translation.
     pub ports: Ports,
-    /// Explicit padding.
-    pub padding: u32,
+    /// How many bytes of the packet's payload have come so far.
+    pub received: u16,
+    /// How many there are; 0 while the last fragment has not come.
+    pub total: u16,
     /// When it came: `CLOCK_MONOTONIC` in nanoseconds.
     pub seen_ns: u64,
 }
@@ -104,6 +106,23 @@ pub struct FirstFragment {
 impl FirstFragment {
     /// How long others may come after it: as long as Linux waits (`net.ipv4.ipfrag_time`).
     const LIFETIME_NS: u64 = 30_000_000_000;
+
+    /// Notes another fragment, with `len` bytes of payload. Whether the packet is complete: its sender may use its
+    /// identification again.
+    ///
+    /// Fragments that come twice are counted twice, and so make no packet complete.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a checked fragment ends within 64 KiB"
+    )]
+    pub const fn is_completed_by(&mut self, fragment: &Fragment, len: usize) -> bool {
+        self.received = self.received.wrapping_add(len as u16);
+        if !fragment.more {
+            self.total = fragment.offset.wrapping_add(len as u16);
+        }
+        self.total != 0 && self.received == self.total
+    }
 
     /// Whether it is too long ago.
     #[inline(always)]
@@ -160,6 +179,27 @@ unsafe impl Pod for FirstFragment {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packet_is_complete_when_all_of_it_has_come_in_whatever_order() {
+        let part = |offset, more| Fragment {
+            id: 1,
+            offset,
+            more,
+        };
+        let mut first = FirstFragment {
+            ports: Ports {
+                source: crate::Port::new(1),
+                destination: crate::Port::new(2),
+            },
+            received: 800,
+            total: 0,
+            seen_ns: 0,
+        };
+        assert!(!first.is_completed_by(&part(1600, false), 100));
+        assert!(first.is_completed_by(&part(800, true), 800));
+        assert!(!first.is_completed_by(&part(800, true), 800), "twice");
+    }
 
     #[test]
     fn what_would_overwrite_the_header_or_overflow_the_packet_is_bad() {

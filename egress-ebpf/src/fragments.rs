@@ -31,9 +31,11 @@ fn key<F: Pipeline>(packet: &Packet, side: Side) -> Result<FragmentKey<F::Addres
 /// Remembers the ports of a first fragment that arrived on `side`.
 #[inline(always)]
 pub fn remember<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+    let headers = packet.headers::<F>()?;
     let first = FirstFragment {
-        ports: packet.headers::<F>()?.transport?.ports,
-        padding: 0,
+        ports: headers.transport?.ports,
+        received: headers.network.payload_len as u16,
+        total: 0,
         seen_ns: clock::now_ns(),
     };
     F::fragments()
@@ -164,16 +166,24 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
     let fragment = F::fragment(packet)?;
     let (protocol, ttl, len) = (network.protocol, network.ttl, network.payload_len);
     let key = FragmentKey::new(side, protocol, network.addresses, fragment.id);
-    // SAFETY: what is read of an element that is replaced meanwhile is the ports of another packet at worst.
-    let first =
-        unsafe { F::fragments().get(key) }.filter(|first| !first.is_expired(clock::now_ns()));
-    let Some(first) = first else {
+    let first = F::fragments()
+        .get_ptr_mut(&key)
+        .ok_or(Outcome::FragmentHeld)?;
+    // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. What is read of an
+    // element that is replaced meanwhile is the ports of another packet at worst; what is written then keeps one for longer.
+    let first = unsafe { &mut *first };
+    if first.is_expired(clock::now_ns()) {
         return Err(Outcome::FragmentHeld);
-    };
+    }
     let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
     scratch.tuple = Tuple::new(side, protocol, network.addresses, first.ports);
     let flow = flows::find::<F>(&scratch.tuple).ok_or(Outcome::Fragment)?;
     fragment.check(protocol, len)?;
+    let ports = first.ports;
+    if first.is_completed_by(&fragment, len) {
+        // Gone already if it was displaced.
+        let _ = F::fragments().remove(&key);
+    }
     if ttl <= 1 {
         return Err(Outcome::TtlExceeded);
     }
@@ -182,7 +192,7 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
         return Err(Outcome::PacketTooBig);
     }
     let translation = flow.translation();
-    if protocol == protocol::SCTP && translation.ports != first.ports {
+    if protocol == protocol::SCTP && translation.ports != ports {
         // As the first one was: see `rewrite`.
         return Err(Outcome::RewriteFailed);
     }
