@@ -1,7 +1,9 @@
 //! What happens in the course of a run.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::NETWORKS;
@@ -14,6 +16,28 @@ use crate::router::Router;
 const CONNECTIONS: usize = 100;
 /// A port that no rule names.
 const UNDEFINED_PORT: u16 = 9090;
+
+/// When a datagram has been lost: while a host has another MAC address and others do not know yet, some are. The kernel
+/// believes no second announcement within a second, and needs several to find out by itself.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+const ATTEMPTS: u32 = 30;
+
+/// Repeats what datagrams are lost of, as whoever sends some has to.
+fn until_it_arrives(mut action: impl FnMut() -> Result<()>) -> Result<()> {
+    let is_lost = |error: &anyhow::Error| {
+        error.chain().any(|cause| {
+            let cause = cause.downcast_ref::<io::Error>();
+            cause.is_some_and(|cause| cause.kind() == io::ErrorKind::WouldBlock)
+        })
+    };
+    for _ in 1..ATTEMPTS {
+        match action() {
+            Err(error) if is_lost(&error) => {}
+            result => return result,
+        }
+    }
+    action()
+}
 
 /// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,8 +162,8 @@ impl Traffic {
             Action::Exchange => self.exchange(random),
             Action::Close => self.close(random),
             Action::Transfer => self.transfer(random),
-            Action::Datagrams => self.datagrams(network, random),
-            Action::Fragments => self.fragments(network, random),
+            Action::Datagrams => until_it_arrives(|| self.datagrams(network, random)),
+            Action::Fragments => until_it_arrives(|| self.fragments(network, random)),
             Action::Refusal => self.refusal(network, random),
             Action::Ping => icmp::ping(self.client(random), network.router_eth0.address, PATIENCE),
             Action::Neighbours => self.forget_neighbours(random),
@@ -242,6 +266,9 @@ impl Traffic {
         let server = udp::bind(self.lab.servers(), network.datagram().server())?;
         let client = udp::connect(self.client(random), network.datagram().service())?;
         // Within the smallest MTU, which senders have to find out: a first datagram above it may be lost.
+        for socket in [&server, &client] {
+            socket.set_read_timeout(Some(LOST_AFTER))?;
+        }
         let length = random.usize(1..1_100);
         let text = |byte: u8| vec![byte; length];
         udp::exchange(&client, &server, &text(1), &text(2))?;
@@ -259,6 +286,7 @@ impl Traffic {
         let mut fragments = fragment::cut(&packet, 408, random.u16(1..))?;
         random.shuffle(&mut fragments);
         fragment::send(self.lab.client(), service, &fragments)?;
+        server.set_read_timeout(Some(LOST_AFTER))?;
         let (received, _) = udp::receive(&server)?;
         ensure!(received == question, "another datagram arrived");
         Ok(())
