@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The version of every map layout in this crate. A reader that finds another one does not touch the maps.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// The only value of the array `CONFIG`.
 #[repr(C)]

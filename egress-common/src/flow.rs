@@ -6,6 +6,7 @@ use crate::{
     checksum,
     counters::Traffic,
     network::{Address, Ipv4Address, Ipv6Address, Pair, Ports, protocol},
+    next_hop::NextHopRef,
     sctp,
     tcp::{self, Flags, Seen},
     timeouts::Timeouts,
@@ -71,8 +72,8 @@ pub struct Flow<A> {
     /// By what the other direction's end is known for genuine: what this direction has acknowledged last (TCP), or the tag
     /// that it has announced (SCTP); network byte order, 0 if nothing was seen.
     pub number: u32,
-    // Room for the next hop. With it an IPv4 entry of the kernel's hash table is 128 bytes, which is two cache lines.
-    reserved: u32,
+    /// Whom this direction's packets are handed to, if that is known.
+    pub next_hop: NextHopRef,
     /// When the flow was opened.
     pub opened_ns: u64,
     /// When this direction's last packet passed; at most a second behind.
@@ -117,7 +118,7 @@ impl<A: Address> Flow<A> {
         self.padding = 0;
         self.padding_2 = 0;
         self.number = 0;
-        self.reserved = 0;
+        self.next_hop = NextHopRef::NONE;
         self.opened_ns = now_ns;
         self.last_seen_ns = now_ns;
         self.traffic = Traffic {

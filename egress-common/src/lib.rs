@@ -18,6 +18,7 @@ mod fragment;
 pub mod icmp;
 pub mod mss;
 mod network;
+mod next_hop;
 mod outcome;
 mod packet;
 mod ports;
@@ -34,6 +35,7 @@ pub use family::{Family, V4, V6};
 pub use flow::{Exchange, Flow, FlowState, Translation};
 pub use fragment::{FirstFragment, Fragment, FragmentKey, HELD_LEN, HeldFragment, Part};
 pub use network::{Address, Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol};
+pub use next_hop::{NEXT_HOPS, NextHop, NextHopRef};
 pub use outcome::{Outcome, Verdict};
 pub use packet::{
     Bytes, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, Ipv4Header,

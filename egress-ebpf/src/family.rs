@@ -4,8 +4,8 @@ use core::mem::offset_of;
 
 use egress_common::{
     AddressKey, Bytes as _, Config, ETHERNET_HEADER_LEN, Family, FirstFragment, Flow, FragmentKey,
-    HeldFragment, Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Outcome, Pair, Rule, RuleKey,
-    SweepItem, Tuple, V4, V6, checksum,
+    HeldFragment, Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, NextHopRef, Outcome, Pair,
+    Rule, RuleKey, SweepItem, Tuple, V4, V6, checksum,
 };
 
 use crate::{maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
@@ -15,6 +15,11 @@ pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
 pub type AddressMap<A> = maps::HashMap<AddressKey<A>, u32, { maps::ADDRESSES }>;
 
 pub type FragmentMap<A> = maps::LruHashMap<FragmentKey<A>, FirstFragment, { maps::FRAGMENTS }>;
+
+pub type RouteMap<A> = maps::HashMap<AddressKey<A>, NextHopRef, { maps::ROUTES }>;
+
+/// When the next hop was looked for, as [`crate::clock`] says.
+pub type WantedMap<A> = maps::LruHashMap<AddressKey<A>, u64, { maps::WANTED }>;
 
 pub type HeldMap<A> = maps::LruHashMap<FragmentKey<A>, HeldFragment, { maps::HELD }>;
 
@@ -32,6 +37,8 @@ pub trait Pipeline: Family + Errors + Rare {
     fn rules() -> &'static RuleMap<Self::Address>;
     fn addresses() -> &'static AddressMap<Self::Address>;
     fn fragments() -> &'static FragmentMap<Self::Address>;
+    fn routes() -> &'static RouteMap<Self::Address>;
+    fn wanted() -> &'static WantedMap<Self::Address>;
     fn held() -> &'static HeldMap<Self::Address>;
     fn exhausted() -> &'static ExhaustedMap<Self::Address>;
     fn sweep_queue() -> &'static SweepQueue<Self::Address>;
@@ -78,6 +85,16 @@ impl Pipeline for V4 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv4Address> {
         &maps::FRAGMENTS_V4
+    }
+
+    #[inline(always)]
+    fn routes() -> &'static RouteMap<Ipv4Address> {
+        &maps::ROUTES_V4
+    }
+
+    #[inline(always)]
+    fn wanted() -> &'static WantedMap<Ipv4Address> {
+        &maps::WANTED_V4
     }
 
     #[inline(always)]
@@ -160,6 +177,16 @@ impl Pipeline for V6 {
     #[inline(always)]
     fn fragments() -> &'static FragmentMap<Ipv6Address> {
         &maps::FRAGMENTS_V6
+    }
+
+    #[inline(always)]
+    fn routes() -> &'static RouteMap<Ipv6Address> {
+        &maps::ROUTES_V6
+    }
+
+    #[inline(always)]
+    fn wanted() -> &'static WantedMap<Ipv6Address> {
+        &maps::WANTED_V6
     }
 
     #[inline(always)]

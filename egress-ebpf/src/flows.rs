@@ -4,8 +4,8 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use egress_common::{
-    Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, FlowState, Outcome, Pair, Port, Ports,
-    Side, SweepItem, Translation, TransportHeader, Tuple, protocol, tcp,
+    Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, FlowState, NextHopRef, Outcome, Pair,
+    Port, Ports, Side, SweepItem, Translation, TransportHeader, Tuple, protocol, tcp,
 };
 
 #[cfg(doc)]
@@ -13,7 +13,7 @@ use crate::ports;
 use crate::{
     clock, counters,
     family::Pipeline,
-    maps,
+    maps, next_hop,
     packet::{Headers, Packet},
     rare, rules, sweep,
 };
@@ -72,6 +72,9 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
             destination: scratch.rule.target_port,
         },
     );
+    let now_ns = clock::now_ns();
+    scratch.towards_client = next_hop::find::<F>(Side::Cluster, network.addresses.source, now_ns);
+    scratch.towards_server = next_hop::find::<F>(Side::Egress, scratch.rule.destination, now_ns);
     Ok(())
 }
 
@@ -81,6 +84,7 @@ pub fn enter<F: Pipeline>() -> Result<(), Outcome> {
     let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
     // The entry that clients' packets find comes last: whoever finds it can count on the other.
     scratch.entry.translation = scratch.translation;
+    scratch.entry.next_hop = scratch.towards_server;
     match F::flows().insert(&scratch.tuple, &scratch.entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
             scratch.item = SweepItem::new(scratch.tuple, scratch.entry.opened_ns, sweep::tick());
@@ -147,19 +151,51 @@ impl<F: Pipeline> FlowRef<F> {
         true
     }
 
+    /// Whom the flow's packets are handed to, if that is known and to be relied on for this one.
+    ///
+    /// About once a second a packet goes by the kernel's own way, so that its neighbour table sees that the neighbour is
+    /// in use, and asks whether it is there.
+    #[inline(always)]
+    pub fn next_hop(&self, passed: Passed) -> NextHopRef {
+        // SAFETY: the pointer comes from a lookup, see the type.
+        unsafe {
+            if passed.is_first_for_long {
+                return NextHopRef::NONE;
+            }
+            (*self.0).next_hop
+        }
+    }
+
+    /// Looks for the flow's next hop anew; for packets that arrive on `side`.
+    #[inline(always)]
+    pub fn renew_next_hop(&self, side: Side, now_ns: u64) {
+        let destination = self.translation().addresses.destination;
+        let reference = next_hop::find::<F>(side.opposite(), destination, now_ns);
+        // SAFETY: the pointer comes from a lookup, see the type. It is one word.
+        unsafe { (*self.0).next_hop = reference };
+    }
+
     /// Notes that a packet of the flow has passed.
     #[inline(always)]
-    pub fn count(&self, packet: &Packet, side: Side, flags: tcp::Flags, acknowledgment: u32) {
+    pub fn count(
+        &self,
+        packet: &Packet,
+        side: Side,
+        flags: tcp::Flags,
+        acknowledgment: u32,
+    ) -> Passed {
         let flow = self.0;
         let packets = packet.segments();
         let bytes = (packet.len() - ETHERNET_HEADER_LEN) as u64;
         let now_ns = clock::now_ns();
+        let mut is_first_for_long = false;
         // SAFETY: the pointer comes from a lookup, see the type. Several CPUs may write at once: the counters are
         // added to atomically, a time stamp is as good as the other, and a flag that is lost comes with the next segment.
         let rule = unsafe {
             // Written only when they change, so that a flow's packets share the entry's memory unchanged.
             if now_ns.wrapping_sub((*flow).last_seen_ns) > clock::RESOLUTION_NS {
                 (*flow).last_seen_ns = now_ns;
+                is_first_for_long = true;
             }
             let seen = (*flow).seen.with(flags);
             if seen != (*flow).seen {
@@ -177,7 +213,19 @@ impl<F: Pipeline> FlowRef<F> {
             (*flow).rule
         };
         counters::count_traffic(rule, side, packets, bytes);
+        Passed {
+            now_ns,
+            is_first_for_long,
+        }
     }
+}
+
+/// What is known of a packet that was counted.
+#[derive(Clone, Copy)]
+pub struct Passed {
+    pub now_ns: u64,
+    /// Whether the one before was more than a second ago, or about so long.
+    pub is_first_for_long: bool,
 }
 
 /// What becomes of a packet's flow by its [rare flags](tcp::Flags::RARE): those of them that count.

@@ -1,6 +1,6 @@
 //! Sending a translated packet out of the other interface.
 
-use aya_ebpf::helpers::bpf_redirect_neigh;
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
 use egress_common::Side;
 
 use crate::maps;
@@ -17,24 +17,43 @@ pub fn ifindex(side: Side) -> u32 {
 /// The decision to forward.
 pub struct Forward {
     ifindex: u32,
+    /// Whether the frame has its next hop's address already.
+    is_addressed: bool,
 }
 
 impl Forward {
+    /// To whom the kernel says.
     #[inline(always)]
     pub fn out_of(side: Side) -> Self {
         Self {
             ifindex: ifindex(side),
+            is_addressed: false,
+        }
+    }
+
+    /// To the next hop whose address the frame has.
+    #[inline(always)]
+    pub fn addressed(side: Side) -> Self {
+        Self {
+            ifindex: ifindex(side),
+            is_addressed: true,
         }
     }
 
     /// Hands the packet over; the result is the program's verdict.
     ///
-    /// The kernel finds the route (by the new addresses, among those of the interface) and the neighbour, and puts on
-    /// the Ethernet header.
+    /// Unless the frame is addressed already, the kernel finds the route (by the new addresses, among those of the
+    /// interface) and the neighbour, and puts on the Ethernet header.
     #[inline(always)]
     pub fn redirect(self) -> i32 {
         // SAFETY: without parameters (null, 0) the kernel reads nothing.
-        let verdict = unsafe { bpf_redirect_neigh(self.ifindex, core::ptr::null_mut(), 0, 0) };
+        let verdict = unsafe {
+            if self.is_addressed {
+                bpf_redirect(self.ifindex, 0)
+            } else {
+                bpf_redirect_neigh(self.ifindex, core::ptr::null_mut(), 0, 0)
+            }
+        };
         // TC_ACT_REDIRECT or TC_ACT_SHOT.
         verdict as i32
     }

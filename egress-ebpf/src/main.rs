@@ -42,6 +42,7 @@ mod icmp;
 mod log;
 mod maps;
 mod mss;
+mod next_hop;
 mod packet;
 mod ports;
 mod rare;
@@ -210,7 +211,14 @@ fn pass_on<F: Pipeline>(
         F::examine(packet, side)?
     };
     rewrite::rewrite::<F>(packet, network, flow.translation())?;
-    flow.count(packet, side, flags, transport.acknowledgment);
+    let passed = flow.count(packet, side, flags, transport.acknowledgment);
+    let next_hop = flow.next_hop(passed);
+    if !next_hop.is_none() && next_hop::address(packet, next_hop, passed.now_ns) {
+        return Ok(Forward::addressed(side.opposite()));
+    }
+    if passed.is_first_for_long {
+        flow.renew_next_hop(side, passed.now_ns);
+    }
     Ok(Forward::out_of(side.opposite()))
 }
 

@@ -8,10 +8,15 @@ use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
-use egress_common::{Config, HeldFragment, Ipv4Address, Ipv6Address, Outcome, RuleCounters};
+use egress_common::{
+    Config, HeldFragment, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters,
+};
 
 use crate::{
-    family::{AddressMap, ExhaustedMap, FlowMap, FragmentMap, HeldMap, RuleMap, SweepQueue},
+    family::{
+        AddressMap, ExhaustedMap, FlowMap, FragmentMap, HeldMap, RouteMap, RuleMap, SweepQueue,
+        WantedMap,
+    },
     reject::ErrorLimit,
     scratch::Scratch,
     sweep::Sweeper,
@@ -27,6 +32,10 @@ pub const ADDRESSES: usize = 1024;
 pub const FRAGMENTS: usize = 4096;
 /// Fragments that wait for the first one of their packet. The oldest is forgotten for a new one.
 pub const HELD: usize = 1024;
+/// Clients and servers whose next hop is known.
+pub const ROUTES: usize = 65_536;
+/// Those whose next hop is not known yet. The oldest is forgotten for a new one.
+pub const WANTED: usize = 1024;
 /// Servers towards which no NAT port was found free. The oldest is forgotten for a new one.
 pub const EXHAUSTED: usize = 256;
 /// Rules that are counted each by itself.
@@ -71,6 +80,21 @@ pub static HELD_V6: HeldMap<Ipv6Address> = LruHashMap::new();
 /// Where a frame is put together that is to be held, and one is put aside for others.
 #[btf_map]
 pub static FRAMES: PerCpuArray<HeldFragment, 2> = PerCpuArray::new();
+
+#[btf_map]
+pub static NEXT_HOPS: Array<NextHop, { egress_common::NEXT_HOPS as usize }> = Array::new();
+
+#[btf_map]
+pub static ROUTES_V4: RouteMap<Ipv4Address> = HashMap::new();
+
+#[btf_map]
+pub static ROUTES_V6: RouteMap<Ipv6Address> = HashMap::new();
+
+#[btf_map]
+pub static WANTED_V4: WantedMap<Ipv4Address> = LruHashMap::new();
+
+#[btf_map]
+pub static WANTED_V6: WantedMap<Ipv6Address> = LruHashMap::new();
 
 #[btf_map]
 pub static EXHAUSTED_V4: ExhaustedMap<Ipv4Address> = LruHashMap::new();

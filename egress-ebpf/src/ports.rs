@@ -30,6 +30,7 @@ pub fn take<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
         scratch.tuple.ports.swapped(),
     );
     scratch.entry.open(scratch.rule.id, now_ns);
+    scratch.entry.next_hop = scratch.towards_client;
     let own = scratch.tuple.ports.source;
     if config.nat_range.contains(own) && take_port::<F>(scratch, own)? {
         return Ok(());

@@ -1,15 +1,21 @@
 //! The router's two interfaces: what they are, and the addresses that they have from moment to moment.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    net::IpAddr,
+};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
-    Handle, MulticastGroup,
+    Handle, MulticastGroup, RouteMessageBuilder,
     packet_core::NetlinkPayload,
     packet_route::{
         RouteNetlinkMessage,
         address::AddressAttribute,
         link::{LinkAttribute, LinkFlags},
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+        route::{RouteAddress, RouteAttribute},
     },
 };
 use thiserror::Error;
@@ -70,6 +76,50 @@ pub enum InterfaceError {
     /// The netlink socket could not be opened.
     #[error("could not open a netlink socket: {0}")]
     Socket(#[from] std::io::Error),
+}
+
+/// An Ethernet address.
+pub type MacAddress = [u8; 6];
+
+/// What may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An interface, or an address of one; and then anything.
+    Interfaces,
+    /// A route.
+    Routes,
+    /// A neighbour.
+    Neighbours,
+}
+
+/// A neighbour with an Ethernet address that is good, as far as the kernel knows (`NUD_VALID` in `net/neighbour.h`).
+fn usable(message: &NeighbourMessage) -> Option<((u32, IpAddr), MacAddress)> {
+    let is_valid = matches!(
+        message.header.state,
+        NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+            | NeighbourState::Permanent
+    );
+    if !is_valid {
+        return None;
+    }
+    let mut address = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => {
+                address = Some(IpAddr::V4(*it));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => {
+                address = Some(IpAddr::V6(*it));
+            }
+            NeighbourAttribute::LinkLayerAddress(octets) => mac = octets.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    Some(((message.header.ifindex, address?), mac?))
 }
 
 /// An interface and its addresses.
@@ -213,16 +263,90 @@ impl Interfaces {
         Ok(found)
     }
 
-    /// Yields whenever an interface, or an address of one, may have changed.
+    /// The MAC address of the interface with this index; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer, or the interface is gone.
+    pub async fn mac(&self, index: u32) -> Result<Option<MacAddress>, InterfaceError> {
+        let mut links = self.handle.link().get().match_index(index).execute();
+        let attributes = links.try_next().await?.map(|link| link.attributes);
+        Ok(attributes
+            .into_iter()
+            .flatten()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Address(octets) => octets.try_into().ok(),
+                _ => None,
+            }))
+    }
+
+    /// Whom the kernel hands packets to `destination` to, out of the interface with this index: the gateway, or the
+    /// destination itself; `None` where there is no route.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub async fn next_hop(
+        &self,
+        index: u32,
+        destination: IpAddr,
+    ) -> Result<Option<IpAddr>, InterfaceError> {
+        let width = if destination.is_ipv4() { 32 } else { 128 };
+        let message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination, width)
+            .expect("the prefix is as long as the address")
+            .output_interface(index)
+            .build();
+        let mut routes = std::pin::pin!(self.handle.route().get(message).execute());
+        let Some(route) = routes.try_next().await? else {
+            return Ok(None);
+        };
+        let mut gateway = None;
+        for attribute in route.attributes {
+            match attribute {
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                    gateway = Some(address.into());
+                }
+                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                    gateway = Some(address.into());
+                }
+                // IPv4 by an IPv6 neighbour (RFC 5549), which the kernel may do by itself.
+                RouteAttribute::Via(_) => return Ok(None),
+                // Not by this interface after all.
+                RouteAttribute::Oif(other) if other != index => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(Some(gateway.unwrap_or(destination)))
+    }
+
+    /// The neighbours whose MAC address the kernel would use now, by interface and address.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), MacAddress>, InterfaceError> {
+        let mut neighbours = HashMap::new();
+        let mut messages = std::pin::pin!(self.handle.neighbours().get().execute());
+        while let Some(message) = messages.try_next().await? {
+            neighbours.extend(usable(&message));
+        }
+        Ok(neighbours)
+    }
+
+    /// Yields whenever something may have changed.
     ///
     /// # Errors
     ///
     /// If the socket cannot be opened.
-    pub fn changes() -> Result<impl Stream<Item = ()> + Unpin, InterfaceError> {
+    pub fn changes() -> Result<impl Stream<Item = Change> + Unpin, InterfaceError> {
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Neigh,
         ])?;
         tokio::spawn(connection);
         Ok(Box::pin(messages.filter_map(|(message, _)| {
@@ -231,9 +355,15 @@ impl Interfaces {
                     RouteNetlinkMessage::NewLink(_)
                     | RouteNetlinkMessage::NewAddress(_)
                     | RouteNetlinkMessage::DelAddress(_),
-                ) => Some(()),
+                ) => Some(Change::Interfaces),
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_),
+                ) => Some(Change::Routes),
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_),
+                ) => Some(Change::Neighbours),
                 // Messages were lost: there may have been any.
-                NetlinkPayload::Overrun(_) => Some(()),
+                NetlinkPayload::Overrun(_) => Some(Change::Interfaces),
                 _ => None,
             })
         })))

@@ -15,6 +15,7 @@ mod hostile;
 mod ipv6;
 mod loading;
 mod mtu;
+mod next_hops;
 mod pool;
 mod ports;
 mod sctp;

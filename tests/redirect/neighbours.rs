@@ -1,12 +1,18 @@
 //! The hosts next to the router, which ARP and neighbour discovery have to find.
 
-use anyhow::{Context as _, Result};
-use egress_tests::{Lab, Network, tcp};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::running::{connect, start};
+use anyhow::{Context as _, Result};
+use egress_tests::namespace::Mac;
+use egress_tests::{Capture, Lab, Network, PATIENCE, tcp};
+
+use crate::running::{Connection, connect, start};
 
 over_each_family! {
     traffic_goes_on_when_neighbours_are_forgotten_on_both_sides,
+    traffic_follows_a_gateway_that_has_another_mac_address,
+    traffic_goes_on_without_the_process_that_keeps_next_hops,
 }
 
 fn traffic_goes_on_when_neighbours_are_forgotten_on_both_sides(network: &Network) -> Result<()> {
@@ -33,5 +39,58 @@ fn traffic_goes_on_when_neighbours_are_forgotten_on_both_sides(network: &Network
             .and_then(|()| tcp::send(second, first, b"I am"))
             .with_context(|| format!("round {round}"))?;
     }
+    connect(&lab, network.tls())?.exchange()
+}
+
+/// Packets of a connection by which its next hops come to be known, and are used.
+fn warm_up(connection: &Connection) -> Result<()> {
+    // A flow looks for its next hop anew about once a second.
+    let end = Instant::now() + Duration::from_millis(2_500);
+    while Instant::now() < end {
+        connection.exchange()?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Gives the gateway another MAC address, which it announces.
+fn change_gateway(lab: &Lab, last: u8) -> Result<Mac> {
+    for notify in ["ipv4.conf.lan0.arp_notify", "ipv6.conf.lan0.ndisc_notify"] {
+        lab.gateway().set_sysctl(&format!("net.{notify}"), "1")?;
+    }
+    let mac = Mac([0x02, 0, 0x5e, 0, 0, last]);
+    lab.gateway()
+        .ip([format!("link set lan0 address 02:00:5e:00:00:{last:02x}")])?;
+    Ok(mac)
+}
+
+fn traffic_follows_a_gateway_that_has_another_mac_address(network: &Network) -> Result<()> {
+    let lab = Lab::new()?;
+    let _router = start(&lab)?;
+    let connection = connect(&lab, network.http())?;
+    warm_up(&connection)?;
+    for last in 1..=3 {
+        let mac = change_gateway(&lab, last)?;
+        let at_gateway = Capture::on(lab.gateway(), "lan0")?;
+        // TCP repeats what is lost until the router knows.
+        connection.exchange()?;
+        at_gateway.wait_for("a segment to the new address", PATIENCE, |packet| {
+            packet.source == network.router_net1.address && packet.destination_mac == mac
+        })?;
+        warm_up(&connection)?;
+    }
+    Ok(())
+}
+
+fn traffic_goes_on_without_the_process_that_keeps_next_hops(network: &Network) -> Result<()> {
+    skip_on_nftables!("it has no process");
+    let lab = Lab::new()?;
+    let router = start(&lab)?;
+    let connection = connect(&lab, network.http())?;
+    warm_up(&connection)?;
+    let process = router.0.as_ref().context("the router runs")?;
+    let _suspended = process.suspend()?;
+    change_gateway(&lab, 7)?;
+    warm_up(&connection)?;
     connect(&lab, network.tls())?.exchange()
 }

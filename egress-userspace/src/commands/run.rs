@@ -13,9 +13,10 @@ use clap::ValueEnum;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Side};
 use egress_userspace::{
     dataplane::{
-        self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, Options, Presence, Taken,
+        self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, NextHops, Options,
+        Presence, Taken,
     },
-    interface::{self, Interface, Interfaces},
+    interface::{self, Change, Interface, Interfaces},
     kernel,
     spec::{self, EgressRouter, Family},
 };
@@ -32,6 +33,10 @@ use super::timeout;
 
 /// How often idle flows are ended.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How many changes are seen as one.
+const CHANGES: usize = 1024;
+/// How often next hops are looked at, if nothing tells of a change.
+const NEXT_HOP_INTERVAL: Duration = Duration::from_millis(250);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -171,9 +176,13 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
         attachment.mode
     );
 
-    let mut changes = Interfaces::changes()?;
+    // All that have come in the meantime at once.
+    let mut changes = Interfaces::changes()?.ready_chunks(CHANGES);
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_hops = NextHops::default();
+    let mut looks = interval(NEXT_HOP_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let Config {
         timeouts,
         kernel_expiry,
@@ -183,10 +192,21 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
-            _ = changes.next() => {
-                if let Err(error) = refresh(&mut dataplane, &interfaces, [&cluster, &egress], router).await {
+            changed = changes.next() => {
+                let changed = changed.unwrap_or_default();
+                if changed.iter().any(|change| *change != Change::Neighbours)
+                    && let Err(error) = next_hops.begin_anew(&mut dataplane.maps)
+                {
+                    log::error!("next hops may be those of another route: {error}");
+                }
+                look_for_next_hops(&mut next_hops, &mut dataplane, &interfaces, [&cluster, &egress]).await;
+                if changed.contains(&Change::Interfaces)
+                    && let Err(error) = refresh(&mut dataplane, &interfaces, [&cluster, &egress], router).await {
                     log::error!("the addresses of the interfaces are not current: {error:#}");
                 }
+            }
+            _ = looks.tick() => {
+                look_for_next_hops(&mut next_hops, &mut dataplane, &interfaces, [&cluster, &egress]).await;
             }
             _ = sweeps.tick(), if kernel_expiry == 0 => {
                 let now_ns = kernel::monotonic_ns();
@@ -206,6 +226,23 @@ async fn serve(args: &Args, router: &EgressRouter, level: LevelFilter) -> anyhow
     log::info!("{reason}: detaching");
     attachment.detach(dataplane, &interfaces).await;
     Ok(())
+}
+
+/// Brings the next hops up to date. Without them the kernel half asks the kernel, so an error is no reason to end.
+async fn look_for_next_hops(
+    next_hops: &mut NextHops,
+    dataplane: &mut Dataplane,
+    interfaces: &Interfaces,
+    pair: [&Interface; 2],
+) {
+    if let Err(error) = next_hops
+        .refresh(&mut dataplane.maps, interfaces, pair)
+        .await
+    {
+        log::warn!(
+            "next hops are not current, the kernel looks for them with each packet: {error}"
+        );
+    }
 }
 
 /// The reserved addresses that the spec's rules leave from.

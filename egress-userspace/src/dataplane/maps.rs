@@ -7,8 +7,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use egress_common::{
-    Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, Outcome, Port, Rule, RuleCounters,
-    RuleKey, Side, Tuple,
+    Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, NextHop, NextHopRef, Outcome,
+    Port, Rule, RuleCounters, RuleKey, Side, Tuple,
 };
 use thiserror::Error;
 
@@ -46,6 +46,10 @@ pub struct FamilyMaps<A: Address> {
     pub flows: HashMap<MapData, Tuple<A>, Flow<A>>,
     /// The addresses of both interfaces. The value has no meaning.
     pub addresses: HashMap<MapData, AddressKey<A>, u32>,
+    /// The next hops of clients and servers.
+    routes: HashMap<MapData, AddressKey<A>, NextHopRef>,
+    /// The clients and servers whose next hop is not known.
+    wanted: HashMap<MapData, AddressKey<A>, u64>,
 }
 
 /// All maps.
@@ -58,6 +62,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, u64>,
     rule_counters: PerCpuArray<MapData, RuleCounters>,
     evicted: PerCpuArray<MapData, u64>,
+    next_hops: Array<MapData, NextHop>,
 }
 
 /// Gives the error of a map its name.
@@ -86,16 +91,21 @@ impl Maps {
                 rules: typed("RULES_V4", &mut source)?,
                 flows: typed("FLOWS_V4", &mut source)?,
                 addresses: typed("ADDRESSES_V4", &mut source)?,
+                routes: typed("ROUTES_V4", &mut source)?,
+                wanted: typed("WANTED_V4", &mut source)?,
             },
             v6: FamilyMaps {
                 rules: typed("RULES_V6", &mut source)?,
                 flows: typed("FLOWS_V6", &mut source)?,
                 addresses: typed("ADDRESSES_V6", &mut source)?,
+                routes: typed("ROUTES_V6", &mut source)?,
+                wanted: typed("WANTED_V6", &mut source)?,
             },
             config: typed("CONFIG", &mut source)?,
             counters: typed("COUNTERS", &mut source)?,
             rule_counters: typed("RULE_COUNTERS", &mut source)?,
             evicted: typed("EVICTED", &mut source)?,
+            next_hops: typed("NEXT_HOPS", &mut source)?,
         })
     }
 
@@ -152,6 +162,59 @@ impl Maps {
             sum += *value;
         }
         Ok(Some(sum))
+    }
+
+    /// Takes out up to `limit` of those whose next hop the kernel half does not know, of each family.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn take_wanted(&mut self, limit: usize) -> Result<Vec<(Side, IpAddr)>, MapsError> {
+        let mut wanted = named("WANTED_V4", take(&mut self.v4.wanted, limit))?;
+        wanted.extend(named("WANTED_V6", take(&mut self.v6.wanted, limit))?);
+        Ok(wanted)
+    }
+
+    /// Sets the next hop of a client or server, which is reached by the interface of `side`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_route(
+        &mut self,
+        side: Side,
+        destination: IpAddr,
+        next_hop: NextHopRef,
+    ) -> Result<(), MapsError> {
+        match destination {
+            IpAddr::V4(address) => {
+                let key = AddressKey::new(side, address.into());
+                named("ROUTES_V4", self.v4.routes.insert(key, next_hop, 0))
+            }
+            IpAddr::V6(address) => {
+                let key = AddressKey::new(side, address.into());
+                named("ROUTES_V6", self.v6.routes.insert(key, next_hop, 0))
+            }
+        }
+    }
+
+    /// Forgets the next hops of all clients and servers.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn clear_routes(&mut self) -> Result<(), MapsError> {
+        named("ROUTES_V4", clear(&mut self.v4.routes))?;
+        named("ROUTES_V6", clear(&mut self.v6.routes))
+    }
+
+    /// Writes a next hop.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_next_hop(&mut self, index: u32, next_hop: &NextHop) -> Result<(), MapsError> {
+        named("NEXT_HOPS", self.next_hops.set(index, next_hop, 0))
     }
 
     /// Fills in the rules of a spec. A rule's id is its index there.
@@ -227,4 +290,25 @@ fn replace<K: Pod + Ord>(
         set.remove(key)?;
     }
     Ok(())
+}
+
+/// Takes out up to `limit` addresses.
+fn take<A: Address + Into<IpAddr>>(
+    map: &mut HashMap<MapData, AddressKey<A>, u64>,
+    limit: usize,
+) -> Result<Vec<(Side, IpAddr)>, MapError> {
+    let keys = map.keys().take(limit).collect::<Result<Vec<_>, _>>()?;
+    for key in &keys {
+        // The kernel half may have displaced it meanwhile.
+        let _ = map.remove(key);
+    }
+    Ok(keys
+        .into_iter()
+        .filter_map(|key| Some((key.side()?, key.address.into())))
+        .collect())
+}
+
+fn clear<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<(), MapError> {
+    let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
+    keys.iter().try_for_each(|key| map.remove(key))
 }

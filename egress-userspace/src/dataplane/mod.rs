@@ -5,6 +5,7 @@ mod discover;
 mod expiry;
 mod load;
 mod maps;
+mod next_hops;
 mod presence;
 mod report;
 
@@ -13,5 +14,6 @@ pub use discover::{DiscoverError, Instance, discover};
 pub use expiry::{Swept, sweep};
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};
 pub use maps::{FamilyMaps, Maps, MapsError};
+pub use next_hops::{NextHops, NextHopsError};
 pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
