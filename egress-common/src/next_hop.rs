@@ -33,7 +33,7 @@ impl NextHopRef {
 
     /// The next hop at `index`, below [`NEXT_HOPS`] and not 0, for the `generation`-th time.
     pub const fn new(index: u32, generation: u32) -> Self {
-        Self(generation.wrapping_mul(NEXT_HOPS) | index % NEXT_HOPS)
+        Self(generation.wrapping_mul(NEXT_HOPS) | (index % NEXT_HOPS))
     }
 
     /// Its place in `NEXT_HOPS`.
