@@ -160,6 +160,7 @@ pub fn look<F: Pipeline>(search: Search) -> Look {
 /// [`Outcome::FlowTableFull`] if those are all open.
 #[inline(always)]
 pub fn make_room<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+    let mut is_place_in_the_queue = false;
     for _ in 0..LOOKS {
         // A call, so that the verifier does not follow each way through each turn of the loop.
         match F::look_for_room(packet) {
@@ -168,8 +169,14 @@ pub fn make_room<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
                 return Ok(());
             }
             Look::Nothing => break,
-            Look::Gone | Look::Kept => {}
+            // Where the queue was what was full, of flows that packets have ended, there is room now.
+            Look::Gone => is_place_in_the_queue = true,
+            Look::Kept => {}
         }
     }
-    Err(Outcome::FlowTableFull)
+    if is_place_in_the_queue {
+        Ok(())
+    } else {
+        Err(Outcome::FlowTableFull)
+    }
 }

@@ -129,14 +129,19 @@ fn open(interface: u32) -> Result<OwnedFd> {
         None,
     )?;
     setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-    bind(socket.as_raw_fd(), &every_protocol_on(interface)?)?;
+    let every_protocol = u16::try_from(libc::ETH_P_ALL)?;
+    bind(
+        socket.as_raw_fd(),
+        &on_interface(interface, every_protocol)?,
+    )?;
     Ok(socket)
 }
 
-fn every_protocol_on(interface: u32) -> Result<LinkAddr> {
+/// The address of a packet(7) socket on one interface; with protocol 0 it receives nothing.
+pub(crate) fn on_interface(interface: u32, protocol: u16) -> Result<LinkAddr> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET.try_into()?,
-        sll_protocol: u16::try_from(libc::ETH_P_ALL)?.to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: interface.try_into()?,
         sll_hatype: 0,
         sll_pkttype: 0,

@@ -24,6 +24,7 @@ pub mod raw;
 pub mod requirements;
 pub mod router;
 pub mod sctp;
+pub mod sender;
 pub mod socket;
 pub mod spec;
 pub mod tcp;

@@ -34,6 +34,18 @@ pub fn take_icmp_errors(host: &Namespace) -> Result<()> {
 /// NAT rules do: destination NAT for what arrives on `eth0`, source NAT for what
 /// leaves by `net1`, and IP forwarding.
 pub fn start(router: &Namespace, spec: &Spec) -> Result<()> {
+    router.feed("nft", &["-f", "-"], &script(spec)?)?;
+    forward(router)
+}
+
+/// Lets the kernel of `host` forward packets of both families.
+pub fn forward(host: &Namespace) -> Result<()> {
+    host.set_sysctl("net.ipv4.ip_forward", "1")?;
+    host.set_sysctl("net.ipv6.conf.all.forwarding", "1")
+}
+
+/// What `nft -f` takes to redirect by `spec`.
+pub fn script(spec: &Spec) -> Result<String> {
     let mut script = String::new();
     for network in NETWORKS {
         let own = network.router_eth0.address;
@@ -69,7 +81,5 @@ pub fn start(router: &Namespace, spec: &Spec) -> Result<()> {
             network.router_net1.address
         )?;
     }
-    router.feed("nft", &["-f", "-"], &script)?;
-    router.set_sysctl("net.ipv4.ip_forward", "1")?;
-    router.set_sysctl("net.ipv6.conf.all.forwarding", "1")
+    Ok(script)
 }

@@ -53,6 +53,17 @@ pub fn set_default_stream(socket: &impl AsFd, stream: u16) -> io::Result<()> {
     )
 }
 
+/// Sends the frames of a packet(7) socket without the interface's queueing discipline.
+pub fn bypass_queueing(socket: &impl AsFd) -> io::Result<()> {
+    let on: c_int = 1;
+    set_option(
+        socket,
+        libc::SOL_PACKET,
+        libc::PACKET_QDISC_BYPASS,
+        &on.to_ne_bytes(),
+    )
+}
+
 /// The integer that a TCP or UDP socket option has.
 fn option(socket: &impl AsFd, level: c_int, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;

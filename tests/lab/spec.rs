@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::addresses::{NETWORKS, Protocol, Rule};
+use crate::addresses::{NETWORKS, Network, Protocol, Rule};
 
 /// What the router is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,15 @@ impl Spec {
         self
     }
 
-    /// The spec as an `EgressRouter` resource, in YAML.
+    /// Whether a server of this family is in it.
+    fn names(&self, network: &Network) -> bool {
+        let servers = self.rules.iter().map(|rule| rule.destination.address);
+        servers
+            .chain(self.fallback)
+            .any(|server| server.is_ipv4() == network.cluster.address.is_ipv4())
+    }
+
+    /// The spec as an `EgressRouter` resource, in YAML; with a reserved address of each family that it names.
     pub fn yaml(&self) -> String {
         self.write_yaml()
             .expect("writing to a string does not fail")
@@ -52,7 +60,7 @@ impl Spec {
              spec:\n  \
                addresses:\n",
         );
-        for network in NETWORKS {
+        for network in NETWORKS.iter().filter(|network| self.names(network)) {
             let (own, gateway) = (network.router_net1, network.gateway.address);
             writeln!(yaml, "    - {{ip: '{own}', gateway: '{gateway}'}}")?;
         }
@@ -63,11 +71,15 @@ impl Spec {
                 Protocol::Udp => "UDP",
                 Protocol::Sctp => "SCTP",
             };
-            writeln!(
+            let (port, server) = (rule.port, rule.destination.address);
+            write!(
                 yaml,
-                "      - {{port: {}, protocol: {protocol}, destinationIP: '{}', targetPort: {}}}",
-                rule.port, rule.destination.address, rule.target_port
+                "    - {{port: {port}, protocol: {protocol}, destinationIP: '{server}'"
             )?;
+            if rule.target_port != port {
+                write!(yaml, ", targetPort: {}", rule.target_port)?;
+            }
+            yaml.push_str("}\n");
         }
         if let Some(server) = self.fallback {
             writeln!(yaml, "    fallbackIP: '{server}'")?;

@@ -213,8 +213,6 @@ impl Traffic {
         Ok(())
     }
 
-    /// Connections that have been silent for longer than a flow lives are found by their next segment, as long as their port
-    /// is free: here it always is.
     fn exchange(&mut self, random: &mut Rng) -> Result<()> {
         for Connection { client, server } in &self.connections {
             if random.bool() {

@@ -18,6 +18,12 @@ use crate::workspace::Workspace;
 /// The package of the kernel half.
 const PACKAGE: &str = "egress-ebpf";
 
+/// The package of the benchmarks' own programs for the kernel.
+const BENCH_PACKAGE: &str = "egress-bench-ebpf";
+
+/// What is compiled for the BPF target.
+const BPF_PACKAGES: [&str; 2] = [PACKAGE, BENCH_PACKAGE];
+
 /// Kernel 5.10 is the oldest that we load on, and its verifier knows the
 /// instructions of v3; v4 came with 6.6.
 const CPU: &str = "v3";
@@ -67,7 +73,7 @@ struct Target {
     name: String,
 }
 
-/// What cargo told about the kernel half.
+/// What cargo told about a package.
 struct Outcome {
     /// The linked object, in cargo's own place.
     artifact: Option<PathBuf>,
@@ -80,24 +86,40 @@ struct Outcome {
 /// # Errors
 /// The toolchain is not complete, the build fails, or the object lacks BTF.
 pub fn kernel_half(workspace: &Workspace) -> Result<()> {
-    let toolchain = setup::bpf_toolchain(workspace)?;
-    let outcome = follow(&mut cargo_for_bpf(
-        workspace,
-        &toolchain,
-        "build",
-        "json-render-diagnostics",
-    ))?;
-    let Some(artifact) = outcome.artifact else {
-        bail!("cargo built {PACKAGE} without naming an object: has it lost its [[bin]]?");
-    };
-    install(workspace, &artifact)
+    build_for_bpf(workspace, PACKAGE, &workspace.object())
 }
 
-/// Runs clippy over the kernel half, for the BPF target.
+/// Builds the benchmarks' own programs for the kernel, and says where they are.
+///
+/// # Errors
+/// As [`kernel_half`].
+pub fn bench_programs(workspace: &Workspace) -> Result<PathBuf> {
+    let object = workspace.target().join("egress-bench.bpf.o");
+    build_for_bpf(workspace, BENCH_PACKAGE, &object)?;
+    Ok(object)
+}
+
+/// Builds a package for the BPF target and copies it to `object`.
+fn build_for_bpf(workspace: &Workspace, package: &str, object: &Path) -> Result<()> {
+    let toolchain = setup::bpf_toolchain(workspace)?;
+    let mut cargo = cargo_for_bpf(
+        workspace,
+        &toolchain,
+        package,
+        "build",
+        "json-render-diagnostics",
+    );
+    let Some(artifact) = follow(&mut cargo, package)?.artifact else {
+        bail!("cargo built {package} without naming an object: has it lost its [[bin]]?");
+    };
+    install(workspace, &artifact, object)
+}
+
+/// Runs clippy over what is for the kernel, for the BPF target.
 ///
 /// # Errors
 /// The toolchain or its clippy is not there, or clippy complains.
-pub fn lint_kernel_half(workspace: &Workspace) -> Result<()> {
+pub fn lint_for_bpf(workspace: &Workspace) -> Result<()> {
     let toolchain = setup::bpf_toolchain(workspace)?;
     let Some(clippy) = toolchain.compiler.clippy() else {
         bail!(
@@ -110,14 +132,19 @@ pub fn lint_kernel_half(workspace: &Workspace) -> Result<()> {
     } else {
         "json"
     };
-    let mut cargo = cargo_for_bpf(workspace, &toolchain, "check", format);
-    // As `cargo clippy` does, which takes the clippy beside cargo, not beside RUSTC.
-    let outcome = follow(cargo.env("RUSTC_WORKSPACE_WRAPPER", clippy))?;
-    ensure!(
-        outcome.warnings == 0,
-        "{PACKAGE} has {} warning(s), shown above",
-        outcome.warnings
-    );
+    for package in BPF_PACKAGES {
+        let mut cargo = cargo_for_bpf(workspace, &toolchain, package, "check", format);
+        // As `cargo clippy` does, which takes the clippy beside cargo, not beside RUSTC.
+        let outcome = follow(
+            cargo.env("RUSTC_WORKSPACE_WRAPPER", clippy.as_path()),
+            package,
+        )?;
+        ensure!(
+            outcome.warnings == 0,
+            "{package} has {} warning(s), shown above",
+            outcome.warnings
+        );
+    }
     Ok(())
 }
 
@@ -147,7 +174,7 @@ pub fn binary(workspace: &Workspace, profile: Profile) -> PathBuf {
 }
 
 /// Runs cargo, collects what matters, and shows what cargo did not show itself.
-fn follow(cargo: &mut Command) -> Result<Outcome> {
+fn follow(cargo: &mut Command, package: &str) -> Result<Outcome> {
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
@@ -166,7 +193,7 @@ fn follow(cargo: &mut Command) -> Result<Outcome> {
             // A warning in a package that this machine's compiler sees as well is
             // left to that compiler: two versions may disagree on an `#[expect]`.
             Ok(Message::Diagnostic { message, target })
-                if target.name == PACKAGE || message.level == "error" =>
+                if target.name == package || message.level == "error" =>
             {
                 outcome.warnings += usize::from(message.level == "warning");
                 rendered.push_str(&message.rendered.unwrap_or_default());
@@ -182,7 +209,7 @@ fn follow(cargo: &mut Command) -> Result<Outcome> {
     eprint!("{rendered}");
     ensure!(
         status.success(),
-        "the kernel half does not build (`{}`: {status})",
+        "{package} does not build (`{}`: {status})",
         cargo.line()
     );
     Ok(outcome)
@@ -191,6 +218,7 @@ fn follow(cargo: &mut Command) -> Result<Outcome> {
 fn cargo_for_bpf(
     workspace: &Workspace,
     toolchain: &BpfToolchain,
+    package: &str,
     subcommand: &str,
     format: &str,
 ) -> Command {
@@ -213,7 +241,7 @@ fn cargo_for_bpf(
         .args([
             subcommand,
             "--package",
-            PACKAGE,
+            package,
             "--profile",
             "ebpf",
             "--target",
@@ -244,21 +272,20 @@ fn cargo_for_bpf(
 }
 
 /// Checks the object, copies it to its stated place and says what it is.
-fn install(workspace: &Workspace, artifact: &Path) -> Result<()> {
+fn install(workspace: &Workspace, artifact: &Path, object: &Path) -> Result<()> {
     let programs = object::programs(artifact)?;
-    let object = workspace.object();
-    if !is_current(&object, artifact) {
+    if !is_current(object, artifact) {
         tag_target_directory(workspace.target())?;
         let temporary = object.with_extension(format!("{}.tmp", std::process::id()));
         // Renamed into place, so that nobody embeds half an object.
         fs::copy(artifact, &temporary)
-            .and_then(|_| fs::rename(&temporary, &object))
+            .and_then(|_| fs::rename(&temporary, object))
             .with_context(|| format!("cannot write {}", object.display()))?;
     }
     let size = object.metadata().map_or(0, |metadata| metadata.len());
     eprintln!(
         "{} ({} KiB, BTF, programs: {})",
-        workspace.shown(&object).display(),
+        workspace.shown(object).display(),
         size.div_ceil(1024),
         programs.join(", ")
     );

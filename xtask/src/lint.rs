@@ -21,7 +21,7 @@ pub fn run(workspace: &Workspace, dependencies: bool) -> Result<()> {
     // First, because userspace embeds the object and clippy compiles userspace.
     println!("lint     the kernel half, with clippy for the BPF target");
     build::kernel_half(workspace)?;
-    build::lint_kernel_half(workspace)?;
+    build::lint_for_bpf(workspace)?;
 
     println!("lint     everything else, with clippy");
     workspace
@@ -33,6 +33,8 @@ pub fn run(workspace: &Workspace, dependencies: bool) -> Result<()> {
             "egress-ebpf",
             "--exclude",
             "egress-fuzz",
+            "--exclude",
+            "egress-bench-ebpf",
             "--all-targets",
         ])
         .args(["--", "-Dwarnings"])

@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 
 mod apt;
+mod bench;
 mod build;
 mod conformance;
 mod demo;
@@ -136,6 +137,14 @@ enum Task {
     /// The first process of a virtual machine of test-kernels
     #[command(name = kernels::guest::SUBCOMMAND, hide = true)]
     Guest,
+    /// Measure the router beside nftables, plain forwarding and a bare redirect
+    ///
+    /// Builds everything in release mode. All contenders stand side by side, each
+    /// in namespaces of its own, and are measured in turn in short bursts;
+    /// docs/benchmarks/README.md tells how, and what the figures show. Needs root,
+    /// and a machine that has nothing else to do meanwhile.
+    #[command(verbatim_doc_comment, after_help = bench::HELP)]
+    Bench(bench::Options),
     /// Check formatting, clippy and the kernel half's warnings
     Lint {
         /// Check licences, sources and advisories of the dependencies too, with
@@ -185,6 +194,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::TestConformance(options) => return conformance::run(&workspace, &options),
         Task::TestKernels(options) => return kernels::run(&workspace, &options),
         Task::Guest => {}
+        Task::Bench(options) => return bench::run(&workspace, &options),
         Task::Lint { deny } => lint::run(&workspace, deny)?,
     }
     Ok(ExitCode::SUCCESS)

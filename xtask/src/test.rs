@@ -33,6 +33,8 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
         "egress-ebpf",
         "--exclude",
         "egress-fuzz",
+        "--exclude",
+        "egress-bench-ebpf",
         "--no-fail-fast",
         "--",
     ]);

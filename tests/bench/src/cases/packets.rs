@@ -1,0 +1,147 @@
+//! What a packet of a known flow costs: the shortest UDP datagrams, as fast as one CPU sends them.
+//!
+//! The source sends on the node's end of the link to the router's `eth0`, and a sink takes the packets where they leave
+//! the node towards the gateway. So all that happens between is the router's, and happens on the CPU that sends: a veth
+//! pair hands a packet over on the same CPU.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use egress_tests::Protocol;
+
+use crate::bench::{Bench, pinned, progress};
+use crate::contender::{Contender, Load, Stand};
+use crate::kernel::{Object, Sink};
+use crate::report::{RatiosOf, Table, compare, count};
+use crate::source::{PORTS, Source};
+use crate::stats::Better;
+
+/// A contender with a source before it and a sink behind it.
+struct Track {
+    source: Source,
+    sink: Sink,
+    sent: u64,
+    taken: u64,
+    // Behind what is attached in it.
+    _stand: Stand,
+}
+
+/// More than enough to send one packet of each of a million flows.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// A burst is judged by its slices: another task that gets the CPU for a while spoils only some of them.
+const SLICE: Duration = Duration::from_millis(10);
+/// A sample is worth nothing if more packets than this are lost on the way.
+const BEARABLE_LOSS: f64 = 0.5;
+
+/// Measures datagrams of this many flows.
+pub fn measure(bench: &mut Bench, case: &'static str, flows: u32) -> Result<Table> {
+    let services = u16::try_from(flows.div_ceil(PORTS).max(2))?;
+    let load = Load {
+        rules: services,
+        protocol: Protocol::Udp,
+        flows,
+        changes_ports: true,
+    };
+    let field = bench.field(&Contender::ALL, load)?;
+    let (contenders, skipped) = (field.contenders(), field.skipped);
+    let mut tracks = Vec::new();
+    for stand in field.stands {
+        let name = stand.contender.name();
+        progress(&format!("opening {flows} flows through {name}"));
+        tracks.push(
+            Track::open(stand, &bench.object, flows, services)
+                .with_context(|| format!("opening flows through {name}"))?,
+        );
+    }
+    let (cpu, burst) = (bench.cpu, bench.plan.burst);
+    let [samples] = bench.interleave(case, Better::Higher, &mut tracks, |track| {
+        pinned(cpu, || track.sample(burst)).map(|rate| [rate])
+    })?;
+    let mut rows = compare(&contenders, &samples, RatiosOf::Cost);
+    for (row, track) in rows.iter_mut().zip(&tracks) {
+        row.lost = Some(track.lost());
+    }
+    rows.extend(skipped);
+    Ok(Table {
+        case,
+        title: match flows {
+            1 => "64-byte UDP, one flow, one CPU".to_owned(),
+            flows => format!("64-byte UDP, {} flows, one CPU", count(flows)),
+        },
+        unit: "packets/s",
+        better: Better::Higher,
+        rounds: bench.plan.rounds,
+        ratios_of: RatiosOf::Cost,
+        rows,
+        notes: Vec::new(),
+        harness_error: None,
+    })
+}
+
+impl Track {
+    /// Sends a packet of every flow, so that all are known from then on.
+    fn open(stand: Stand, object: &Object, flows: u32, services: u16) -> Result<Self> {
+        let (namespace, interface) = match stand.contender {
+            Contender::Sending => (stand.lab.router(), "eth0"),
+            _ => (stand.lab.gateway(), "node0"),
+        };
+        let sink = object.sink(namespace, interface)?;
+        let mut source = Source::on(
+            stand.lab.node(),
+            "router",
+            stand.path()?,
+            flows,
+            services.into(),
+        )?;
+        let sent = source.send_count(flows.into(), PATIENCE)?;
+        ensure!(
+            sent.packets >= flows.into(),
+            "only {} of {flows} flows were opened in {PATIENCE:?}",
+            sent.packets
+        );
+        let taken = sink.taken()?;
+        ensure!(
+            taken > 0,
+            "none of {} packets arrived behind the router",
+            sent.packets
+        );
+        Ok(Self {
+            source,
+            sink,
+            sent: 0,
+            taken: 0,
+            _stand: stand,
+        })
+    }
+
+    /// Packets a second that arrive.
+    fn sample(&mut self, burst: Duration) -> Result<f64> {
+        let start = Instant::now();
+        let mut rates = Vec::new();
+        while start.elapsed() < burst {
+            rates.push(self.sample_slice()?);
+        }
+        Ok(Better::Higher.robust(&rates))
+    }
+
+    fn sample_slice(&mut self) -> Result<f64> {
+        let before = self.sink.taken()?;
+        let sent = self.source.send_for(SLICE)?;
+        let taken = self.sink.taken()? - before;
+        self.sent += sent.packets;
+        self.taken += taken;
+        ensure!(
+            self.lost() < BEARABLE_LOSS,
+            "{taken} of {} packets arrived",
+            sent.packets
+        );
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 packets")]
+        let taken = taken as f64;
+        Ok(taken / sent.elapsed.as_secs_f64())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 packets")]
+    fn lost(&self) -> f64 {
+        1.0 - self.taken as f64 / self.sent as f64
+    }
+}

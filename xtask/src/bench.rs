@@ -1,0 +1,96 @@
+//! `bench`: the router beside the kernel's own NAT, in figures.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+
+use crate::build::{self, Profile};
+use crate::os::is_root;
+use crate::process::CommandExt as _;
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// What stands below the options.
+pub const HELP: &str = "\
+Cases: flow, flows60k, program, stream, streams8, connections, rules2, rules2000
+and, not with --quick: rules65535, latency-udp, latency-tcp, flows1m, start, memory
+
+Examples:
+  cargo xtask bench --quick
+  cargo xtask bench --case flow --case latency-udp --rounds 48
+  cargo xtask bench --full --save";
+
+/// What to measure, and what to do with it.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// A first look: fewer and shorter rounds of fewer cases (under 3 minutes)
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+
+    /// Every case, for figures to be believed (under 20 minutes); the default
+    #[arg(long)]
+    full: bool,
+
+    /// Only this case; may be given several times
+    #[arg(long = "case", value_name = "CASE")]
+    cases: Vec<String>,
+
+    /// How many rounds, instead of 24, or 8 with --quick
+    #[arg(long, value_name = "NUMBER")]
+    rounds: Option<usize>,
+
+    /// What to print
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    output: String,
+
+    /// Put JSON and plots into docs/benchmarks, and not into target/benchmarks
+    #[arg(long)]
+    save: bool,
+}
+
+/// Builds router and benchmarks in release mode and measures.
+///
+/// # Errors
+/// Setup or a build fails, or a measurement does.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    ensure!(
+        is_root(),
+        "the benchmarks make network namespaces and load eBPF programs, which takes root: \
+         run `sudo -E env \"PATH=$PATH\" cargo xtask bench`"
+    );
+    setup::ensure_complete(workspace)?;
+    build::all(workspace, Profile::Release)?;
+    let object = build::bench_programs(workspace)?;
+    workspace
+        .cargo()
+        .args(["build", "--release", "--package", "egress-bench"])
+        .run()?;
+
+    let directory = if options.save {
+        workspace.root().join("docs/benchmarks")
+    } else {
+        workspace.target().join("benchmarks")
+    };
+    let mut bench = workspace.command(workspace.target().join("release/egress-bench"));
+    bench
+        .arg("--object")
+        .arg(object)
+        .arg("--into")
+        .arg(directory);
+    bench.args(["--output", &options.output]);
+    if options.quick {
+        bench.arg("--quick");
+    }
+    for case in &options.cases {
+        bench.args(["--case", case]);
+    }
+    if let Some(rounds) = options.rounds {
+        bench.args(["--rounds", &rounds.to_string()]);
+    }
+    let status = bench.status()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
