@@ -1,5 +1,7 @@
 //! Fragments: the first one names the flow for the rest, and calls those that came before it.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, BPF_NOEXIST},
     helpers::{bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
@@ -109,20 +111,42 @@ pub fn call_held<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
     paste(packet, own)
 }
 
+/// `len`, if a frame that is held may be so long.
+///
+/// Of two plain comparisons the compiler makes one, of a register with the difference to the lower bound. What that says
+/// about `len` itself is beyond verifiers up to Linux 6.10.
+#[inline(always)]
+fn frame_len(len: u32) -> Option<u32> {
+    if len > HELD_LEN as u32 {
+        return None;
+    }
+    let same: u64;
+    // SAFETY: a copy of a register. The compiler does not know that both are the same number, the verifier does.
+    unsafe {
+        asm!(
+            "{same} = {len}",
+            same = lateout(reg) same,
+            len = in(reg) u64::from(len),
+            options(pure, nomem, nostack),
+        );
+    }
+    if same < ETHERNET_HEADER_LEN as u64 {
+        return None;
+    }
+    Some(same as u32)
+}
+
 /// Copies the whole frame to this element of `FRAMES`, if there is room for it.
 #[inline(always)]
 fn copy(packet: &Packet, index: u32, now_ns: u64) -> Option<&'static HeldFragment> {
     let frame = maps::FRAMES.get_ptr_mut(index)?;
-    let len = packet.len();
-    if !(ETHERNET_HEADER_LEN..=HELD_LEN).contains(&len) {
-        return None;
-    }
+    let len = frame_len(packet.len() as u32)?;
     // SAFETY: the element is this CPU's own, and long enough; the context is valid while the program runs.
     unsafe {
         (*frame).seen_ns = now_ns;
-        (*frame).len = len as u32;
+        (*frame).len = len;
         let bytes = (&raw mut (*frame).frame).cast();
-        if bpf_skb_load_bytes(packet.skb().cast(), 0, bytes, len as u32) != 0 {
+        if bpf_skb_load_bytes(packet.skb().cast(), 0, bytes, len) != 0 {
             return None;
         }
         Some(&*frame)
@@ -132,10 +156,7 @@ fn copy(packet: &Packet, index: u32, now_ns: u64) -> Option<&'static HeldFragmen
 /// Makes the packet this frame.
 #[inline(always)]
 fn paste(packet: &Packet, frame: &HeldFragment) -> Result<(), Outcome> {
-    let len = frame.len;
-    if !(ETHERNET_HEADER_LEN as u32..=HELD_LEN as u32).contains(&len) {
-        return Err(Outcome::RewriteFailed);
-    }
+    let len = frame_len(frame.len).ok_or(Outcome::RewriteFailed)?;
     let skb = packet.skb();
     // SAFETY: the context is valid while the program runs, and the frame at least as long.
     let pasted = unsafe {
