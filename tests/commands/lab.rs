@@ -137,6 +137,28 @@ pub fn by_clsact() -> BTreeSet<String> {
         .collect()
 }
 
+/// What [`attachments`] finds of a router that was started without `--attach`.
+pub fn by_default() -> BTreeSet<String> {
+    if has_tcx() { by_tcx() } else { by_clsact() }
+}
+
+/// Whether this kernel has TCX (Linux 6.6).
+pub fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
+/// Skips the test that it stands in on a kernel without TCX.
+macro_rules! skip_without_tcx {
+    () => {
+        if !$crate::lab::has_tcx() {
+            let test = egress_tests::function_name!();
+            egress_tests::requirements::skipped(test, "the kernel has no tcx (Linux 6.6)");
+            return Ok(());
+        }
+    };
+}
+pub(crate) use skip_without_tcx;
+
 fn tcx_programs(lab: &Lab, interface: &str) -> Result<Vec<String>> {
     lab.router().run(|| {
         // A kernel before 6.6 knows no TCX, so that nothing is attached by it.

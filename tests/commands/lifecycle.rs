@@ -10,7 +10,8 @@ use egress_tests::{Lab, router, skip_unless_lab_works};
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    Connection, Running, attachments, by_clsact, by_tcx, exchange_datagrams, status, tc,
+    Connection, Running, attachments, by_clsact, by_tcx, exchange_datagrams, skip_without_tcx,
+    status, tc,
 };
 use crate::shell::{self, Started, string};
 
@@ -86,6 +87,7 @@ fn a_router_with_the_process_id_of_the_one_before_replaces_it() -> Result<()> {
 #[test]
 fn a_router_by_tcx_replaces_what_a_killed_one_by_clsact_left() -> Result<()> {
     skip_unless_lab_works!();
+    skip_without_tcx!();
     let lab = Lab::new()?;
     Running::start(&lab, &["--attach", "clsact"])?.kill()?;
     let router = Running::start(&lab, &["--attach", "tcx"])?;
@@ -130,6 +132,7 @@ fn anothers_clsact_and_filter_stay() -> Result<()> {
 #[test]
 fn with_tcx_nothing_stays_of_a_killed_router_and_the_next_one_starts() -> Result<()> {
     skip_unless_lab_works!();
+    skip_without_tcx!();
     let lab = Lab::new()?;
     let router = Running::start(&lab, &["--attach", "tcx"])?;
     assert_eq!(attachments(&lab)?, by_tcx());

@@ -13,7 +13,7 @@ use egress_tests::requirements::skipped;
 use egress_tests::{Lab, skip_unless_lab_works};
 use serde_json::Value;
 
-use crate::lab::{PROGRAMS, Running};
+use crate::lab::{PROGRAMS, Running, skip_without_tcx};
 use crate::shell;
 
 const OBJECT_VARIABLE: &str = "EGRESS_ROUTER_BPF_OBJECT";
@@ -94,6 +94,7 @@ fn bpftool_loads_the_object_with_its_btf() -> Result<()> {
 fn bpftool_prints_the_names_of_our_fields() -> Result<()> {
     skip_unless_lab_works!();
     skip_without_bpftool!();
+    skip_without_tcx!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &["--attach", "tcx"])?;
 

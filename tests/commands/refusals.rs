@@ -7,7 +7,7 @@ use egress_tests::addresses::{ROUTER_ETH0, ROUTER_NET1, TLS};
 use egress_tests::router::example_spec;
 use egress_tests::{Lab, skip_unless_lab_works};
 
-use crate::lab::{Connection, Running, attachments, by_tcx, exchange_datagrams};
+use crate::lab::{Connection, Running, attachments, by_default, exchange_datagrams};
 use crate::shell::{self, Finished};
 
 const FAILURE: i32 = 1;
@@ -128,7 +128,7 @@ fn a_second_router_names_the_first_which_goes_on() -> Result<()> {
             ],
         )?;
     }
-    assert_eq!(attachments(&lab)?, by_tcx());
+    assert_eq!(attachments(&lab)?, by_default());
     connection.check()?;
     exchange_datagrams(&lab)
 }

@@ -52,6 +52,8 @@ impl fmt::Display for Prefix {
 pub struct Network {
     /// What the cluster's pods and nodes have addresses of.
     pub cluster: Prefix,
+    /// The node on `br0`, where it [routes](crate::ClusterLink::NetkitL3).
+    pub node: Prefix,
     /// The router on `eth0`: where clients connect to.
     pub router_eth0: Prefix,
     /// The router on `net1`: the reserved source address.
@@ -77,6 +79,7 @@ pub struct Network {
 /// The lab's IPv4 addresses.
 pub const V4: Network = Network {
     cluster: Prefix::v4([10, 128, 0, 0], 14),
+    node: Prefix::v4([10, 128, 0, 1], 24),
     router_eth0: Prefix::v4([10, 128, 0, 100], 24),
     router_net1: Prefix::v4([192, 168, 12, 99], 24),
     gateway: Prefix::v4([192, 168, 12, 1], 24),
@@ -92,6 +95,7 @@ pub const V4: Network = Network {
 /// The lab's IPv6 addresses.
 pub const V6: Network = Network {
     cluster: Prefix::v6([0xfd00, 0x10, 0x128, 0, 0, 0, 0, 0], 48),
+    node: Prefix::v6([0xfd00, 0x10, 0x128, 0, 0, 0, 0, 1], 64),
     router_eth0: Prefix::v6([0xfd00, 0x10, 0x128, 0, 0, 0, 0, 0x100], 64),
     router_net1: Prefix::v6([0x2001, 0xdb8, 0x12, 0, 0, 0, 0, 0x99], 64),
     gateway: Prefix::v6([0x2001, 0xdb8, 0x12, 0, 0, 0, 0, 1], 64),

@@ -18,6 +18,7 @@ pub mod fragment;
 pub mod frame;
 pub mod http;
 pub mod icmp;
+pub mod links;
 pub mod namespace;
 pub mod nftables;
 pub mod raw;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 pub use addresses::{Network, Protocol, Rule};
 pub use capture::Capture;
+pub use links::{ClusterLink, EgressLink};
 pub use namespace::{Interface, Namespace};
 pub use router::{Dataplane, RouterProcess};
 pub use spec::Spec;

@@ -22,6 +22,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
+use rtnetlink::packet_route::link::LinkMessage;
+use tokio::runtime;
 
 /// A network namespace, kept alive by this value and its clones.
 #[derive(Clone, Debug)]
@@ -180,6 +182,19 @@ impl Namespace {
             writeln!(batch, "{}", line.as_ref())?;
         }
         self.feed("ip", &["-batch", "-"], &batch)
+    }
+
+    /// Makes an interface here that `ip` does not know how to make.
+    pub fn add_link(&self, link: LinkMessage) -> Result<()> {
+        self.run(|| {
+            let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+            runtime.block_on(async {
+                let (connection, handle, _) = rtnetlink::new_connection()?;
+                tokio::spawn(connection);
+                Ok(handle.link().add(link).execute().await?)
+            })
+        })
+        .with_context(|| format!("making an interface in the {}", self.role))
     }
 
     /// Reads a sysctl below `net.`, such as `net.ipv4.ip_forward`.

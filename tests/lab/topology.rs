@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use crate::addresses::{MAX_CLIENTS, NETWORKS};
+use crate::links::{ClusterLink, EgressLink};
 use crate::namespace::Namespace;
 
 /// A drawing of the lab, for people.
@@ -17,6 +18,7 @@ pub const DRAWING: &str = include_str!("topology.txt");
 /// node. `br0` (the cluster's side of the node) joins the clients and the
 /// router's `eth0`; the router's `net1` is a macvlan in bridge mode over the
 /// node's `ext0`; the gateway's bridge `lan0` is the external network's switch.
+/// [`LabBuilder`] makes other kinds of interfaces for the router.
 ///
 /// Every host has an address of each family. The router's default routes lead
 /// out of `net1`. Its IP forwarding is off.
@@ -28,6 +30,8 @@ pub struct Lab {
     gateway: Namespace,
     neighbour: Namespace,
     servers: Namespace,
+    eth0: ClusterLink,
+    net1: EgressLink,
 }
 
 impl Lab {
@@ -87,11 +91,17 @@ impl Lab {
 #[derive(Clone, Debug)]
 pub struct LabBuilder {
     clients: u8,
+    eth0: ClusterLink,
+    net1: EgressLink,
 }
 
 impl Default for LabBuilder {
     fn default() -> Self {
-        Self { clients: 1 }
+        Self {
+            clients: 1,
+            eth0: ClusterLink::default(),
+            net1: EgressLink::default(),
+        }
     }
 }
 
@@ -100,6 +110,20 @@ impl LabBuilder {
     #[must_use]
     pub fn clients(mut self, clients: u8) -> Self {
         self.clients = clients;
+        self
+    }
+
+    /// What the router's `eth0` is. Not every kernel has [all](ClusterLink::missing).
+    #[must_use]
+    pub fn eth0(mut self, link: ClusterLink) -> Self {
+        self.eth0 = link;
+        self
+    }
+
+    /// What the router's `net1` is. Not every kernel has [all](EgressLink::missing).
+    #[must_use]
+    pub fn net1(mut self, link: EgressLink) -> Self {
+        self.net1 = link;
         self
     }
 
@@ -123,6 +147,8 @@ impl LabBuilder {
             gateway: Namespace::new("gateway")?,
             neighbour: Namespace::new("neighbour")?,
             servers: Namespace::new("servers")?,
+            eth0: self.eth0,
+            net1: self.net1,
         };
         lab.join().context("joining the lab's namespaces")?;
         Ok(lab)
@@ -142,6 +168,9 @@ impl Lab {
             "link set beside0 master lan0 up".to_owned(),
         ])?;
         self.join_node()?;
+        if !self.eth0.is_bridged() {
+            self.route_by_the_node()?;
+        }
         self.configure_clients()?;
         self.configure_router()?;
         self.configure_gateway()?;
@@ -168,20 +197,39 @@ impl Lab {
         let mut node = vec![
             "link add br0 type bridge".to_owned(),
             "link set br0 up".to_owned(),
-            veth("router", &self.router, "eth0"),
-            "link set router master br0 up".to_owned(),
             veth("ext0", &self.gateway, "node0"),
             "link set ext0 up".to_owned(),
-            format!(
-                "link add link ext0 name net1 netns {} type macvlan mode bridge",
-                self.router.path().display()
-            ),
         ];
         for (index, client) in self.clients.iter().enumerate() {
             node.push(veth(&format!("client{index}"), client, "eth0"));
             node.push(format!("link set client{index} master br0 up"));
         }
-        self.node.ip(node)
+        self.node.ip(node)?;
+        self.net1.add(&self.node, "ext0", &self.router, "net1")?;
+        self.eth0.add(&self.node, "router", &self.router, "eth0")?;
+        if self.eth0.is_bridged() {
+            return self.node.ip(["link set router master br0 up"]);
+        }
+        self.node.ip(["link set router up"])
+    }
+
+    /// Makes the node a router between the clients and the router pod, which to the clients looks as if it were on
+    /// the bridge.
+    fn route_by_the_node(&self) -> Result<()> {
+        self.node.set_sysctl("net.ipv4.ip_forward", "1")?;
+        self.node.set_sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        self.node.set_sysctl("net.ipv4.conf.br0.proxy_arp", "1")?;
+        self.node.set_sysctl("net.ipv6.conf.br0.proxy_ndp", "1")?;
+        for network in NETWORKS {
+            let pod = network.router_eth0.address;
+            self.node.ip([
+                format!("address add {} dev br0", network.node),
+                format!("route add {pod} dev router"),
+                // IPv4 has proxy ARP by route.
+                format!("neighbour add proxy {pod} dev br0"),
+            ])?;
+        }
+        Ok(())
     }
 
     fn configure_clients(&self) -> Result<()> {

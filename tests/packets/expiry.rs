@@ -7,12 +7,13 @@ use std::{
 
 use anyhow::{Result, ensure};
 use egress_common::Side::Cluster;
+use egress_tests::sctp::chunk::INIT;
 use egress_tests::{requirements, skip_unless_lab_works};
 use egress_userspace::kernel;
 
 use crate::{
     bench::{Bench, FAMILIES, Setup},
-    frames::udp,
+    frames::{chunk, sctp, udp},
 };
 
 #[test]
@@ -29,31 +30,18 @@ fn a_flow_that_is_idle_for_too_long_goes_with_both_entries_and_another_stays() -
     })?;
     let family = &FAMILIES[0];
     bench.dataplane.start_expiry()?;
-    for port in [2000, 2001] {
-        bench.forward(
-            Cluster,
-            &udp((family.client, port), (family.router, 80), b"").bytes(),
-        )?;
+    // The former ends after 3 seconds, the latter after 30.
+    let association = sctp(
+        (family.client, 2000),
+        (family.router, 5000),
+        &chunk(INIT, &[1; 16]),
+    );
+    let datagram = udp((family.client, 2001), (family.router, 80), b"");
+    for opening in [association, datagram] {
+        bench.forward(Cluster, &opening.bytes())?;
     }
-    // Longer ago than any UDP flow lives.
-    let flows = &mut bench.dataplane.maps.v4.flows;
-    let old: Vec<_> = flows
-        .iter()
-        .flatten()
-        .filter(|(tuple, _)| {
-            [
-                tuple.ports.source.number(),
-                tuple.ports.destination.number(),
-            ]
-            .contains(&2000)
-        })
-        .collect();
-    ensure!(old.len() == 2);
-    for (tuple, mut flow) in old {
-        flow.last_seen_ns = flow.last_seen_ns.saturating_sub(1_000_000_000_000);
-        flows.insert(tuple, flow, 0)?;
-    }
-    let deadline = Instant::now() + Duration::from_secs(10);
+    ensure!(bench.entries() == 4, "{:?}", bench.flows());
+    let deadline = Instant::now() + Duration::from_secs(20);
     while bench.entries() > 2 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(50));
     }

@@ -15,6 +15,7 @@ mod flood;
 mod fragments;
 mod headers;
 mod hostile;
+mod interfaces;
 mod mtu;
 mod neighbours;
 mod outside;

@@ -1,17 +1,28 @@
 //! Kernels from Debian's archives, unpacked and never installed.
 
-use std::fmt::Write as _;
+use std::cell::LazyCell;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::manifest::{Archive, Kernel, Package, Suite};
 use crate::process::CommandExt as _;
 
 /// Debian's signatures, on Debian and on what is made from it.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Marks an error that is no fault of anything here: there is no network, or an archive lacks what it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable;
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("not to be had from Debian's archive")
+    }
+}
 
 /// A kernel that lies unpacked on this machine.
 #[derive(Clone, Debug)]
@@ -45,27 +56,27 @@ impl Store {
         }
     }
 
-    /// Downloads and unpacks what is not here yet. Each kernel costs 20 to 50 MB once.
+    /// Downloads and unpacks each kernel, if it is not here yet. Each costs 20 to 50 MB once.
     ///
     /// # Errors
-    /// The archive cannot be reached, has no kernel of a series any more, or a file is not the
-    /// one that the manifest names.
-    pub fn fetch(&self, kernels: &[Kernel]) -> Result<Vec<Unpacked>> {
-        let mut lists_are_fresh = false;
-        kernels
-            .iter()
-            .map(|kernel| {
-                if let Some(unpacked) = self.cached(kernel) {
-                    return Ok(unpacked);
-                }
-                if !lists_are_fresh {
-                    self.update()?;
-                    lists_are_fresh = true;
-                }
-                self.download(kernel)
-                    .with_context(|| format!("cannot get a kernel {}", kernel.series))
-            })
-            .collect()
+    /// For each kernel: the archive cannot be reached, or has no kernel of the series any more (both are
+    /// [`Unavailable`]); or a file is not the one that the manifest names.
+    pub fn fetch(&self, kernels: &[Kernel]) -> Vec<Result<Unpacked>> {
+        // Once for all kernels, also if it fails.
+        let update = LazyCell::new(|| self.update().map_err(|error| format!("{error:#}")));
+        let fetch = |kernel: &Kernel| {
+            if let Some(unpacked) = self.cached(kernel) {
+                return Ok(unpacked);
+            }
+            if let Err(message) = &*update {
+                return Err(anyhow!(message.clone()).context(Unavailable));
+            }
+            self.download(kernel)
+        };
+        let fetched = kernels.iter().map(|kernel| {
+            fetch(kernel).with_context(|| format!("cannot get a kernel {}", kernel.series))
+        });
+        fetched.collect()
     }
 
     /// The pinned kernel, or the one that took its place last time.
@@ -115,12 +126,14 @@ impl Store {
         let releases = names
             .lines()
             .filter_map(|name| Some(name.strip_prefix(stem)?.to_owned()));
-        newest(kernel, releases).with_context(|| {
-            format!(
-                "{} has no {stem}{}.*-cloud-amd64",
-                kernel.suite.name, kernel.series
-            )
-        })
+        newest(kernel, releases)
+            .with_context(|| {
+                format!(
+                    "{} has no {stem}{}.*-cloud-amd64",
+                    kernel.suite.name, kernel.series
+                )
+            })
+            .context(Unavailable)
     }
 
     fn unpack<'k>(
@@ -145,7 +158,8 @@ impl Store {
                 // As root, without a user of its own that could not write here.
                 .args(["-o", "APT::Sandbox::User=root"])
                 .current_dir(&downloads)
-                .run()?;
+                .run()
+                .context(Unavailable)?;
             let file = only_file_of(&downloads, &name)?;
             if let Some(expected) = sha256 {
                 check_hash(&file, expected)?;

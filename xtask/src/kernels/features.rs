@@ -20,6 +20,10 @@ pub const FEATURES: &[Feature] = &[
         lacking: &["5.10", "6.1"],
         reason: "the kernel has no tcx",
     },
+    Feature {
+        lacking: &["5.10", "6.1"],
+        reason: "the kernel has no netkit",
+    },
 ];
 
 /// The feature for whose absence a kernel may skip a test, saying this.

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::results::{KernelResults, Outcome, SuiteResults};
 
-/// The table, then what went wrong, then what was skipped and why.
-pub fn table(results: &[KernelResults]) -> String {
+/// The table, then what went wrong, then what was skipped and why: tests, and `skipped` kernels. Ends with how many
+/// kernels passed.
+pub fn table(results: &[KernelResults], skipped: &[String]) -> String {
     let mut text = String::from("\n");
     let rows: Vec<_> = results.iter().map(row).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -53,6 +54,16 @@ pub fn table(results: &[KernelResults]) -> String {
             }
         }
     }
+    for kernel in skipped {
+        let _ = writeln!(text, "skipped: {kernel}");
+    }
+    let passed = results.iter().filter(|kernel| kernel.success).count();
+    let _ = writeln!(
+        text,
+        "kernels: {passed} passed, {} failed, {} skipped",
+        results.len() - passed,
+        skipped.len()
+    );
     text
 }
 
