@@ -1,7 +1,11 @@
 //! The lab's network.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 
+use crate::PATIENCE;
 use crate::addresses::{MAX_CLIENTS, NETWORKS};
 use crate::links::{ClusterLink, EgressLink};
 use crate::namespace::Namespace;
@@ -179,6 +183,9 @@ impl Lab {
         for switch in [&self.node, &self.gateway] {
             keep_frames_to_the_bridge(switch)?;
         }
+        for host in self.hosts() {
+            wait_for_addresses(host)?;
+        }
         Ok(())
     }
 
@@ -303,6 +310,24 @@ impl Lab {
             ]);
         }
         self.neighbour.ip(lines)
+    }
+}
+
+/// Waits until every IPv6 address of a host can be used: also those that nobody doubts become so a little later.
+fn wait_for_addresses(host: &Namespace) -> Result<()> {
+    const POLL: Duration = Duration::from_millis(10);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let tentative = host.output("ip", ["-6", "address", "show", "tentative"])?;
+        if tentative.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the {} cannot use its addresses yet: {tentative}",
+            host.role()
+        );
+        thread::sleep(POLL);
     }
 }
 
