@@ -198,6 +198,8 @@ impl Store {
         self.apt("apt-get")
             .args(["update", "-q", "-q"])
             .args(["-o", "APT::Sandbox::User=root"])
+            // An archive that cannot be reached is an error, not a warning.
+            .args(["-o", "APT::Update::Error-Mode=any"])
             .run()
             .context("cannot fetch Debian's package lists")
     }

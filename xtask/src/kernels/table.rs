@@ -81,3 +81,18 @@ fn row(kernel: &KernelResults) -> Vec<String> {
 fn cell(suite: &SuiteResults) -> String {
     format!("{}: {suite}", suite.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_could_not_be_had_is_shown_and_counted() {
+        let text = table(&[], &["5.10: no network".to_owned()]);
+        assert!(text.contains("skipped: 5.10: no network\n"), "{text}");
+        assert!(
+            text.ends_with("kernels: 0 passed, 0 failed, 1 skipped\n"),
+            "{text}"
+        );
+    }
+}
