@@ -361,7 +361,7 @@ fn veth(name: &str, peer: &Namespace, peer_name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PATIENCE, icmp, skip_unless_lab_works};
+    use crate::{icmp, skip_unless_lab_works};
 
     #[test]
     fn the_router_has_both_interfaces_and_forwards_nothing() -> Result<()> {
