@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use egress_common::{
     Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, FlowState, NextHopRef, Outcome, Pair,
-    Port, Ports, Side, SweepItem, Translation, TransportHeader, Tuple, protocol, tcp,
+    Ports, Side, SweepItem, Translation, TransportHeader, Tuple, protocol, tcp,
 };
 
 #[cfg(doc)]
@@ -34,7 +34,11 @@ pub fn find<F: Pipeline>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
 }
 
 /// The first step of opening a flow, for a client's packet that belongs to none: puts into [`Scratch`] what the rules make
-/// of it. The second is [`ports::take`].
+/// of it. The second is [`ports::take`], for which the port that the flow would like to have stands in the translation.
+///
+/// That is the client's own, or the one that the connection before it had, if the packet opens that anew: to the server it
+/// is then the same client again, whose sequence numbers and time stamps go on. From another client's port the server may
+/// take them for those of an old segment, as long as it remembers the connection (TIME-WAIT).
 ///
 /// [`Scratch`]: crate::scratch::Scratch
 #[inline(always)]
@@ -61,6 +65,16 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     if reserved.is_unspecified() {
         return Err(Outcome::NotConfigured);
     }
+    let wanted = match find::<F>(&scratch.tuple) {
+        Some(before) if before.is_reopened_by(&scratch.tuple, &transport) => {
+            let reply = before.translation().peer(Side::Cluster, network.protocol);
+            // Gone already if another CPU ended it first.
+            let _ = F::flows().remove(&scratch.tuple);
+            let _ = F::flows().remove(&reply);
+            reply.ports.destination
+        }
+        _ => scratch.tuple.ports.source,
+    };
     scratch.translation = Translation::new(
         &scratch.tuple,
         Pair {
@@ -68,7 +82,7 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
             destination: scratch.rule.destination,
         },
         Ports {
-            source: Port::new(0),
+            source: wanted,
             destination: scratch.rule.target_port,
         },
     );
@@ -134,21 +148,16 @@ impl<F: Pipeline> FlowRef<F> {
         find(&self.translation().peer(side, protocol))
     }
 
-    /// Ends the flow if a client's packet asks for a new connection on the tuple of one that has ended.
+    /// Whether a client's packet asks for a new connection on the tuple of one that has ended.
     #[inline(always)]
-    pub fn ends_with(&self, tuple: &Tuple<F::Address>, transport: &TransportHeader) -> bool {
+    pub fn is_reopened_by(&self, tuple: &Tuple<F::Address>, transport: &TransportHeader) -> bool {
         if !transport.flags.is_open_request() || !transport.may_open {
             return false;
         }
-        if let Some(reply) = self.peer(Side::Cluster, tuple.protocol)
-            && !FlowState::of(tuple.protocol, self.entry(), reply.entry()).is_closing()
-        {
-            return false;
+        match self.peer(Side::Cluster, tuple.protocol) {
+            Some(reply) => FlowState::of(tuple.protocol, self.entry(), reply.entry()).is_closing(),
+            None => true,
         }
-        // Gone already if another CPU ended it first.
-        let _ = F::flows().remove(tuple);
-        let _ = F::flows().remove(self.translation().peer(Side::Cluster, tuple.protocol));
-        true
     }
 
     /// Whom the flow's packets are handed to, if that is known and to be relied on for this one.

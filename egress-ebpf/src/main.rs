@@ -133,7 +133,7 @@ fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         network.addresses,
         transport.ports,
     );
-    let flow = flows::find::<F>(&tuple).filter(|flow| !flow.ends_with(&tuple, &transport));
+    let flow = flows::find::<F>(&tuple).filter(|flow| !flow.is_reopened_by(&tuple, &transport));
     let flow = if let Some(flow) = flow {
         flow
     } else {

@@ -31,8 +31,8 @@ pub fn take<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     );
     scratch.entry.open(scratch.rule.id, now_ns);
     scratch.entry.next_hop = scratch.towards_client;
-    let own = scratch.tuple.ports.source;
-    if config.nat_range.contains(own) && take_port::<F>(scratch, own)? {
+    let wanted = scratch.translation.ports.source;
+    if config.nat_range.contains(wanted) && take_port::<F>(scratch, wanted)? {
         return Ok(());
     }
     // What all flows towards the server have in common.

@@ -58,6 +58,39 @@ fn a_clients_own_port_is_kept_where_it_can_be() -> Result<()> {
     Ok(())
 }
 
+/// To a server that still remembers the connection before (TIME-WAIT) another client's segments would be old ones.
+#[test]
+fn a_connection_that_is_opened_anew_keeps_its_port() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        // Out of the NAT range, so that the port is found by chance.
+        let (client, service) = ((family.client, LOCAL_PORTS.0), (family.router, 8080));
+        let mut before = None;
+        for _ in 0..8 {
+            let out = bench.forward(Side::Cluster, &tcp(client, service, "S").bytes())?;
+            let (reserved, server) = endpoints(&out)?;
+            ensure!(
+                *before.get_or_insert(reserved) == reserved,
+                "{before:?} became {reserved:?}"
+            );
+            for (side, flags) in [
+                (Side::Egress, "SA"),
+                (Side::Cluster, "A"),
+                (Side::Egress, "FA"),
+                (Side::Cluster, "FA"),
+            ] {
+                let segment = match side {
+                    Side::Cluster => tcp(client, service, flags),
+                    Side::Egress => tcp(server, reserved, flags),
+                };
+                bench.forward(side, &segment.bytes())?;
+            }
+            ensure!(bench.entries() == 2);
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn clients_with_one_source_port_get_ports_of_their_own_and_their_own_answers() -> Result<()> {
     skip_unless_lab_works!();
