@@ -29,7 +29,7 @@ pub mod tcp;
 mod timeouts;
 mod tuple;
 
-pub use config::{Config, LAYOUT_VERSION};
+pub use config::{Config, LAYOUT_VERSION, Reloads, RuleSet};
 pub use counters::{Directional, RuleCounters, Traffic};
 pub use family::{Family, V4, V6};
 pub use flow::{Exchange, Flow, FlowState, Translation};

@@ -77,6 +77,8 @@ outcomes! {
     NotAnOpening = "not_an_opening", Pass;
     /// Arrived on the egress interface for the interface's own address, and belongs to no flow.
     EgressOwn = "egress_own", Pass;
+    /// A TCP connection that somebody on the external network asks of the pod itself, or a fragment that may hide one.
+    EgressRefused = "egress_refused", Drop;
     /// Arrived on the egress interface for an address that the interface does not have.
     NotForEgress = "not_for_egress", Drop;
     /// An ICMP error about a packet of no flow.

@@ -15,17 +15,18 @@ pub struct RuleKey {
     pub port: Port,
     /// IP protocol number.
     pub protocol: u8,
-    padding: u8,
+    /// The set that the rule belongs to: 0 or 1, see [`RuleSet`](crate::RuleSet).
+    pub set: u8,
 }
 
 impl RuleKey {
-    /// The key of the rule for this protocol and port.
+    /// The key of the rule of this set for this protocol and port.
     #[inline(always)]
-    pub const fn new(protocol: u8, port: Port) -> Self {
+    pub const fn new(set: u8, protocol: u8, port: Port) -> Self {
         Self {
             port,
             protocol,
-            padding: 0,
+            set,
         }
     }
 }
@@ -39,7 +40,7 @@ pub struct Rule<A> {
     /// The server's port; the client's own where the spec names none.
     pub target_port: Port,
     padding: u16,
-    /// The rule's index in `RULE_COUNTERS`, which is its index in the spec.
+    /// The rule's index in `RULE_COUNTERS`, which it keeps as long as it stays the same.
     pub id: u32,
 }
 

@@ -3,9 +3,9 @@
 use core::mem::offset_of;
 
 use egress_common::{
-    AddressKey, Bytes as _, Config, ETHERNET_HEADER_LEN, Family, FirstFragment, Flow, FragmentKey,
+    AddressKey, Bytes as _, ETHERNET_HEADER_LEN, Family, FirstFragment, Flow, FragmentKey,
     HeldFragment, Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, NextHopRef, Outcome, Pair,
-    Rule, RuleKey, SweepItem, Tuple, V4, V6, checksum,
+    Rule, RuleKey, RuleSet, SweepItem, Tuple, V4, V6, checksum,
 };
 
 use crate::{maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
@@ -47,10 +47,10 @@ pub trait Pipeline: Family + Errors + Rare {
     fn scratch() -> Option<&'static mut Scratch<Self::Address>>;
 
     /// The address that flows leave with.
-    fn reserved(config: &Config) -> Self::Address;
+    fn reserved(rules: &RuleSet) -> Self::Address;
 
     /// The server of packets without a rule.
-    fn fallback(config: &Config) -> Self::Address;
+    fn fallback(rules: &RuleSet) -> Self::Address;
 
     /// Writes the new addresses at the IP header at `offset`, and what follows from them within it.
     fn rewrite_addresses(
@@ -121,13 +121,13 @@ impl Pipeline for V4 {
     }
 
     #[inline(always)]
-    fn reserved(config: &Config) -> Ipv4Address {
-        config.reserved_v4
+    fn reserved(rules: &RuleSet) -> Ipv4Address {
+        rules.reserved_v4
     }
 
     #[inline(always)]
-    fn fallback(config: &Config) -> Ipv4Address {
-        config.fallback_v4
+    fn fallback(rules: &RuleSet) -> Ipv4Address {
+        rules.fallback_v4
     }
 
     #[inline(always)]
@@ -213,13 +213,13 @@ impl Pipeline for V6 {
     }
 
     #[inline(always)]
-    fn reserved(config: &Config) -> Ipv6Address {
-        config.reserved_v6
+    fn reserved(rules: &RuleSet) -> Ipv6Address {
+        rules.reserved_v6
     }
 
     #[inline(always)]
-    fn fallback(config: &Config) -> Ipv6Address {
-        config.fallback_v6
+    fn fallback(rules: &RuleSet) -> Ipv6Address {
+        rules.fallback_v6
     }
 
     #[inline(always)]

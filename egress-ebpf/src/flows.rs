@@ -54,14 +54,16 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
         transport.ports,
     );
     let opens = transport.may_open && transport.flags.is_open_request();
-    rules::find::<F>(packet, config, scratch, opens)?;
+    // Read once: the rules may change meanwhile.
+    let set = config.rules_in_force();
+    rules::find::<F>(packet, config, set, scratch, opens)?;
     if !transport.may_open {
         return Err(Outcome::NotAnOpening);
     }
     if network.ttl <= 1 {
         return Err(Outcome::TtlExceeded);
     }
-    let reserved = F::reserved(config);
+    let reserved = F::reserved(config.rule_set(set));
     if reserved.is_unspecified() {
         return Err(Outcome::NotConfigured);
     }

@@ -151,7 +151,10 @@ fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
     let Headers { network, transport } = packet.headers::<F>()?;
     let transport = match transport {
         _ if !packet.is_for_the_interface() => {
-            return Err(addresses::unsolicited::<F>(network.addresses.destination));
+            return Err(addresses::unsolicited::<F>(
+                &network,
+                transport.as_ref().map_err(|it| *it),
+            ));
         }
         Ok(transport) => transport,
         Err(Outcome::UnrelatedIcmpError) => {
@@ -161,13 +164,14 @@ fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         Err(Outcome::Fragment) => {
             return match F::translate_fragment(packet, Side::Egress) {
                 Ok(()) => Ok(Forward::out_of(Side::Cluster)),
-                Err(Outcome::Fragment) => {
-                    Err(addresses::unsolicited::<F>(network.addresses.destination))
-                }
+                Err(Outcome::Fragment) => Err(addresses::unsolicited::<F>(
+                    &network,
+                    Err(Outcome::Fragment),
+                )),
                 Err(outcome) => Err(outcome),
             };
         }
-        Err(_) => return Err(addresses::unsolicited::<F>(network.addresses.destination)),
+        Err(outcome) => return Err(addresses::unsolicited::<F>(&network, Err(outcome))),
     };
     if matches!(network.part, Part::First) {
         F::remember_fragment(packet, Side::Egress)?;
@@ -179,7 +183,7 @@ fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
         transport.ports,
     );
     let Some(flow) = flows::find::<F>(&tuple) else {
-        return Err(addresses::unsolicited::<F>(network.addresses.destination));
+        return Err(addresses::unsolicited::<F>(&network, Ok(&transport)));
     };
     pass_on(packet, &network, &flow, Side::Egress, &transport)
 }

@@ -9,11 +9,12 @@ use egress_common::{Address as _, Config, Outcome, Rule, RuleKey, Side, Tuple, p
 use crate::{addresses, family::Pipeline, packet::Packet, scratch::Scratch};
 
 /// Puts into `scratch` the rule for its tuple, that of a client's packet that belongs to no flow yet: the rule of its port,
-/// or that of the fallback. `opens`: whether the packet asks for a new connection.
+/// or that of the fallback. `set`: the number of the rules in force; `opens`: whether the packet asks for a new connection.
 #[inline(always)]
 pub fn find<F: Pipeline>(
     packet: &Packet,
     config: &Config,
+    set: u8,
     scratch: &mut Scratch<F::Address>,
     opens: bool,
 ) -> Result<(), Outcome> {
@@ -21,13 +22,14 @@ pub fn find<F: Pipeline>(
     if !addresses::is_own::<F>(Side::Cluster, tuple.addresses.destination) {
         return Err(Outcome::NotForRouter);
     }
-    let key = RuleKey::new(tuple.protocol, tuple.ports.destination);
+    let key = RuleKey::new(set, tuple.protocol, tuple.ports.destination);
     // SAFETY: userspace replaces a rule by updating its element, whose memory the kernel keeps until this program ends.
     if let Some(rule) = unsafe { F::rules().get(key) } {
         scratch.rule = *rule;
         return Ok(());
     }
-    let fallback = F::fallback(config);
+    let rules = config.rule_set(set);
+    let fallback = F::fallback(rules);
     if fallback.is_unspecified() || is_of_a_local_socket::<F>(packet, tuple) {
         return Err(if opens && tuple.protocol == protocol::SCTP {
             // The pod's own stack would do so if it had SCTP.
@@ -36,7 +38,7 @@ pub fn find<F: Pipeline>(
             Outcome::NoRule
         });
     }
-    scratch.rule = Rule::new(fallback, tuple.ports.destination, config.fallback_rule);
+    scratch.rule = Rule::new(fallback, tuple.ports.destination, rules.fallback_rule);
     Ok(())
 }
 

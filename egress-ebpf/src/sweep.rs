@@ -16,6 +16,8 @@ use crate::{clock, counters, family::Pipeline, maps, packet::Packet};
 
 /// `CLOCK_MONOTONIC` of `linux/time.h`.
 const CLOCK_MONOTONIC: u64 = 1;
+/// `-EBUSY`: the timer is there already.
+const EBUSY: i64 = -16;
 const TICK_NS: u64 = 100_000_000;
 /// How many flows of a family are looked at in a tick: 262,144 in three seconds and a half.
 const BATCH: u32 = 8192;
@@ -37,7 +39,8 @@ pub fn start() -> Result<(), i64> {
         let timer = &raw mut (*sweeper).timer;
         let map = core::ptr::from_ref(&maps::SWEEPER).cast_mut().cast();
         match bpf_timer_init(timer, map, CLOCK_MONOTONIC) {
-            0 => {}
+            // Where the map was taken over the timer runs already, and only gets another callback.
+            0 | EBUSY => {}
             error => return Err(error),
         }
         bpf_timer_set_callback(timer, on_tick as *mut c_void);

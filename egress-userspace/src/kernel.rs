@@ -7,6 +7,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 use caps::{CapSet, Capability};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use thiserror::Error;
 
 /// Why the router cannot run on this kernel, or as this user.
@@ -15,7 +16,8 @@ pub enum KernelError {
     /// The process lacks capabilities.
     #[error(
         "missing {missing}: run as root, or give the process CAP_BPF (to load programs and maps), CAP_PERFMON (for \
-         their pointer arithmetic) and CAP_NET_ADMIN (to attach them to interfaces)"
+         their pointer arithmetic), CAP_NET_ADMIN (to attach them to interfaces), and before Linux 5.11 CAP_SYS_RESOURCE or no \
+         limit of locked memory (ulimit -l unlimited)"
     )]
     Privileges {
         /// The missing capabilities, separated by commas.
@@ -66,6 +68,10 @@ pub fn check_privileges() -> Result<(), KernelError> {
             has(Capability::CAP_PERFMON) || has(Capability::CAP_SYS_ADMIN),
         ),
         (Capability::CAP_NET_ADMIN, has(Capability::CAP_NET_ADMIN)),
+        (
+            Capability::CAP_SYS_RESOURCE,
+            has(Capability::CAP_SYS_RESOURCE) || !maps_are_limited(&release()),
+        ),
     ]
     .into_iter()
     .filter(|(_, present)| !present)
@@ -78,6 +84,16 @@ pub fn check_privileges() -> Result<(), KernelError> {
             missing: missing.join(", "),
         })
     }
+}
+
+/// Whether maps count as locked memory, as before Linux 5.11, and that is limited.
+fn maps_are_limited(release: &str) -> bool {
+    let mut numbers = release.split('.').map(str::parse::<u32>);
+    let is_old = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (5, 11),
+        _ => false,
+    };
+    is_old && getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(_, most)| most != RLIM_INFINITY)
 }
 
 /// Finds out what the kernel has.
@@ -152,6 +168,18 @@ pub fn local_port_range() -> io::Result<(u16, u16)> {
 /// If it cannot be read.
 pub fn ip_forward() -> io::Result<bool> {
     Ok(fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?.trim() != "0")
+}
+
+/// Waits until every BPF program that runs now has ended, so that none still uses what it has read before.
+pub fn wait_for_running_programs() {
+    /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`: waits for an RCU grace period.
+    const GLOBAL: nix::libc::c_int = 1;
+    // SAFETY: the system call takes two numbers, and touches no memory.
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_membarrier, GLOBAL, 0) };
+    if result != 0 {
+        // Not to be had on kernels with `nohz_full`. No program runs for this long.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds, the clock of the flow table's time stamps.

@@ -6,4 +6,5 @@
 pub mod dataplane;
 pub mod interface;
 pub mod kernel;
+pub mod privileges;
 pub mod spec;

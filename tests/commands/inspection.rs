@@ -236,6 +236,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
         "flows",
         "max_flows",
         "flows_evicted",
+        "reloads",
         "outcomes",
     ]);
     assert_eq!(keys(&status), documented);
@@ -248,6 +249,10 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
     assert_eq!(number(&status, "/max_flows")?, 1_000);
     assert_eq!(number(&status, "/flows")?, 1);
     assert_eq!(outcome(&status, "no_rule")?, 1);
+    assert_eq!(
+        keys(&status["reloads"]),
+        BTreeSet::from(["applied", "refused", "rules_age_seconds", "error"])
+    );
     for outcome in array(&status["outcomes"])? {
         let documented = BTreeSet::from(["name", "verdict", "packets", "description"]);
         assert_eq!(keys(outcome), documented);
@@ -279,7 +284,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
     ensure!(["kernel", "userspace"].contains(&expiry), "{status:#}");
     line(&text, &["expiry", "by", "the", expiry])?;
     line(&text, &["reserved", "192.168.12.99"])?;
-    line(&text, &["rules", "3"])?;
+    line(&text, &["rules", "3,", "in", "force"])?;
     line(&text, &["flows", "1", "of", "1000"])?;
     line(&text, &["1", "no_rule"])?;
     ensure!(text.lines().count() <= 24, "more than a screen:\n{text}");
@@ -329,7 +334,7 @@ fn the_fallback_is_the_rule_after_the_last_and_has_every_other_port() -> Result<
     let text = shell::egress_router(lab.router(), &["rules"])?.success()?;
     line(&text, &["3", "any", "other", "203.0.113.27", "1"])?;
     let text = shell::egress_router(lab.router(), &["status"])?.success()?;
-    line(&text, &["rules", "3,", "else", "to", "203.0.113.27"])?;
+    line(&text, &["rules", "3,", "else", "to", "203.0.113.27,"])?;
     Ok(())
 }
 

@@ -70,7 +70,7 @@ fn a_router_with_the_process_id_of_the_one_before_replaces_it() -> Result<()> {
         command
             .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
             .arg(router::binary()?)
-            .args(["run", "--attach", "clsact", "--config"])
+            .args(["run", "--no-pin", "--attach", "clsact", "--config"])
             .arg(router::example_spec());
         Started::new(&mut command)
     };

@@ -19,7 +19,7 @@ const ALREADY_RUNNING: i32 = 7;
 fn run(lab: &Lab, options: &[&str]) -> Result<Finished> {
     let spec = example_spec();
     let spec = spec.to_str().context("the path of the example is UTF-8")?;
-    let arguments = [&["run", "--config", spec], options].concat();
+    let arguments = [&["run", "--no-pin", "--config", spec], options].concat();
     shell::egress_router(lab.router(), &arguments)
 }
 
@@ -28,7 +28,7 @@ fn run_spec(lab: &Lab, text: &str) -> Result<Finished> {
     let file = directory.path().join("router.yaml");
     fs::write(&file, text)?;
     let file = file.to_str().context("the path of the spec is UTF-8")?;
-    shell::egress_router(lab.router(), &["run", "--config", file])
+    shell::egress_router(lab.router(), &["run", "--no-pin", "--config", file])
 }
 
 /// Checks that nothing is attached, and that no program of a router belongs to the pod.

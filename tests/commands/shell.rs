@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use egress_tests::{Namespace, PATIENCE, router};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const POLL: Duration = Duration::from_millis(10);
@@ -148,6 +150,17 @@ impl Started {
     /// What it has written so far.
     pub fn log(&mut self) -> Result<String> {
         read(&mut self.stderr)
+    }
+
+    /// Its process ID.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, by SIGTERM, and waits for that.
+    pub fn stop(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGTERM)?;
+        eventually("it ends", || Ok(self.child.try_wait()?.map(|_| ())))
     }
 
     /// Sends it SIGKILL, and waits for its end.

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use caps::Capability;
 use egress_tests::router::{self, example_spec};
 use egress_tests::{Lab, skip_unless_lab_works};
 use egress_userspace::kernel;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::{attachments, exchange_datagrams};
+use crate::lab::{attachments, exchange_datagrams, has_tcx};
 use crate::shell::{self, Finished, Started};
 
 const PRIVILEGES: i32 = 5;
@@ -81,7 +82,7 @@ impl Published {
             // The kernel forgets it when a process changes its user.
             .args(["--pdeathsig", "SIGKILL"])
             .arg(self.binary())
-            .args(["run", "--config", &self.spec()]);
+            .args(["run", "--no-pin", "--config", &self.spec()]);
         command
     }
 }
@@ -109,8 +110,41 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
     }
     let lab = Lab::new()?;
     let published = Published::new()?;
-    let _router = Started::new(&mut published.run_with(&lab, &capabilities))?;
-    exchange_datagrams(&lab)
+    let router = Started::new(&mut published.run_with(&lab, &capabilities))?;
+    exchange_datagrams(&lab)?;
+
+    // What it needed to start is given up.
+    let mut kept = Capability::CAP_BPF.bitmask();
+    if !has_tcx() {
+        kept |= Capability::CAP_NET_ADMIN.bitmask();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", router.id()))?;
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim)
+            .with_context(|| format!("no {name} in {status}"))
+    };
+    for set in ["CapEff:", "CapPrm:"] {
+        assert_eq!(u64::from_str_radix(value(set)?, 16)?, kept, "{set}");
+    }
+    for set in ["CapInh:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(value(set)?, 16)?, 0, "{set}");
+    }
+    assert_eq!(value("NoNewPrivs:")?, "1");
+
+    // What is left is enough for other rules, and to end.
+    let spec = fs::read_to_string(published.spec())?;
+    let fewer = spec.replace("port: 8443", "port: 8444");
+    ensure!(fewer != spec, "{spec}");
+    fs::write(published.spec(), fewer)?;
+    shell::eventually("the rules have changed", || {
+        let rules = shell::egress_router(lab.router(), &["rules"])?.success()?;
+        Ok(rules.contains("8444/TCP").then_some(()))
+    })?;
+    exchange_datagrams(&lab)?;
+    router.stop()?;
+    assert!(attachments(&lab)?.is_empty());
+    Ok(())
 }
 
 #[test]

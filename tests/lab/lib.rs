@@ -10,6 +10,7 @@
 
 pub mod addresses;
 pub mod association;
+pub mod bpffs;
 pub mod bulk;
 pub mod capture;
 pub mod dns;
@@ -35,6 +36,7 @@ pub mod udp;
 use std::time::Duration;
 
 pub use addresses::{Network, Protocol, Rule};
+pub use bpffs::BpfFs;
 pub use capture::Capture;
 pub use links::{ClusterLink, EgressLink};
 pub use namespace::{Interface, Namespace};

@@ -136,9 +136,14 @@ impl RouterProcess {
     /// `input` on its standard input.
     pub fn start_in(pod: &Namespace, arguments: &[OsString], input: &str) -> Result<Self> {
         let binary = binary()?;
+        // The place under the BPF file system has the spec's name, which labs that stand side by side share.
+        let is_pinned = arguments
+            .iter()
+            .any(|it| it == "--pin-path" || it == "--keep");
         let mut child = pod
             .command(&binary)
             .args(arguments)
+            .args((!is_pinned).then_some("--no-pin"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -230,30 +230,34 @@ impl Bench {
             layout_version: LAYOUT_VERSION,
             nat_range: setup.nat_range,
             max_flows: setup.max_flows,
-            fallback_rule: FALLBACK_RULE,
             timeouts: Timeouts::DEFAULT,
             ..Config::zeroed()
         };
+        let maps = &mut dataplane.maps;
+        maps.set_config(&config)?;
+        maps.apply_rules(&spec::parse(SPEC, "router.yaml")?)?;
+        config = maps.config()?;
+        let set = usize::from(config.rules_in_force());
+        let rules = &mut config.rule_sets[set];
+        rules.fallback_rule = FALLBACK_RULE;
         for family in FAMILIES {
             match (family.reserved, family.fallback) {
                 (IpAddr::V4(reserved), IpAddr::V4(fallback)) => {
-                    config.reserved_v4 = reserved.into();
+                    rules.reserved_v4 = reserved.into();
                     if setup.fallback {
-                        config.fallback_v4 = fallback.into();
+                        rules.fallback_v4 = fallback.into();
                     }
                 }
                 (IpAddr::V6(reserved), IpAddr::V6(fallback)) => {
-                    config.reserved_v6 = reserved.into();
+                    rules.reserved_v6 = reserved.into();
                     if setup.fallback {
-                        config.fallback_v6 = fallback.into();
+                        rules.fallback_v6 = fallback.into();
                     }
                 }
                 _ => unreachable!("a family's addresses are of that family"),
             }
         }
-        let maps = &mut dataplane.maps;
         maps.set_config(&config)?;
-        maps.set_rules(&spec::parse(SPEC, "router.yaml")?)?;
         maps.set_addresses(
             Side::Cluster,
             &FAMILIES.iter().map(|family| family.router).collect(),

@@ -128,10 +128,11 @@ fn the_fallback_of_one_family_takes_nothing_of_the_other() -> Result<()> {
     for (with, without) in [(V4, V6), (V6, V4)] {
         in_a_pod(|bench| {
             let mut config = bench.dataplane.maps.config()?;
+            let set = usize::from(config.rules_in_force());
             if without.client.is_ipv4() {
-                config.fallback_v4 = Zeroable::zeroed();
+                config.rule_sets[set].fallback_v4 = Zeroable::zeroed();
             } else {
-                config.fallback_v6 = Zeroable::zeroed();
+                config.rule_sets[set].fallback_v6 = Zeroable::zeroed();
             }
             bench.dataplane.maps.set_config(&config)?;
             for request in requests(&with, 9090) {

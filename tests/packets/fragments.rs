@@ -9,7 +9,7 @@ use egress_tests::{fragment, skip_unless_lab_works};
 
 use crate::{
     bench::{Bench, DROP, FAMILIES, Setup, for_each_family},
-    frames::{assert_same, udp},
+    frames::{assert_same, tcp, udp},
 };
 
 /// Cuts a frame into fragments with `len` bytes of payload each.
@@ -151,6 +151,25 @@ fn fragments_of_a_packet_of_the_pods_own_are_left_to_its_stack() -> Result<()> {
             }
         }
         Ok(())
+    })
+}
+
+#[test]
+fn fragments_of_tcp_are_not_put_together_to_a_connection_to_the_pod() -> Result<()> {
+    skip_unless_lab_works!();
+    for_each_family(Setup::default(), |bench, family| {
+        let to = (family.reserved, 40_000);
+        // What is in the first one is no opening; what is put over it later might be one.
+        let packet = tcp((family.outsider, 4000), to, "A")
+            .payload(&[1; 100])
+            .bytes();
+        let fragments = cut(&packet, 64)?;
+        bench.refuse(Egress, &fragments[0], Outcome::EgressOwn)?;
+        bench.refuse(Egress, &fragments[1], Outcome::EgressRefused)?;
+        let syn = tcp((family.outsider, 4000), to, "S")
+            .payload(&[1; 100])
+            .bytes();
+        bench.refuse(Egress, &cut(&syn, 64)?[0], Outcome::EgressRefused)
     })
 }
 

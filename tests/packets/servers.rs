@@ -75,13 +75,20 @@ fn what_belongs_to_no_flow_is_the_pods_own_or_dropped() -> Result<()> {
         let outsider = (family.outsider, 4000);
         // Towards the reserved address: an outsider, and the flow's server from another port or with another protocol.
         for frame in [
-            tcp(outsider, reserved, "S"),
-            tcp(outsider, (family.reserved, 8080), "S"),
+            tcp(outsider, reserved, "SA"),
+            tcp(outsider, (family.reserved, 8080), "A"),
             tcp((family.web, 81), reserved, "A"),
             tcp((family.web, 80), (family.reserved, 2001), "A"),
             udp((family.web, 80), reserved, b""),
         ] {
             bench.refuse(Side::Egress, &frame.bytes(), Outcome::EgressOwn)?;
+        }
+        // Nobody there opens a connection to the pod.
+        for flags in ["S", "SE", "SFP"] {
+            for port in [1, 2000, 8080, 60_000] {
+                let frame = tcp(outsider, (family.reserved, port), flags);
+                bench.refuse(Side::Egress, &frame.bytes(), Outcome::EgressRefused)?;
+            }
         }
         // Towards the cluster: the router's address there, with a rule's port, and a client; by an outsider or with the
         // client's own address and the flow's own tuple.

@@ -98,7 +98,7 @@ fn what_is_for_the_pod_itself_needs_no_more_hops() -> Result<()> {
         for ttl in [1, 0] {
             let own = tcp((family.client, 2000), (family.router, 9090), "S").ttl(ttl);
             bench.refuse(Cluster, &own.bytes(), Outcome::NoRule)?;
-            let own = tcp((family.outsider, 2000), (family.reserved, 2000), "S").ttl(ttl);
+            let own = tcp((family.outsider, 2000), (family.reserved, 2000), "SA").ttl(ttl);
             bench.refuse(Egress, &own.bytes(), Outcome::EgressOwn)?;
         }
     }

@@ -13,6 +13,7 @@ use crate::running::{A_WHILE, UNDEFINED_PORT, connect, start};
 over_each_family! {
     the_external_network_gets_nothing_into_the_cluster,
     the_external_network_gets_no_answer_from_the_address_of_eth0,
+    the_external_network_opens_no_connection_to_the_pod,
     a_server_reaches_no_client_by_guessing_ports,
 }
 
@@ -48,6 +49,38 @@ fn the_external_network_gets_no_answer_from_the_address_of_eth0(network: &Networ
         expect_silence(&lab, network.on_eth0(port))?;
     }
     expect_nothing_crossed(network, &lab, &in_the_cluster, &at_neighbour)
+}
+
+/// Not even where something listens, such as for metrics; but the pod's own connections work.
+fn the_external_network_opens_no_connection_to_the_pod(network: &Network) -> Result<()> {
+    skip_on_nftables!("Linux answers whoever asks");
+    let lab = Lab::new()?;
+    let _router = start(&lab)?;
+    let _listener = tcp::listen(lab.router(), network.on_any(UNDEFINED_PORT))?;
+    let at_neighbour = Capture::on(lab.neighbour(), "eth0")?;
+    for port in [UNDEFINED_PORT, UNDEFINED_PORT + 1, network.http().port] {
+        let to = SocketAddr::new(network.router_net1.address, port);
+        let refused = tcp::Connector::default()
+            .timeout(A_WHILE)
+            .connect(lab.neighbour(), to);
+        ensure!(refused.is_err(), "{to} took a connection");
+    }
+    let answered = at_neighbour
+        .frames()?
+        .iter()
+        .filter_map(Frame::packet)
+        .any(|packet| {
+            packet.source == network.router_net1.address
+                && matches!(packet.transport, Transport::Tcp { .. })
+        });
+    ensure!(!answered, "there was an answer");
+    tcp::connect(lab.client(), network.on_eth0(UNDEFINED_PORT))?;
+
+    let server = SocketAddr::new(network.neighbour.address, UNDEFINED_PORT);
+    let listener = tcp::listen(lab.neighbour(), server)?;
+    let own = tcp::connect(lab.router(), server)?;
+    let (other, _) = tcp::accept(&listener)?;
+    crate::running::exchange(&own, &other)
 }
 
 fn a_server_reaches_no_client_by_guessing_ports(network: &Network) -> Result<()> {

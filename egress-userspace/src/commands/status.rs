@@ -49,8 +49,32 @@ struct Status {
     max_flows: u32,
     /// Flows that were ended to make room for others.
     flows_evicted: u64,
+    /// How changes of the spec went since the dataplane was started.
+    reloads: Reloads,
     /// Packets that were not forwarded, by outcome.
     outcomes: Vec<OutcomeReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reloads {
+    applied: u32,
+    refused: u32,
+    /// How long the rules have been in force.
+    rules_age_seconds: u64,
+    /// Why the last change was refused, if none was applied since.
+    error: Option<String>,
+}
+
+impl From<&egress_common::Reloads> for Reloads {
+    fn from(reloads: &egress_common::Reloads) -> Self {
+        let age_ns = kernel::monotonic_ns().saturating_sub(reloads.applied_ns);
+        Self {
+            applied: reloads.applied,
+            refused: reloads.refused,
+            rules_age_seconds: age_ns / 1_000_000_000,
+            error: reloads.error().map(ToOwned::to_owned),
+        }
+    }
 }
 
 /// Runs the command.
@@ -73,6 +97,7 @@ fn interface_name(index: u32) -> String {
 impl Status {
     fn of(instance: &Instance) -> anyhow::Result<Self> {
         let config = &instance.config;
+        let common = config.rule_set(config.rules_in_force());
         let rules = instance.maps.rules()?;
         Ok(Self {
             pid: config.pid,
@@ -87,7 +112,7 @@ impl Status {
             },
             cluster_interface: interface_name(config.cluster_ifindex),
             egress_interface: interface_name(config.egress_ifindex),
-            reserved_addresses: [config.reserved_v4.into(), config.reserved_v6.into()]
+            reserved_addresses: [common.reserved_v4.into(), common.reserved_v6.into()]
                 .into_iter()
                 .filter(|address: &IpAddr| !address.is_unspecified())
                 .collect(),
@@ -99,6 +124,7 @@ impl Status {
             flows: instance.maps.count_flows()?,
             max_flows: config.max_flows,
             flows_evicted: instance.maps.count_evicted()?,
+            reloads: (&config.reloads).into(),
             outcomes: instance.maps.outcomes()?,
         })
     }
@@ -123,7 +149,7 @@ impl Status {
              attached   {} on {} (cluster) and {} (egress)\n\
              expiry     by the {}\n\
              reserved   {}\n\
-             rules      {}{}\n\
+             rules      {}{}, in force for {}\n\
              flows      {} of {}{}\n",
             self.pid,
             output::duration(self.uptime_seconds),
@@ -135,10 +161,17 @@ impl Status {
             self.rules,
             self.fallback
                 .map_or_else(String::new, |address| format!(", else to {address}")),
+            output::duration(self.reloads.rules_age_seconds),
             self.flows,
             self.max_flows,
             evicted,
         );
+        if let Some(error) = &self.reloads.error {
+            let _ = writeln!(
+                text,
+                "\nThe spec has changed, but is refused, and those rules stay:\n  {error}"
+            );
+        }
         for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
             let rows: Vec<_> = self
                 .outcomes

@@ -1,10 +1,14 @@
 //! Attaching the kernel half to the interfaces.
 
-use std::{fmt, io};
+use std::{fmt, fs, io, path::Path};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-    tc::{NlOptions, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program},
+    links::{FdLink, PinnedLink},
+    tc::{
+        NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+        qdisc_detach_program,
+    },
 };
 use bytemuck::Zeroable as _;
 use egress_common::Config;
@@ -53,46 +57,49 @@ pub enum AttachError {
     Program(#[from] LoadError),
 }
 
-/// What is attached, and how it comes off again.
-#[derive(Debug)]
+/// Where the router's filters are on a `clsact` qdisc, so that a later one can replace them.
+const CLSACT_PRIORITY: u16 = 0xe6e5;
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0xe6e5);
+
+/// What is attached, and how it comes off again. By tcx it comes off when it is dropped, unless it is pinned.
 pub struct Attachment {
     /// How the programs are attached.
     pub mode: AttachMode,
     interfaces: [u32; 2],
+    links: Vec<SchedClassifierLink>,
 }
 
 impl Dataplane {
-    /// Attaches both programs: to the cluster interface and to the egress interface.
+    /// Attaches both programs: to the cluster interface and to the egress interface. Where those of an earlier dataplane are
+    /// pinned, or hang on a clsact qdisc, they are replaced in one step each.
     ///
     /// Without a wish it is tried by TCX, and by clsact where the kernel does not know that.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses. What was attached by then goes with the dataplane.
+    /// If the kernel refuses. What was attached by then comes off again.
     pub fn attach(
         &mut self,
         cluster: &Interface,
         egress: &Interface,
         wish: Option<AttachMode>,
     ) -> Result<Attachment, AttachError> {
-        let mode = match wish {
-            Some(mode) => {
-                self.attach_one(PROGRAMS[0], cluster, mode)?;
-                mode
-            }
+        let (mode, first) = match wish {
+            Some(mode) => (mode, self.attach_one(PROGRAMS[0], cluster, mode)?),
             None => match self.attach_one(PROGRAMS[0], cluster, AttachMode::Tcx) {
-                Ok(()) => AttachMode::Tcx,
+                Ok(link) => (AttachMode::Tcx, link),
                 Err(AttachError::Refused { source, .. }) if is_unknown_to_the_kernel(&source) => {
-                    self.attach_one(PROGRAMS[0], cluster, AttachMode::Clsact)?;
-                    AttachMode::Clsact
+                    let mode = AttachMode::Clsact;
+                    (mode, self.attach_one(PROGRAMS[0], cluster, mode)?)
                 }
                 Err(error) => return Err(error),
             },
         };
-        self.attach_one(PROGRAMS[1], egress, mode)?;
+        let second = self.attach_one(PROGRAMS[1], egress, mode)?;
         Ok(Attachment {
             mode,
             interfaces: [cluster.index, egress.index],
+            links: vec![first, second],
         })
     }
 
@@ -101,45 +108,106 @@ impl Dataplane {
         program: &'static str,
         interface: &Interface,
         mode: AttachMode,
-    ) -> Result<(), AttachError> {
-        let refused = |source| AttachError::Refused {
+    ) -> Result<SchedClassifierLink, AttachError> {
+        let pin = self.pins.as_ref().map(|pins| pins.link(program));
+        let classifier = self.program(program)?;
+        let link = match mode {
+            AttachMode::Tcx => attach_by_tcx(classifier, interface, pin.as_deref()),
+            AttachMode::Clsact => attach_by_clsact(classifier, interface),
+        };
+        link.map_err(|source| AttachError::Refused {
             program,
             interface: interface.name.clone(),
             mode,
             source,
-        };
-        let options = match mode {
-            AttachMode::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
-            AttachMode::Clsact => {
-                match qdisc_add_clsact(&interface.name) {
-                    Ok(()) => {}
-                    // There already: another program's, and that is fine.
-                    Err(error) if is_already_there(&error) => {}
-                    Err(error) => return Err(refused(error.into())),
-                }
-                TcAttachOptions::Netlink(NlOptions::default())
-            }
-        };
-        let classifier: &mut SchedClassifier = self.program(program)?;
-        classifier
-            .attach_with_options(&interface.name, TcAttachType::Ingress, options)
-            .map_err(refused)?;
-        Ok(())
+        })
     }
+}
+
+fn attach_by_tcx(
+    classifier: &mut SchedClassifier,
+    interface: &Interface,
+    pin: Option<&Path>,
+) -> Result<SchedClassifierLink, ProgramError> {
+    if let Some(pin) = pin
+        && let Ok(old) = PinnedLink::from_pin(pin)
+    {
+        let link = SchedClassifierLink::try_from(FdLink::from(old)).map_err(io::Error::other)?;
+        match classifier.attach_to_link(link) {
+            Ok(id) => return classifier.take_link(id),
+            // Its interface is gone: it is not attached to anything any more.
+            Err(error) => log::debug!("{}: {error}", pin.display()),
+        }
+        fs::remove_file(pin)?;
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = classifier.attach_with_options(&interface.name, TcAttachType::Ingress, options)?;
+    let link = classifier.take_link(id)?;
+    let Some(pin) = pin else { return Ok(link) };
+    let link = FdLink::try_from(link).map_err(io::Error::other)?;
+    let pinned = link.pin(pin).map_err(io::Error::other)?;
+    Ok(SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(io::Error::other)?)
+}
+
+fn attach_by_clsact(
+    classifier: &mut SchedClassifier,
+    interface: &Interface,
+) -> Result<SchedClassifierLink, ProgramError> {
+    match qdisc_add_clsact(&interface.name) {
+        // There already: another program's, and that is fine.
+        Err(error) if !is_already_there(&error) => return Err(error.into()),
+        _ => {}
+    }
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: CLSACT_PRIORITY,
+        handle: CLSACT_HANDLE,
+        classid: None,
+    });
+    let id = match classifier.attach_with_options(&interface.name, TcAttachType::Ingress, options) {
+        Err(ProgramError::TcError(error)) if is_already_there(&error) => {
+            let before = SchedClassifierLink::attached(
+                &interface.name,
+                TcAttachType::Ingress,
+                CLSACT_PRIORITY,
+                CLSACT_HANDLE,
+                None,
+            )?;
+            classifier.attach_to_link(before)?
+        }
+        id => id?,
+    };
+    classifier.take_link(id)
 }
 
 impl Attachment {
     /// Takes the programs off the interfaces, and the qdiscs that were there for them.
     pub async fn detach(self, mut dataplane: Dataplane, interfaces: &Interfaces) {
+        let ours = dataplane.maps.config().ok();
+        if let (Some(pins), Some(config)) = (&dataplane.pins, ours)
+            && pins.is_of(&config)
+            && let Err(error) = pins.remove()
+        {
+            log::warn!("{error}");
+        }
         // The kernel frees a program a while after it is detached; until then it would still be taken for a router.
         if let Err(error) = dataplane.maps.set_config(&Config::zeroed()) {
             log::warn!("{error}");
         }
-        // The links go with their programs.
+        drop(self.links);
         drop(dataplane);
         if self.mode == AttachMode::Clsact {
             for index in self.interfaces {
                 drop_empty_clsact(interfaces, index).await;
+            }
+        }
+    }
+
+    /// Leaves the programs attached, for the next router to take over. They have to be pinned.
+    pub fn leave(self) {
+        for link in self.links {
+            // A link by tcx is held by its pin; one by clsact would take the filter off when it is dropped.
+            if self.mode == AttachMode::Clsact {
+                std::mem::forget(link);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Finding the router that runs in this network namespace: by its programs, which the kernel lists, and by what its
 //! `CONFIG` says of the namespace.
 
+use std::collections::BTreeSet;
+
 use aya::{
     maps::{Map, MapData, MapInfo},
     programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs, tc::TcError},
@@ -57,6 +59,7 @@ pub struct Instance {
 pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
     let netns_inode = kernel::netns_inode()?;
     let mut instances = Vec::new();
+    let mut known = BTreeSet::new();
     for program in loaded_programs() {
         let program = match program {
             Ok(program) => program,
@@ -84,6 +87,13 @@ pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
             let info = infos.iter().find(|info| info.name_as_str() == Some(kept))?;
             Some(MapData::from_id(info.id()).and_then(Map::from_map_data))
         });
+        // While one takes over from another, two programs have the same maps.
+        let settings = infos
+            .iter()
+            .find(|info| info.name_as_str() == Some("CONFIG"));
+        if !settings.is_none_or(|info| known.insert(info.id())) {
+            continue;
+        }
         // Another program of that name is none of ours.
         let Ok(maps) = maps else { continue };
         let config = maps.config()?;

@@ -6,7 +6,10 @@ use aya::{
 };
 use thiserror::Error;
 
-use super::maps::{Maps, MapsError};
+use super::{
+    maps::{Maps, MapsError},
+    pins::{self, Pins, PinsError},
+};
 use crate::kernel::Features;
 
 /// The object that `cargo xtask build-ebpf` made.
@@ -56,6 +59,9 @@ pub enum LoadError {
     /// The maps are not as expected.
     #[error(transparent)]
     Maps(#[from] MapsError),
+    /// The pinned maps are not.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
 }
 
 /// What is settled when the kernel half is loaded.
@@ -69,7 +75,8 @@ pub struct Options {
     pub max_flows_v4: u32,
     /// How many IPv6 flows there may be at once.
     pub max_flows_v6: u32,
-    /// How many rules there may be, the fallback among them.
+    /// How many rules there may be at once, the fallback among them. The maps have room for twice as many, as those before
+    /// are in force until a change is complete.
     pub max_rules: u32,
     /// What the kernel half logs.
     pub log_level: log::LevelFilter,
@@ -80,15 +87,17 @@ pub struct Options {
 impl Options {
     /// Flows of a family, unless told otherwise.
     pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
-    /// Counted rules, at least.
-    pub const MIN_RULES: u32 = 256;
+    /// Room for rules, at least.
+    pub const MIN_RULES: u32 = 1024;
 }
 
-/// The loaded kernel half. Dropping it detaches the programs.
+/// The loaded kernel half. Its maps and programs go with it, unless they are pinned or attached.
 pub struct Dataplane {
     pub(super) ebpf: Ebpf,
     /// Its maps.
     pub maps: Maps,
+    /// Where it is pinned.
+    pub(super) pins: Option<Pins>,
 }
 
 impl Dataplane {
@@ -98,12 +107,53 @@ impl Dataplane {
     ///
     /// If the kernel refuses the object or a program.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
+        Self::load_with(options, None)
+    }
+
+    /// As [`Self::load`], with maps that are pinned: those that are there are taken over with what they hold, if they have the
+    /// sizes that are wanted; the others are made.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn load_pinned(options: &Options, pins: &Pins) -> Result<Self, LoadError> {
+        let mut options = *options;
+        // Those of another size cannot be used. There may be more room for rules than asked for.
+        if let Some(entries) = pins.max_entries("RULE_COUNTERS")
+            && entries / 2 >= options.max_rules
+        {
+            options.max_rules = entries / 2;
+        } else {
+            pins.remove_maps(["RULES_V4", "RULES_V6", "RULE_COUNTERS"])?;
+        }
+        for (flows, max_flows, others) in [
+            ("FLOWS_V4", options.max_flows_v4, ["SWEEP_V4", "HELD_V4"]),
+            ("FLOWS_V6", options.max_flows_v6, ["SWEEP_V6", "HELD_V6"]),
+        ] {
+            let entries = pins.max_entries(flows);
+            if entries.is_some_and(|entries| entries != max_flows.saturating_mul(2)) {
+                log::warn!("{flows} has another size now: its flows begin anew");
+                pins.remove_maps([flows])?;
+                pins.remove_maps(others)?;
+            }
+        }
+        Self::load_with(&options, Some(pins))
+    }
+
+    fn load_with(options: &Options, pins: Option<&Pins>) -> Result<Self, LoadError> {
         let log_level = options.log_level as u8;
         let coarse_clock = u8::from(options.features.coarse_clock);
         let kernel_expiry = u8::from(options.features.kernel_expiry);
         // Whole frames: a family without flows needs none.
         let held = |max_flows| if max_flows > 1 { HELD_FRAGMENTS } else { 1 };
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for name in pins::MAPS {
+            if let Some(pins) = pins {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
+        let rules = options.max_rules.saturating_mul(2);
+        let mut ebpf = loader
             .override_global("CLUSTER_IFINDEX", &options.cluster_ifindex, true)
             .override_global("EGRESS_IFINDEX", &options.egress_ifindex, true)
             .override_global("COARSE_CLOCK", &coarse_clock, true)
@@ -116,9 +166,9 @@ impl Dataplane {
             .map_max_entries("SWEEP_V6", options.max_flows_v6)
             .map_max_entries("HELD_V4", held(options.max_flows_v4))
             .map_max_entries("HELD_V6", held(options.max_flows_v6))
-            .map_max_entries("RULES_V4", options.max_rules)
-            .map_max_entries("RULES_V6", options.max_rules)
-            .map_max_entries("RULE_COUNTERS", options.max_rules)
+            .map_max_entries("RULES_V4", rules)
+            .map_max_entries("RULES_V6", rules)
+            .map_max_entries("RULE_COUNTERS", rules)
             .load(OBJECT)?;
         let expiry = options.features.kernel_expiry.then_some(START_SWEEP);
         for name in PROGRAMS.into_iter().chain(expiry) {
@@ -127,7 +177,11 @@ impl Dataplane {
                 .map_err(|source| LoadError::Program { name, source })?;
         }
         let maps = Maps::take(&mut ebpf)?;
-        Ok(Self { ebpf, maps })
+        Ok(Self {
+            ebpf,
+            maps,
+            pins: pins.cloned(),
+        })
     }
 
     /// One of [`PROGRAMS`].

@@ -4,15 +4,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
 };
 use egress_common::{
     Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, NextHop, NextHopRef, Outcome,
-    Port, Rule, RuleCounters, RuleKey, Side, Tuple,
+    Rule, RuleCounters, RuleKey, Side, Tuple,
 };
 use thiserror::Error;
-
-use crate::spec::EgressRouter;
 
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
@@ -66,7 +65,7 @@ pub struct Maps {
 }
 
 /// Gives the error of a map its name.
-fn named<T>(name: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
+pub(super) fn named<T>(name: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
     result.map_err(|source| MapsError::Map { name, source })
 }
 
@@ -164,6 +163,22 @@ impl Maps {
         Ok(Some(sum))
     }
 
+    /// How many rules can be counted each by itself.
+    pub(super) fn rule_counters_len(&self) -> u32 {
+        self.rule_counters.len()
+    }
+
+    /// Makes the counters of the rule with this id begin at 0.
+    pub(super) fn reset_rule_counters(&mut self, id: u32) -> Result<(), MapsError> {
+        let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error));
+        let zeros = cpus.and_then(|cpus| {
+            let zeros = vec![RuleCounters::default(); cpus];
+            PerCpuValues::try_from(zeros).map_err(MapError::IoError)
+        });
+        let zeros = named("RULE_COUNTERS", zeros)?;
+        named("RULE_COUNTERS", self.rule_counters.set(id, zeros, 0))
+    }
+
     /// Takes out up to `limit` of those whose next hop the kernel half does not know, of each family.
     ///
     /// # Errors
@@ -215,29 +230,6 @@ impl Maps {
     /// If the kernel refuses.
     pub fn set_next_hop(&mut self, index: u32, next_hop: &NextHop) -> Result<(), MapsError> {
         named("NEXT_HOPS", self.next_hops.set(index, next_hop, 0))
-    }
-
-    /// Fills in the rules of a spec. A rule's id is its index there.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses.
-    pub fn set_rules(&mut self, router: &EgressRouter) -> Result<(), MapsError> {
-        for (id, rule) in (0..).zip(&router.spec.redirect.redirect_rules) {
-            let key = RuleKey::new(rule.protocol.number(), Port::new(rule.port.get()));
-            let target_port = Port::new(rule.destination_port().get());
-            match rule.destination_ip {
-                IpAddr::V4(destination) => {
-                    let value = Rule::new(destination.into(), target_port, id);
-                    named("RULES_V4", self.v4.rules.insert(key, value, 0))?;
-                }
-                IpAddr::V6(destination) => {
-                    let value = Rule::new(destination.into(), target_port, id);
-                    named("RULES_V6", self.v6.rules.insert(key, value, 0))?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Makes the addresses of one interface those that it has now.

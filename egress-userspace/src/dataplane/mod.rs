@@ -6,8 +6,10 @@ mod expiry;
 mod load;
 mod maps;
 mod next_hops;
+mod pins;
 mod presence;
 mod report;
+mod rules;
 
 pub use attach::{AttachError, AttachMode, Attachment};
 pub use discover::{DiscoverError, Instance, discover};
@@ -15,5 +17,7 @@ pub use expiry::{Swept, sweep};
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};
 pub use maps::{FamilyMaps, Maps, MapsError};
 pub use next_hops::{NextHops, NextHopsError};
+pub use pins::{Left, Pins, PinsError, Place};
 pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
+pub use rules::{RulesChange, RulesError};

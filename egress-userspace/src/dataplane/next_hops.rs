@@ -41,7 +41,7 @@ struct Hop {
 }
 
 /// The next hops that are in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NextHops {
     /// Each with its place and its number.
     hops: HashMap<Hop, NextHopRef>,
@@ -49,6 +49,18 @@ pub struct NextHops {
     routes: usize,
     /// How often it has begun anew.
     generation: u32,
+}
+
+impl Default for NextHops {
+    fn default() -> Self {
+        Self {
+            hops: HashMap::new(),
+            routes: 0,
+            // Not one that an earlier process has given: flows that live on have references to its places.
+            generation: u32::try_from(kernel::monotonic_ns() / GOOD_FOR_NS % u64::from(u32::MAX))
+                .unwrap_or(0),
+        }
+    }
 }
 
 impl NextHops {

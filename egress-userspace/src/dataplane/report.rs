@@ -63,7 +63,8 @@ impl From<Traffic> for TrafficReport {
 /// A rule and what it has done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleReport {
-    /// Index in `spec.redirect.redirectRules`; one more than the last rule's for the fallback.
+    /// Its number: when the router starts its index in `spec.redirect.redirectRules`, one more for the fallback. It keeps it
+    /// when rules around it change.
     pub id: u32,
     /// `TCP`, `UDP` or `SCTP`; `any` for the fallback.
     pub protocol: String,
@@ -210,16 +211,18 @@ impl Maps {
         Ok(count_flows(&self.v4, max_flows) + count_flows(&self.v6, max_flows))
     }
 
-    /// All rules with their counters, in the order of the spec; those of the fallback last.
+    /// All rules with their counters, by their ids.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn rules(&self) -> Result<Vec<RuleReport>, MapsError> {
-        let mut rules = self.rules_of(&self.v4, "RULES_V4")?;
-        rules.extend(self.rules_of(&self.v6, "RULES_V6")?);
         let config = self.config()?;
-        let fallbacks: [IpAddr; 2] = [config.fallback_v4.into(), config.fallback_v6.into()];
+        let set = config.rules_in_force();
+        let mut rules = self.rules_of(&self.v4, "RULES_V4", set)?;
+        rules.extend(self.rules_of(&self.v6, "RULES_V6", set)?);
+        let common = config.rule_set(set);
+        let fallbacks: [IpAddr; 2] = [common.fallback_v4.into(), common.fallback_v6.into()];
         for address in fallbacks
             .into_iter()
             .filter(|address| !address.is_unspecified())
@@ -228,7 +231,7 @@ impl Maps {
                 address,
                 port: None,
             };
-            rules.push(self.rule(config.fallback_rule, "any".to_owned(), None, target)?);
+            rules.push(self.rule(common.fallback_rule, "any".to_owned(), None, target)?);
         }
         rules.sort_by_key(|rule| rule.id);
         Ok(rules)
@@ -257,10 +260,14 @@ impl Maps {
         &self,
         maps: &FamilyMaps<A>,
         name: &'static str,
+        set: u8,
     ) -> Result<Vec<RuleReport>, MapsError> {
         let mut rules = Vec::new();
         for entry in &maps.rules {
             let (key, rule) = entry.map_err(|source| MapsError::Map { name, source })?;
+            if key.set != set {
+                continue;
+            }
             let target = Target {
                 address: rule.destination.into(),
                 port: Some(rule.target_port.number()),

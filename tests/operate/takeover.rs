@@ -1,0 +1,98 @@
+//! A dataplane that outlives its process, and the next one that takes it over.
+
+use anyhow::{Context as _, Result, ensure};
+use egress_common::Config;
+use egress_tests::addresses::{V4, V6};
+use egress_tests::{Lab, skip_unless_lab_works};
+use nix::sys::signal::Signal;
+
+use crate::live::Live;
+use crate::pod::Pod;
+
+/// How many flows each rule has opened.
+fn flows_by_rule(pod: &Pod<'_>) -> Result<Vec<u64>> {
+    let rules = pod.ask("rules")?;
+    let rules = rules.as_array().context("rules are a list")?;
+    let flows = rules.iter().map(|rule| rule["flows"].as_u64());
+    flows.collect::<Option<_>>().context("flows are a number")
+}
+
+#[test]
+fn a_killed_routers_dataplane_goes_on_and_is_taken_over() -> Result<()> {
+    skip_unless_lab_works!();
+    for attach in ["auto", "clsact"] {
+        let options = ["--attach", attach];
+        let lab = Lab::new()?;
+        let mut pod = Pod::start_in(&lab, &options)?;
+        let live = Live::open(&lab, &V4, 10)?;
+        let nothing = || Ok(());
+        live.during(nothing)?;
+        pod.end(Signal::SIGKILL)?;
+        live.during(nothing)?;
+        Live::open(&lab, &V6, 3)?.during(nothing)?;
+        let before = pod.ask("status")?;
+        assert_eq!(before["process_running"], false);
+        let opened = flows_by_rule(&pod)?;
+        ensure!(opened.iter().sum::<u64>() == 13, "{opened:?}");
+
+        pod.start(&options)?;
+        pod.wait_for_log("took over the dataplane")?;
+        let after = pod.ask("status")?;
+        assert_eq!(after["process_running"], true);
+        assert_eq!(after["pid"], pod.process()?.id());
+        assert_eq!(after["flows"], before["flows"]);
+        assert_eq!(flows_by_rule(&pod)?, opened, "the counters");
+        live.during(nothing)?;
+
+        pod.end(Signal::SIGTERM)?;
+        ensure!(!pod.pin_path().exists(), "something is left");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_router_that_ends_with_keep_leaves_its_dataplane() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let mut pod = Pod::start_in(&lab, &["--keep"])?;
+    let live = Live::open(&lab, &V4, 10)?;
+    pod.end(Signal::SIGTERM)?;
+    live.during(|| Ok(()))?;
+    pod.start(&[])?;
+    live.during(|| Ok(()))?;
+    pod.end(Signal::SIGTERM)?;
+    ensure!(!pod.pin_path().exists(), "something is left");
+    Ok(())
+}
+
+#[test]
+fn maps_of_another_version_are_replaced_and_said_to_be() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let mut pod = Pod::start_in(&lab, &[])?;
+    Live::open(&lab, &V4, 1)?.during(|| Ok(()))?;
+    pod.end(Signal::SIGKILL)?;
+    pod.change_config(|config: &mut Config| config.layout_version += 1)?;
+    pod.start(&[])?;
+    pod.wait_for_log("layout version")?;
+    assert_eq!(pod.ask("status")?["flows"], 0);
+    Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
+    pod.end(Signal::SIGTERM)?;
+    ensure!(!pod.pin_path().exists(), "something is left");
+    Ok(())
+}
+
+#[test]
+fn another_size_of_the_flow_table_keeps_the_rules_counters() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let mut pod = Pod::start_in(&lab, &["--max-flows", "1000"])?;
+    Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
+    pod.end(Signal::SIGKILL)?;
+    let opened = flows_by_rule(&pod)?;
+    pod.start(&["--max-flows", "2000"])?;
+    pod.wait_for_log("another size")?;
+    assert_eq!(flows_by_rule(&pod)?, opened);
+    Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
+    Ok(())
+}
