@@ -16,6 +16,7 @@ mod ipv6;
 mod loading;
 mod mtu;
 mod next_hops;
+mod outcomes;
 mod pool;
 mod ports;
 mod sctp;

@@ -190,7 +190,12 @@ impl Attachment {
             log::warn!("{error}");
         }
         // The kernel frees a program a while after it is detached; until then it would still be taken for a router.
-        if let Err(error) = dataplane.maps.set_config(&Config::zeroed()) {
+        let ended = Config {
+            // Rules are still found: what is to be dropped is not left to the pod's stack, which would refuse it.
+            rule_set: ours.map_or(0, |config| config.rule_set),
+            ..Config::zeroed()
+        };
+        if let Err(error) = dataplane.maps.set_config(&ended) {
             log::warn!("{error}");
         }
         drop(self.links);
