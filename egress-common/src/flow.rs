@@ -215,6 +215,15 @@ impl FlowState {
         }
     }
 
+    /// Whether its ends have closed it, or one has broken it off.
+    pub const fn is_over(self) -> bool {
+        match self {
+            Self::Tcp(state) => matches!(state, tcp::State::TimeWait | tcp::State::Close),
+            Self::Sctp(state) => state.is_closing(),
+            Self::Udp(_) | Self::Echo(_) => false,
+        }
+    }
+
     /// Whether a request to open it anew finds it at its end.
     #[inline(always)]
     pub const fn is_closing(self) -> bool {

@@ -11,6 +11,7 @@
 pub mod checksum;
 mod config;
 mod counters;
+mod event;
 pub mod extension;
 mod family;
 mod flow;
@@ -25,12 +26,14 @@ mod ports;
 mod rule;
 pub mod sctp;
 mod sweep;
+mod tap;
 pub mod tcp;
 mod timeouts;
 mod tuple;
 
 pub use config::{Config, LAYOUT_VERSION, Reloads, RuleSet};
 pub use counters::{Directional, RuleCounters, Traffic};
+pub use event::{Change, Either, EndOrder, FlowEvent};
 pub use family::{Family, V4, V6};
 pub use flow::{Exchange, Flow, FlowState, Translation};
 pub use fragment::{FirstFragment, Fragment, FragmentKey, HELD_LEN, HeldFragment, Part};
@@ -44,5 +47,6 @@ pub use packet::{
 pub use ports::{Candidates, NatRange};
 pub use rule::{AddressKey, Rule, RuleKey};
 pub use sweep::SweepItem;
+pub use tap::Tap;
 pub use timeouts::Timeouts;
 pub use tuple::{Side, Tuple};

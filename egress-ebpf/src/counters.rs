@@ -1,6 +1,6 @@
 //! Per-CPU counters.
 
-use egress_common::{Outcome, Side};
+use egress_common::{Outcome, Side, Tap};
 
 use crate::maps;
 
@@ -17,6 +17,15 @@ pub fn count(outcome: Outcome) {
 #[inline(always)]
 pub fn count_evicted() {
     if let Some(counter) = maps::EVICTED.get_ptr_mut(0) {
+        // SAFETY: the element is this CPU's own.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a record that a full ring buffer did not take.
+#[inline(always)]
+pub fn count_lost(tap: Tap) {
+    if let Some(counter) = maps::TAPS_LOST.get_ptr_mut(tap as u32) {
         // SAFETY: the element is this CPU's own.
         unsafe { *counter += 1 };
     }

@@ -8,7 +8,7 @@ use egress_common::{
     Rule, RuleKey, RuleSet, SweepItem, Tuple, V4, V6, checksum,
 };
 
-use crate::{maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
+use crate::{events::Draft, maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
 
 pub type FlowMap<A> = maps::HashMap<Tuple<A>, Flow<A>, { maps::FLOWS }>;
 pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
@@ -45,6 +45,9 @@ pub trait Pipeline: Family + Errors + Rare {
 
     /// This CPU's place to put a flow together.
     fn scratch() -> Option<&'static mut Scratch<Self::Address>>;
+
+    /// One of this CPU's places to put a flow event together.
+    fn draft(slot: u32) -> Option<&'static mut Draft<Self::Address>>;
 
     /// The address that flows leave with.
     fn reserved(rules: &RuleSet) -> Self::Address;
@@ -118,6 +121,14 @@ impl Pipeline for V4 {
         maps::SCRATCH_V4
             .get_ptr_mut(0)
             .map(|scratch| unsafe { &mut *scratch })
+    }
+
+    #[inline(always)]
+    fn draft(slot: u32) -> Option<&'static mut Draft<Ipv4Address>> {
+        // SAFETY: the element is this CPU's own, and its program is not interrupted by another that uses this place.
+        maps::DRAFT_V4
+            .get_ptr_mut(slot)
+            .map(|draft| unsafe { &mut *draft })
     }
 
     #[inline(always)]
@@ -210,6 +221,14 @@ impl Pipeline for V6 {
         maps::SCRATCH_V6
             .get_ptr_mut(0)
             .map(|scratch| unsafe { &mut *scratch })
+    }
+
+    #[inline(always)]
+    fn draft(slot: u32) -> Option<&'static mut Draft<Ipv6Address>> {
+        // SAFETY: the element is this CPU's own, and its program is not interrupted by another that uses this place.
+        maps::DRAFT_V6
+            .get_ptr_mut(slot)
+            .map(|draft| unsafe { &mut *draft })
     }
 
     #[inline(always)]

@@ -4,14 +4,15 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use egress_common::{
-    Address as _, Bytes as _, ETHERNET_HEADER_LEN, Flow, FlowState, NextHopRef, Outcome, Pair,
-    Ports, Side, SweepItem, Translation, TransportHeader, Tuple, protocol, tcp,
+    Address as _, Bytes as _, Change, ETHERNET_HEADER_LEN, Flow, FlowState, NextHopRef, Outcome,
+    Pair, Ports, Side, SweepItem, Translation, TransportHeader, Tuple, protocol, tcp,
 };
 
 #[cfg(doc)]
 use crate::ports;
 use crate::{
     clock, counters,
+    events::{self, Slot},
     family::Pipeline,
     maps, next_hop,
     packet::{Headers, Packet},
@@ -70,9 +71,7 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     let wanted = match find::<F>(&scratch.tuple) {
         Some(before) if before.is_reopened_by(&scratch.tuple, &transport) => {
             let reply = before.translation().peer(Side::Cluster, network.protocol);
-            // Gone already if another CPU ended it first.
-            let _ = F::flows().remove(&scratch.tuple);
-            let _ = F::flows().remove(&reply);
+            events::end::<F>(&scratch.tuple, &reply, Slot::Packets, Change::Reopened);
             reply.ports.destination
         }
         _ => scratch.tuple.ports.source,
@@ -117,6 +116,7 @@ pub fn enter<F: Pipeline>() -> Result<(), Outcome> {
                 return Err(Outcome::FlowTableFull);
             }
             counters::count_flow(scratch.rule.id);
+            events::opened::<F>(&scratch.tuple, &scratch.reply);
         }
         Err(E2BIG) => {
             let _ = F::flows().remove(&scratch.reply);

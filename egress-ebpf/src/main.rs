@@ -34,6 +34,7 @@ mod abort;
 mod addresses;
 mod clock;
 mod counters;
+mod events;
 mod family;
 mod flows;
 mod forward;
@@ -101,6 +102,21 @@ pub fn net1_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn start_sweep(_ctx: TcContext) -> i32 {
     match sweep::start() {
+        Ok(()) => 0,
+        Err(_) => TC_ACT_SHOT,
+    }
+}
+
+/// Ends a flow that userspace names in the frame (`BPF_PROG_TEST_RUN`), and tells those who follow the flows.
+#[classifier]
+pub fn end_flow(ctx: TcContext) -> i32 {
+    let packet = Packet::new(ctx);
+    let ended = match packet.ether_type() {
+        IPV4 => events::end_by_order::<V4>(&packet),
+        IPV6 => events::end_by_order::<V6>(&packet),
+        _ => Err(Outcome::OtherEtherType),
+    };
+    match ended {
         Ok(()) => 0,
         Err(_) => TC_ACT_SHOT,
     }

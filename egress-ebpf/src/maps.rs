@@ -5,14 +5,15 @@
 pub use aya_ebpf::btf_maps::{HashMap, LruHashMap, Queue};
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, PerCpuArray},
+    btf_maps::{Array, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use egress_common::{
-    Config, HeldFragment, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters,
+    Config, HeldFragment, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters, Tap,
 };
 
 use crate::{
+    events::Draft,
     family::{
         AddressMap, ExhaustedMap, FlowMap, FragmentMap, HeldMap, RouteMap, RuleMap, SweepQueue,
         WantedMap,
@@ -38,6 +39,8 @@ pub const ROUTES: usize = 65_536;
 pub const WANTED: usize = 1024;
 /// Servers towards which no NAT port was found free. The oldest is forgotten for a new one.
 pub const EXHAUSTED: usize = 256;
+/// Bytes of flow events that wait for a reader: those of 6,000 IPv4 flows, or 4,000 of IPv6.
+const EVENTS_LEN: usize = 1 << 20;
 /// Rules that are counted each by itself.
 const COUNTED_RULES: usize = 1024;
 
@@ -120,6 +123,28 @@ pub static COUNTERS: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new
 /// Flows that were ended to make room for others.
 #[btf_map]
 pub static EVICTED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Until when each [`Tap`] listens: `CLOCK_MONOTONIC` in nanoseconds, 0 for not at all.
+#[btf_map]
+pub static TAPS: Array<u64, { Tap::COUNT }> = Array::new();
+
+/// Records of each [`Tap`] that a full ring buffer did not take.
+#[btf_map]
+pub static TAPS_LOST: PerCpuArray<u64, { Tap::COUNT }> = PerCpuArray::new();
+
+#[btf_map]
+pub static DRAFT_V4: PerCpuArray<Draft<Ipv4Address>, 2> = PerCpuArray::new();
+
+#[btf_map]
+pub static DRAFT_V6: PerCpuArray<Draft<Ipv6Address>, 2> = PerCpuArray::new();
+
+/// For the router's own flow log.
+#[btf_map]
+pub static FLOW_LOG: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
+
+/// For whoever follows the flows.
+#[btf_map]
+pub static FOLLOW: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
 
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray::new();

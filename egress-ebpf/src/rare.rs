@@ -6,13 +6,15 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
-    Outcome, Side, V4, V6,
+    Change, Outcome, Side, V4, V6,
     extension::{self, Place},
     sctp, tcp,
 };
 
 use crate::{
-    abort, flows, fragments, icmp, mss,
+    abort,
+    events::{self, Slot},
+    flows, fragments, icmp, mss,
     packet::Packet,
     ports, reject,
     sweep::{self, Look, Search},
@@ -221,7 +223,7 @@ const fn to_side(side: u32) -> Side {
 macro_rules! global_functions {
     ($($family:ty: $plan:ident, $take:ident, $search:ident, $take_nth:ident, $enter:ident, $make_room:ident, $look:ident, $examine:ident,
         $translate_error:ident, $remember_fragment:ident, $call_held:ident, $translate_fragment:ident,
-        $hold_fragment:ident;)+) => {
+        $hold_fragment:ident, $note:ident, $tell:ident;)+) => {
         $(
             impl Rare for $family {
                 #[inline(always)]
@@ -280,6 +282,16 @@ macro_rules! global_functions {
                 }
 
                 #[inline(always)]
+                fn note(slot: Slot) -> bool {
+                    $note(slot as u32) != 0
+                }
+
+                #[inline(always)]
+                fn tell(slot: Slot, change: Change) {
+                    $tell(slot as u32, change as u32);
+                }
+
+                #[inline(always)]
                 fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome> {
                     from_code($translate_error(packet.skb(), side as u32))
                 }
@@ -307,6 +319,19 @@ macro_rules! global_functions {
             #[unsafe(no_mangle)]
             extern "C" fn $translate_fragment(skb: *mut __sk_buff, side: u32) -> u32 {
                 to_code(fragments::translate::<$family>(&Packet::new(TcContext::new(skb)), to_side(side)))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $note(slot: u32) -> u32 {
+                u32::from(events::note::<$family>(slot))
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $tell(slot: u32, change: u32) -> u32 {
+                events::tell::<$family>(slot, change);
+                0
             }
 
             #[inline(never)]
@@ -378,10 +403,10 @@ macro_rules! global_functions {
 global_functions! {
     V4: plan_flow_v4, take_nat_port_v4, search_nat_port_v4, try_nat_port_v4, enter_flow_v4, make_room_v4, look_for_room_v4, examine_v4,
         translate_icmp_error_v4, remember_fragment_v4, call_held_fragments_v4, translate_fragment_v4,
-        hold_fragment_v4;
+        hold_fragment_v4, note_flow_v4, tell_of_flow_v4;
     V6: plan_flow_v6, take_nat_port_v6, search_nat_port_v6, try_nat_port_v6, enter_flow_v6, make_room_v6, look_for_room_v6, examine_v6,
         translate_icmp_error_v6, remember_fragment_v6, call_held_fragments_v6, translate_fragment_v6,
-        hold_fragment_v6;
+        hold_fragment_v6, note_flow_v6, tell_of_flow_v6;
 }
 
 /// The rare parts, by family.
@@ -408,6 +433,12 @@ pub trait Rare {
 
     /// Translates a later fragment, or holds it until its first one comes: [`fragments::translate`], [`fragments::hold`].
     fn translate_fragment(packet: &Packet, side: Side) -> Result<(), Outcome>;
+
+    /// Notes what the table has of a flow: [`events::note`].
+    fn note(slot: Slot) -> bool;
+
+    /// Hands an event to those who listen: [`events::tell`].
+    fn tell(slot: Slot, change: Change);
 
     /// Translates an ICMP error that arrived on `side`: [`icmp::translate_error`].
     fn translate_error(packet: &Packet, side: Side) -> Result<(), Outcome>;

@@ -10,9 +10,15 @@ use aya_ebpf::{
     bindings::bpf_timer,
     helpers::{bpf_loop, bpf_timer_init, bpf_timer_set_callback, bpf_timer_start},
 };
-use egress_common::{Flow, FlowState, Outcome, Side, V4, V6};
+use egress_common::{Change, Flow, FlowState, Outcome, Side, V4, V6};
 
-use crate::{clock, counters, family::Pipeline, maps, packet::Packet};
+use crate::{
+    clock, counters,
+    events::{self, Slot},
+    family::Pipeline,
+    maps,
+    packet::Packet,
+};
 
 /// `CLOCK_MONOTONIC` of `linux/time.h`.
 const CLOCK_MONOTONIC: u64 = 1;
@@ -130,21 +136,24 @@ pub fn look<F: Pipeline>(search: Search) -> Look {
     }
     let protocol = item.tuple.protocol;
     let reply_tuple = original.translation.peer(Side::Cluster, protocol);
-    let ends = match (F::flows().get_ptr(&reply_tuple), maps::CONFIG.get(0)) {
+    let change = match (F::flows().get_ptr(&reply_tuple), maps::CONFIG.get(0)) {
         (Some(reply), Some(config)) => {
             // SAFETY: as above.
             let reply = unsafe { &*reply };
             let state = FlowState::of(protocol, original, reply);
             let idle_ns = Flow::idle_ns(original, reply, clock::now_ns());
-            idle_ns > state.timeout_ns(&config.timeouts)
-                || (search == Search::Expendable && state.is_expendable())
+            if idle_ns > state.timeout_ns(&config.timeouts) {
+                Some(Change::Idle)
+            } else if search == Search::Expendable && state.is_expendable() {
+                Some(Change::Evicted)
+            } else {
+                None
+            }
         }
-        _ => true,
+        _ => Some(Change::Idle),
     };
-    if ends {
-        // Gone already if a packet has ended the flow meanwhile.
-        let _ = F::flows().remove(&item.tuple);
-        let _ = F::flows().remove(&reply_tuple);
+    if let Some(change) = change {
+        events::end::<F>(&item.tuple, &reply_tuple, Slot::Packets, change);
         return Look::Ended;
     }
     item.tick = tick();

@@ -4,6 +4,7 @@
 //! The binary `egress-router` is a thin layer over this library; tests use the library directly.
 
 pub mod dataplane;
+pub mod flow_log;
 pub mod interface;
 pub mod kernel;
 pub mod privileges;

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod expiry;
+mod following;
 mod inspection;
 mod lab;
 mod lifecycle;

@@ -7,10 +7,7 @@ use egress_common::{
     Timeouts,
 };
 use egress_tests::skip_unless_lab_works;
-use egress_userspace::{
-    dataplane::{Swept, sweep},
-    kernel,
-};
+use egress_userspace::{dataplane::Swept, kernel};
 
 use crate::{
     bench::{Bench, DROP, Family, Setup, for_each_family},
@@ -333,16 +330,11 @@ fn a_refusal_closes_a_connection_that_nothing_was_acknowledged_of() -> Result<()
     })
 }
 
-/// Sweeps the flows of the family, some seconds from now.
-fn sweep_in(bench: &mut Bench, family: &Family, seconds: u64) -> Result<Swept> {
+/// Sweeps the flows, some seconds from now.
+fn sweep_in(bench: &mut Bench, seconds: u64) -> Result<Swept> {
     let timeouts = Timeouts::default();
     let now_ns = kernel::monotonic_ns() + seconds * 1_000_000_000;
-    let maps = &mut bench.dataplane.maps;
-    Ok(if family.client.is_ipv4() {
-        sweep(&mut maps.v4, &timeouts, now_ns)?
-    } else {
-        sweep(&mut maps.v6, &timeouts, now_ns)?
-    })
+    Ok(bench.dataplane.sweep(&timeouts, now_ns)?)
 }
 
 #[test]
@@ -358,12 +350,12 @@ fn a_sweep_ends_idle_flows_with_both_entries_and_no_others() -> Result<()> {
             let datagram = udp((family.client, port), (family.router, 80), b"");
             bench.forward(Cluster, &datagram.bytes())?;
         }
-        let swept = sweep_in(bench, family, 29)?;
+        let swept = sweep_in(bench, 29)?;
         ensure!((swept.live, swept.ended) == (11, 0), "{swept:?}");
-        let swept = sweep_in(bench, family, 32)?;
+        let swept = sweep_in(bench, 32)?;
         ensure!((swept.live, swept.ended) == (1, 10), "{swept:?}");
         ensure!(bench.entries() == 2 && bench.flow()?.state == "ESTABLISHED");
-        sweep_in(bench, family, 5 * 24 * 3600 + 2)?;
+        sweep_in(bench, 5 * 24 * 3600 + 2)?;
         ensure!(bench.entries() == 0);
         Ok(())
     })

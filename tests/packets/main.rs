@@ -6,6 +6,7 @@ mod blank;
 mod clients;
 mod echo;
 mod errors;
+mod events;
 mod expiry;
 mod fallback;
 mod flows;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use egress_userspace::{dataplane::FlowReport, kernel};
 
 use super::{
-    instance,
+    follow, instance,
     output::{self, Output},
 };
 
@@ -18,10 +18,15 @@ use super::{
 Examples:
   egress-router flows
   watch egress-router flows
+  egress-router flows --follow
   egress-router flows --output json | jq 'map(select(.state == \"ESTABLISHED\")) | length'")]
 pub struct Args {
     #[command(flatten)]
     instance: instance::Selector,
+
+    /// Print flows as they are opened (+) and end (-), until SIGINT; as JSON, a line for each
+    #[arg(long)]
+    follow: bool,
 
     /// How to print the flows
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -30,6 +35,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.follow {
+        return follow::follow(args.instance.find()?, args.output);
+    }
     let flows = args.instance.find()?.maps.flows(kernel::monotonic_ns());
     match args.output {
         Output::Json => output::json(&flows)?,

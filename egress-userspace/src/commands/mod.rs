@@ -1,7 +1,9 @@
 //! The subcommands, one module each.
 
 pub mod check;
+pub mod flow_log;
 pub mod flows;
+pub mod follow;
 pub mod instance;
 pub mod output;
 pub mod rules;

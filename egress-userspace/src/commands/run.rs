@@ -5,10 +5,11 @@ mod start;
 
 use std::{io, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use egress_common::{Config, Side};
 use egress_userspace::{
-    dataplane::{self, AttachMode, Dataplane, NextHops, Options},
+    dataplane::{AttachMode, Dataplane, NextHops, Options},
     interface::{Change, Interface, Interfaces},
     kernel, privileges,
     spec::{self, EgressRouter},
@@ -103,6 +104,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     attach: Attach,
 
+    /// Write a line of JSON to this file for each flow that is opened or has ended; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    flow_log: Option<String>,
+
     /// What to log: the router's own doings, and with debug or trace also what the kernel half decides for packets
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: String,
@@ -173,6 +178,7 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
         egress,
         dataplane,
         attachment,
+        mut recorder,
     } = start::start(args, &spec, level, &interfaces).await?;
     let mut router = Router {
         args,
@@ -211,8 +217,16 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             _ = hang_up.recv() => {
+                if let Err(error) = recorder.reopen() {
+                    log::error!("the flow log goes on in the file that was open: {error}");
+                }
                 spec_file.has_changed();
                 router.reload("SIGHUP").await;
+            }
+            recorded = recorder.record() => {
+                if let Err(error) = recorded {
+                    log::error!("flows are missing in the flow log: {error:#}");
+                }
             }
             _ = spec_looks.tick() => {
                 if spec_file.has_changed() {
@@ -236,7 +250,9 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
         log::info!("{reason}: detaching");
         attachment.detach(router.dataplane, &interfaces).await;
     }
-    Ok(())
+    recorder
+        .finish()
+        .context("flows are missing in the flow log")
 }
 
 fn every(period: Duration) -> tokio::time::Interval {
@@ -286,17 +302,10 @@ impl Router<'_> {
 
     /// Ends idle flows, where the kernel half does not.
     fn sweep(&mut self) -> anyhow::Result<()> {
-        let maps = &mut self.dataplane.maps;
-        let timeouts = maps.config()?.timeouts;
-        let now_ns = kernel::monotonic_ns();
-        let v4 = dataplane::sweep(&mut maps.v4, &timeouts, now_ns)?;
-        let v6 = dataplane::sweep(&mut maps.v6, &timeouts, now_ns)?;
-        if v4.ended + v6.ended > 0 {
-            log::debug!(
-                "ended {} idle flows, {} live on",
-                v4.ended + v6.ended,
-                v4.live + v6.live
-            );
+        let timeouts = self.dataplane.maps.config()?.timeouts;
+        let swept = self.dataplane.sweep(&timeouts, kernel::monotonic_ns())?;
+        if swept.ended > 0 {
+            log::debug!("ended {} idle flows, {} live on", swept.ended, swept.live);
         }
         Ok(())
     }

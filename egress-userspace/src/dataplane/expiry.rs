@@ -1,8 +1,13 @@
 //! Ending idle flows from userspace.
 
-use egress_common::{Address, Flow, Side, Timeouts, Tuple};
+use aya::programs::SchedClassifier;
+use egress_common::{Address, Change, Flow, Side, Timeouts, Tuple};
 
-use super::maps::{FamilyMaps, MapsError};
+use super::{
+    events::{END_FLOW, end_flow},
+    load::{Dataplane, LoadError, classifier},
+    maps::FamilyMaps,
+};
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,16 +21,30 @@ pub struct Swept {
 /// An entry without its other half is one being opened, or was left by a failed opening.
 const OPENING_NS: u64 = 5_000_000_000;
 
-/// Ends the flows of a family that have been idle for longer than their state allows.
-///
-/// # Errors
-///
-/// If the kernel refuses.
-pub fn sweep<A: Address>(
+impl Dataplane {
+    /// Ends the flows that have been idle for longer than their state allows.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn sweep(&mut self, timeouts: &Timeouts, now_ns: u64) -> Result<Swept, LoadError> {
+        let program = classifier(&mut self.ebpf, END_FLOW)?;
+        let v4 = sweep(&mut self.maps.v4, program, timeouts, now_ns)?;
+        let v6 = sweep(&mut self.maps.v6, program, timeouts, now_ns)?;
+        Ok(Swept {
+            live: v4.live + v6.live,
+            ended: v4.ended + v6.ended,
+        })
+    }
+}
+
+/// [`Dataplane::sweep`] for a family.
+fn sweep<A: Address>(
     maps: &mut FamilyMaps<A>,
+    program: &mut SchedClassifier,
     timeouts: &Timeouts,
     now_ns: u64,
-) -> Result<Swept, MapsError> {
+) -> Result<Swept, LoadError> {
     let mut swept = Swept::default();
     let mut idle: Vec<Tuple<A>> = Vec::new();
     for entry in &maps.flows {
@@ -46,13 +65,14 @@ pub fn sweep<A: Address>(
             swept.live += 1;
             continue;
         }
-        let side = tuple.side().unwrap_or(Side::Cluster);
-        // Either may be gone already, when the kernel half has reopened the flow meanwhile.
-        let _ = maps.flows.remove(&tuple);
-        let _ = maps
-            .flows
-            .remove(&flow.translation.peer(side, tuple.protocol));
-        swept.ended += 1;
+        if tuple.side() == Some(Side::Cluster) {
+            // Not if the kernel half has reopened it meanwhile.
+            swept.ended += u64::from(end_flow(program, &tuple, &flow, Change::Idle)?);
+        } else {
+            // The entry of answers, without the other.
+            let _ = maps.flows.remove(&tuple);
+            swept.ended += 1;
+        }
     }
     Ok(swept)
 }

@@ -7,6 +7,7 @@ use aya::{
 use thiserror::Error;
 
 use super::{
+    events::END_FLOW,
     maps::{Maps, MapsError},
     pins::{self, Pins, PinsError},
 };
@@ -24,7 +25,7 @@ const HELD_FRAGMENTS: u32 = 1024;
 /// The program that starts the timer which ends idle flows.
 const START_SWEEP: &str = "start_sweep";
 
-fn classifier<'e>(
+pub(super) fn classifier<'e>(
     ebpf: &'e mut Ebpf,
     name: &'static str,
 ) -> Result<&'e mut SchedClassifier, LoadError> {
@@ -171,7 +172,7 @@ impl Dataplane {
             .map_max_entries("RULE_COUNTERS", rules)
             .load(OBJECT)?;
         let expiry = options.features.kernel_expiry.then_some(START_SWEEP);
-        for name in PROGRAMS.into_iter().chain(expiry) {
+        for name in PROGRAMS.into_iter().chain([END_FLOW]).chain(expiry) {
             classifier(&mut ebpf, name)?
                 .load()
                 .map_err(|source| LoadError::Program { name, source })?;

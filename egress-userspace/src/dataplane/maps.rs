@@ -13,6 +13,8 @@ use egress_common::{
 };
 use thiserror::Error;
 
+use super::taps::Taps;
+
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
 pub enum MapsError {
@@ -62,6 +64,8 @@ pub struct Maps {
     rule_counters: PerCpuArray<MapData, RuleCounters>,
     evicted: PerCpuArray<MapData, u64>,
     next_hops: Array<MapData, NextHop>,
+    /// Until somebody listens by them.
+    taps: Option<Taps>,
 }
 
 /// Gives the error of a map its name.
@@ -105,7 +109,21 @@ impl Maps {
             rule_counters: typed("RULE_COUNTERS", &mut source)?,
             evicted: typed("EVICTED", &mut source)?,
             next_hops: typed("NEXT_HOPS", &mut source)?,
+            taps: Some(Taps {
+                until: typed("TAPS", &mut source)?,
+                lost: typed("TAPS_LOST", &mut source)?,
+                rings: [
+                    Some(typed("FLOW_LOG", &mut source)?),
+                    Some(typed("FOLLOW", &mut source)?),
+                    None,
+                ],
+            }),
         })
+    }
+
+    /// The switches and ring buffers by which one listens, once.
+    pub const fn take_taps(&mut self) -> Option<Taps> {
+        self.taps.take()
     }
 
     /// The settings.

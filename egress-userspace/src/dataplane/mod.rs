@@ -2,6 +2,7 @@
 
 mod attach;
 mod discover;
+mod events;
 mod expiry;
 mod load;
 mod maps;
@@ -10,10 +11,12 @@ mod pins;
 mod presence;
 mod report;
 mod rules;
+mod taps;
 
 pub use attach::{AttachError, AttachMode, Attachment};
 pub use discover::{DiscoverError, Instance, discover};
-pub use expiry::{Swept, sweep};
+pub use events::FlowChange;
+pub use expiry::Swept;
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};
 pub use maps::{FamilyMaps, Maps, MapsError};
 pub use next_hops::{NextHops, NextHopsError};
@@ -21,3 +24,4 @@ pub use pins::{Left, Pins, PinsError, Place};
 pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};
+pub use taps::{ListenError, Listener, Taps};

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The maps that make up a dataplane's state. The others are a CPU's scratch, or a reader's.
-pub(super) const MAPS: [&str; 25] = [
+pub(super) const MAPS: [&str; 29] = [
     "FLOWS_V4",
     "FLOWS_V6",
     "RULES_V4",
@@ -43,6 +43,10 @@ pub(super) const MAPS: [&str; 25] = [
     "EVICTED",
     "RULE_COUNTERS",
     "ERROR_LIMIT",
+    "TAPS",
+    "TAPS_LOST",
+    "FLOW_LOG",
+    "FOLLOW",
 ];
 
 /// Why the dataplane could not be pinned.

@@ -8,12 +8,19 @@ use std::{
     net::IpAddr,
 };
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::{
+    maps::{HashMap, MapData, MapError},
+    programs::SchedClassifier,
+};
 use bytemuck::Zeroable as _;
-use egress_common::{Address, Config, Port, Rule, RuleCounters, RuleKey, RuleSet, Side, Tuple};
+use egress_common::{Address, Change, Config, Port, Rule, RuleCounters, RuleKey, RuleSet, Side};
 use thiserror::Error;
 
-use super::maps::{FamilyMaps, Maps, MapsError, named};
+use super::{
+    events::{END_FLOW, end_flow},
+    load::{Dataplane, LoadError, classifier},
+    maps::{FamilyMaps, Maps, MapsError, named},
+};
 use crate::{kernel, spec::EgressRouter};
 
 /// Why rules could not be put in force. Those before are still.
@@ -108,24 +115,6 @@ impl Maps {
             added: wanted.len() - kept,
             removed: before.len() - kept,
         })
-    }
-
-    /// Ends the flows whose rule is not in force any more, or whose reserved address is not. How many those were.
-    ///
-    /// What either end sends next meets the pod's own stack, which refuses TCP by a RST.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses.
-    pub fn end_flows_without_rule(&mut self) -> Result<u64, MapsError> {
-        let config = self.config()?;
-        let rules = *config.rule_set(config.rules_in_force());
-        let ids: BTreeSet<u32> = self.identities_in_force(&config)?.into_values().collect();
-        // The kernel begins anew when the entry that it stands on has gone, so some may be met again.
-        let limit = 4 * config.max_flows as usize;
-        let v4 = end_flows(&mut self.v4, "FLOWS_V4", &ids, rules.reserved_v4, limit)?;
-        let v6 = end_flows(&mut self.v6, "FLOWS_V6", &ids, rules.reserved_v6, limit)?;
-        Ok(v4 + v6)
     }
 
     /// The rules in force, each with its id.
@@ -283,30 +272,49 @@ fn clear<A: Address>(
         .try_for_each(|key| rules.remove(key))
 }
 
+impl Dataplane {
+    /// Ends the flows whose rule is not in force any more, or whose reserved address is not. How many those were.
+    ///
+    /// What either end sends next meets the pod's own stack, which refuses TCP by a RST.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn end_flows_without_rule(&mut self) -> Result<u64, LoadError> {
+        let config = self.maps.config()?;
+        let rules = *config.rule_set(config.rules_in_force());
+        let ids: BTreeSet<u32> = self
+            .maps
+            .identities_in_force(&config)?
+            .into_values()
+            .collect();
+        let program = classifier(&mut self.ebpf, END_FLOW)?;
+        let v4 = end_flows(&self.maps.v4, program, &config, &ids, rules.reserved_v4)?;
+        let v6 = end_flows(&self.maps.v6, program, &config, &ids, rules.reserved_v6)?;
+        Ok(v4 + v6)
+    }
+}
+
 fn end_flows<A: Address>(
-    maps: &mut FamilyMaps<A>,
-    name: &'static str,
+    maps: &FamilyMaps<A>,
+    program: &mut SchedClassifier,
+    config: &Config,
     ids: &BTreeSet<u32>,
     reserved: A,
-    limit: usize,
-) -> Result<u64, MapsError> {
-    let mut ended: Vec<(Tuple<A>, Tuple<A>)> = Vec::new();
+) -> Result<u64, LoadError> {
+    // The kernel begins anew when the entry that it stands on has gone, so some may be met again.
+    let limit = 4 * config.max_flows as usize;
     // A key that vanishes while the table is read is one less to care for.
-    for (tuple, flow) in maps.flows.iter().take(limit).filter_map(Result::ok) {
-        if tuple.side() == Some(Side::Cluster)
-            && (!ids.contains(&flow.rule) || flow.translation.addresses.source != reserved)
-        {
-            ended.push((tuple, flow.translation.peer(Side::Cluster, tuple.protocol)));
-        }
+    let entries = maps.flows.iter().take(limit).filter_map(Result::ok);
+    let without: Vec<_> = entries
+        .filter(|(tuple, flow)| {
+            tuple.side() == Some(Side::Cluster)
+                && (!ids.contains(&flow.rule) || flow.translation.addresses.source != reserved)
+        })
+        .collect();
+    let mut ended = 0;
+    for (tuple, flow) in &without {
+        ended += u64::from(end_flow(program, tuple, flow, Change::RuleChanged)?);
     }
-    for (original, reply) in &ended {
-        for tuple in [original, reply] {
-            match maps.flows.remove(tuple) {
-                // The kernel half may have ended it first.
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return named(name, Err(error)),
-            }
-        }
-    }
-    Ok(ended.len() as u64)
+    Ok(ended)
 }

@@ -111,11 +111,11 @@ impl Router<'_> {
             return Ok(None);
         }
         self.check(&wanted).await?;
-        let maps = &mut self.dataplane.maps;
-        let change = maps.apply_rules(&wanted)?;
+        let change = self.dataplane.maps.apply_rules(&wanted)?;
         self.spec = wanted;
         if self.args.on_rule_change == OnRuleChange::Close {
-            let ended = maps
+            let ended = self
+                .dataplane
                 .end_flows_without_rule()
                 .context("the rules are in force, but flows of those before may live on")?;
             log::info!("ended {ended} flows of rules that are not in force any more");

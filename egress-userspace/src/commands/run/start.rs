@@ -22,7 +22,7 @@ use log::LevelFilter;
 use thiserror::Error;
 
 use super::{Args, reserved};
-use crate::commands::timeout;
+use crate::commands::{flow_log::Recorder, timeout};
 
 /// Another router is attached already.
 #[derive(Debug, Error)]
@@ -43,6 +43,7 @@ pub struct Started {
     pub egress: Interface,
     pub dataplane: Dataplane,
     pub attachment: Attachment,
+    pub recorder: Recorder,
 }
 
 /// Checks what is there, takes over or cleans up what an earlier router has left, and brings the dataplane up.
@@ -93,6 +94,7 @@ pub async fn start(
     if features.kernel_expiry {
         dataplane.start_expiry()?;
     }
+    let recorder = Recorder::start(args.flow_log.as_deref(), &mut dataplane.maps, cluster.index)?;
     // Last, when all is in place: the first packet finds every rule.
     let attachment = dataplane.attach(&cluster, &egress, args.attach.wish())?;
     privileges::drop_all_but_needed(attachment.mode)?;
@@ -105,6 +107,7 @@ pub async fn start(
         egress,
         dataplane,
         attachment,
+        recorder,
     })
 }
 

@@ -1,0 +1,187 @@
+//! Listening to what the kernel half does: the ring buffers that it writes to, and the switches by which it does.
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
+};
+
+use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
+use egress_common::Tap;
+use thiserror::Error;
+
+use super::maps::MapsError;
+
+/// The kernel half's switches and ring buffers.
+pub struct Taps {
+    pub(super) until: Array<MapData, u64>,
+    pub(super) lost: PerCpuArray<MapData, u64>,
+    /// By the tap's number.
+    pub(super) rings: [Option<RingBuf<MapData>>; Tap::COUNT],
+}
+
+/// Why it cannot be listened.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Somebody else does.
+    #[error("another process {} already; a record goes to one reader only", doing(*.0))]
+    Taken(Tap),
+    /// The maps.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// The claim that keeps others off could not be made.
+    #[error("could not find out who else listens: {0}")]
+    Claim(#[from] io::Error),
+}
+
+const fn doing(tap: Tap) -> &'static str {
+    match tap {
+        Tap::Log => "keeps this router's flow log",
+        Tap::Follow => "follows this router's flows",
+        Tap::Trace => "traces this router's packets",
+    }
+}
+
+/// For how long a listener is told of things unless it says that it is still there.
+const LEASE_NS: u64 = 5_000_000_000;
+
+impl Taps {
+    /// Becomes the only one who listens by `tap` to the router whose cluster interface has this index.
+    ///
+    /// Nothing is recorded before [`Listener::renew`].
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Taken`] if another process listens.
+    pub fn listen(mut self, tap: Tap, cluster_ifindex: u32) -> Result<Listener, ListenError> {
+        let claim = claim(tap, cluster_ifindex)?;
+        let ring = self.rings[tap as usize]
+            .take()
+            .ok_or(ListenError::Taken(tap))?;
+        let lost = self.lost(tap)?;
+        let mut listener = Listener {
+            tap,
+            taps: self,
+            ring,
+            lost,
+            _claim: claim,
+        };
+        if tap != Tap::Log {
+            // What a reader before this one has left. The flow log has no gaps, and goes on with it.
+            while listener.ring.next().is_some() {}
+        }
+        Ok(listener)
+    }
+
+    /// Switches a tap off that a killed process may have left on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn silence(&mut self, tap: Tap) -> Result<(), MapsError> {
+        self.set(tap, 0)
+    }
+
+    fn lost(&self, tap: Tap) -> Result<u64, MapsError> {
+        let values = named("TAPS_LOST", self.lost.get(&(tap as u32), 0))?;
+        Ok(values.iter().sum())
+    }
+
+    fn set(&mut self, tap: Tap, until_ns: u64) -> Result<(), MapsError> {
+        named("TAPS", self.until.set(tap as u32, until_ns, 0))
+    }
+}
+
+fn named<T>(name: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
+    result.map_err(|source| MapsError::Map { name, source })
+}
+
+/// A socket whose abstract name belongs to the network namespace, and vanishes with the process.
+fn claim(tap: Tap, cluster_ifindex: u32) -> Result<UnixDatagram, ListenError> {
+    let name = format!("egress-router/{cluster_ifindex}/tap/{}", tap as u32);
+    match UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?) {
+        Ok(socket) => Ok(socket),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(ListenError::Taken(tap)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who listens by a tap. It is switched off when this is dropped, and by itself when the process is killed; that of the
+/// flow log stays on as long as the kernel half is there.
+pub struct Listener {
+    tap: Tap,
+    taps: Taps,
+    ring: RingBuf<MapData>,
+    /// Records lost up to now.
+    lost: u64,
+    _claim: UnixDatagram,
+}
+
+impl Listener {
+    /// Listens for some seconds more; to be called at least each second.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn renew(&mut self, now_ns: u64) -> Result<(), MapsError> {
+        let until_ns = match self.tap {
+            // The next process of the same router goes on with what is recorded in the meantime.
+            Tap::Log => Tap::FOREVER,
+            Tap::Follow | Tap::Trace => now_ns.saturating_add(LEASE_NS),
+        };
+        self.taps.set(self.tap, until_ns)
+    }
+
+    /// The next record, if there is one.
+    pub fn next_record<T>(&mut self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.ring.next().map(|record| read(&record))
+    }
+
+    /// How many records were lost since this was last asked, because they were not read fast enough.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn take_lost(&mut self) -> Result<u64, MapsError> {
+        let lost = self.taps.lost(self.tap)?;
+        Ok(lost - std::mem::replace(&mut self.lost, lost).min(lost))
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // The next process of the router goes on with the flow log, or silences it.
+        if self.tap != Tap::Log {
+            // On failure the lease runs out.
+            let _ = self.taps.silence(self.tap);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_listens_by_a_tap_and_others_by_the_other_taps() {
+        let ifindex = u32::MAX - 2;
+        let follower = claim(Tap::Follow, ifindex).unwrap();
+        let error = claim(Tap::Follow, ifindex).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "another process follows this router's flows already; a record goes to one reader only"
+        );
+        claim(Tap::Trace, ifindex).unwrap();
+        drop(follower);
+        claim(Tap::Follow, ifindex).unwrap();
+    }
+}
