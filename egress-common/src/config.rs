@@ -77,6 +77,10 @@ pub struct Config {
     pub egress_mtu: u32,
     /// 1 where the kernel half ends idle flows by itself; 0 where userspace does.
     pub kernel_expiry: u32,
+    /// How often the process has numbered the next hops anew.
+    pub next_hop_generation: u32,
+    /// Fills up to the next field.
+    pub filler: u32,
     /// How long idle flows live.
     pub timeouts: Timeouts,
     /// How changes of the spec went.

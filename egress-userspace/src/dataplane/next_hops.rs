@@ -41,26 +41,14 @@ struct Hop {
 }
 
 /// The next hops that are in use.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct NextHops {
     /// Each with its place and its number.
     hops: HashMap<Hop, NextHopRef>,
     /// Clients and servers that are known.
     routes: usize,
-    /// How often it has begun anew.
+    /// How often it has begun anew, with this process or one before.
     generation: u32,
-}
-
-impl Default for NextHops {
-    fn default() -> Self {
-        Self {
-            hops: HashMap::new(),
-            routes: 0,
-            // Not one that an earlier process has given: flows that live on have references to its places.
-            generation: u32::try_from(kernel::monotonic_ns() / GOOD_FOR_NS % u64::from(u32::MAX))
-                .unwrap_or(0),
-        }
-    }
 }
 
 impl NextHops {
@@ -118,14 +106,18 @@ impl NextHops {
         Ok(())
     }
 
-    /// Forgets everything, as when a route has changed: flows ask anew within a second.
+    /// Forgets everything, as when a route has changed: flows ask anew within a second. To be called first, as flows of an
+    /// earlier process have references that are not good any more.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn begin_anew(&mut self, maps: &mut Maps) -> Result<(), MapsError> {
-        // The places of next hops get other numbers, so that what flows still refer to is not good any more.
-        self.generation += 1;
+        // The places of next hops get other numbers than they ever had, so that what flows still refer to is not good.
+        let mut config = maps.config()?;
+        config.next_hop_generation = config.next_hop_generation.wrapping_add(1);
+        maps.set_config(&config)?;
+        self.generation = config.next_hop_generation;
         let places: BTreeSet<_> = self.hops.drain().map(|(_, it)| it.index()).collect();
         for index in places {
             maps.set_next_hop(index, &bytemuck::Zeroable::zeroed())?;
