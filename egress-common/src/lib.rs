@@ -29,6 +29,7 @@ mod sweep;
 mod tap;
 pub mod tcp;
 mod timeouts;
+mod trace;
 mod tuple;
 
 pub use config::{Config, LAYOUT_VERSION, Reloads, RuleSet};
@@ -49,4 +50,5 @@ pub use rule::{AddressKey, Rule, RuleKey};
 pub use sweep::SweepItem;
 pub use tap::Tap;
 pub use timeouts::Timeouts;
+pub use trace::{Decision, TRACE_FRAME_LEN, TraceFilter, TraceRecord};
 pub use tuple::{Side, Tuple};

@@ -42,6 +42,12 @@ impl Port {
     pub const fn number(self) -> u16 {
         u16::from_be_bytes(self.octets)
     }
+
+    /// Whether this is 0, which no service has.
+    #[inline(always)]
+    pub const fn is_zero(self) -> bool {
+        u16::from_ne_bytes(self.octets) == 0
+    }
 }
 
 impl From<Ipv4Addr> for Ipv4Address {

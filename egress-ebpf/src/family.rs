@@ -8,7 +8,10 @@ use egress_common::{
     Rule, RuleKey, RuleSet, SweepItem, Tuple, V4, V6, checksum,
 };
 
-use crate::{events::Draft, maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch};
+use crate::{
+    events::Draft, maps, packet::Packet, rare::Rare, reject::Errors, scratch::Scratch,
+    trace::Traced,
+};
 
 pub type FlowMap<A> = maps::HashMap<Tuple<A>, Flow<A>, { maps::FLOWS }>;
 pub type RuleMap<A> = maps::HashMap<RuleKey, Rule<A>, { maps::RULES }>;
@@ -48,6 +51,9 @@ pub trait Pipeline: Family + Errors + Rare {
 
     /// One of this CPU's places to put a flow event together.
     fn draft(slot: u32) -> Option<&'static mut Draft<Self::Address>>;
+
+    /// This CPU's place for the packet that is traced.
+    fn traced() -> Option<&'static mut Traced<Self::Address>>;
 
     /// The address that flows leave with.
     fn reserved(rules: &RuleSet) -> Self::Address;
@@ -129,6 +135,14 @@ impl Pipeline for V4 {
         maps::DRAFT_V4
             .get_ptr_mut(slot)
             .map(|draft| unsafe { &mut *draft })
+    }
+
+    #[inline(always)]
+    fn traced() -> Option<&'static mut Traced<Ipv4Address>> {
+        // SAFETY: the element is this CPU's own, and its program is not interrupted by another of ours.
+        maps::TRACED_V4
+            .get_ptr_mut(0)
+            .map(|traced| unsafe { &mut *traced })
     }
 
     #[inline(always)]
@@ -229,6 +243,14 @@ impl Pipeline for V6 {
         maps::DRAFT_V6
             .get_ptr_mut(slot)
             .map(|draft| unsafe { &mut *draft })
+    }
+
+    #[inline(always)]
+    fn traced() -> Option<&'static mut Traced<Ipv6Address>> {
+        // SAFETY: the element is this CPU's own, and its program is not interrupted by another of ours.
+        maps::TRACED_V6
+            .get_ptr_mut(0)
+            .map(|traced| unsafe { &mut *traced })
     }
 
     #[inline(always)]

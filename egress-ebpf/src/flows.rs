@@ -69,7 +69,8 @@ pub fn plan<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
         return Err(Outcome::NotConfigured);
     }
     let wanted = match find::<F>(&scratch.tuple) {
-        Some(before) if before.is_reopened_by(&scratch.tuple, &transport) => {
+        // It is over, or the packet would be of it: see `is_reopened_by`.
+        Some(before) if opens => {
             let reply = before.translation().peer(Side::Cluster, network.protocol);
             events::end::<F>(&scratch.tuple, &reply, Slot::Packets, Change::Reopened);
             reply.ports.destination
@@ -139,7 +140,7 @@ impl<F: Pipeline> FlowRef<F> {
 
     /// The whole entry.
     #[inline(always)]
-    const fn entry(&self) -> &Flow<F::Address> {
+    pub const fn entry(&self) -> &Flow<F::Address> {
         // SAFETY: the pointer comes from a lookup, see the type. What packets write into it meanwhile is words by themselves.
         unsafe { &*self.0 }
     }

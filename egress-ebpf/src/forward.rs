@@ -1,7 +1,7 @@
 //! Sending a translated packet out of the other interface.
 
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
-use egress_common::Side;
+use egress_common::{Decision, Side};
 
 use crate::maps;
 
@@ -37,6 +37,14 @@ impl Forward {
         Self {
             ifindex: ifindex(side),
             is_addressed: true,
+        }
+    }
+
+    /// As it is told of.
+    #[inline(always)]
+    pub const fn decision(&self) -> Decision {
+        Decision::Forwarded {
+            is_addressed: self.is_addressed,
         }
     }
 

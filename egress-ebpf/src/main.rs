@@ -52,6 +52,7 @@ mod rewrite;
 mod rules;
 mod scratch;
 mod sweep;
+mod trace;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -78,6 +79,7 @@ const IPV6: u16 = EtherType::Ipv6 as u16;
 #[classifier]
 pub fn eth0_ingress(ctx: TcContext) -> i32 {
     let packet = Packet::new(ctx);
+    trace::arrived(&packet, Side::Cluster);
     let forward = match packet.ether_type() {
         IPV4 => from_cluster::<V4>(&packet),
         IPV6 => from_cluster::<V6>(&packet),
@@ -90,6 +92,7 @@ pub fn eth0_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn net1_ingress(ctx: TcContext) -> i32 {
     let packet = Packet::new(ctx);
+    trace::arrived(&packet, Side::Egress);
     let forward = match packet.ether_type() {
         IPV4 => from_egress::<V4>(&packet),
         IPV6 => from_egress::<V6>(&packet),
@@ -245,6 +248,7 @@ fn pass_on<F: Pipeline>(
 /// Turns what was decided into the kernel's verdict. Packets that are not forwarded are counted here, by reason.
 #[inline(always)]
 fn conclude(packet: &Packet, side: Side, forward: Result<Forward, Outcome>) -> i32 {
+    trace::decided(packet, &forward);
     let outcome = match forward {
         Ok(forward) => return forward.redirect(),
         Err(outcome) => outcome,

@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use egress_common::{
     Config, HeldFragment, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters, Tap,
+    TraceFilter,
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     reject::ErrorLimit,
     scratch::Scratch,
     sweep::Sweeper,
+    trace::Traced,
 };
 
 /// Entries in a flow table; a flow has two.
@@ -41,6 +43,8 @@ pub const WANTED: usize = 1024;
 pub const EXHAUSTED: usize = 256;
 /// Bytes of flow events that wait for a reader: those of 6,000 IPv4 flows, or 4,000 of IPv6.
 const EVENTS_LEN: usize = 1 << 20;
+/// Bytes of traced packets that wait for a reader: 1,500 of IPv4, or 1,200 of IPv6.
+const TRACE_LEN: usize = 1 << 19;
 /// Rules that are counted each by itself.
 const COUNTED_RULES: usize = 1024;
 
@@ -145,6 +149,19 @@ pub static FLOW_LOG: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
 /// For whoever follows the flows.
 #[btf_map]
 pub static FOLLOW: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
+
+/// For whoever traces packets.
+#[btf_map]
+pub static TRACE: RingBuf<[u8; 0], TRACE_LEN> = RingBuf::new();
+
+#[btf_map]
+pub static TRACE_FILTER: Array<TraceFilter, 1> = Array::new();
+
+#[btf_map]
+pub static TRACED_V4: PerCpuArray<Traced<Ipv4Address>, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static TRACED_V6: PerCpuArray<Traced<Ipv6Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray::new();

@@ -147,6 +147,17 @@ impl Packet {
         }
     }
 
+    /// The same in one attempt, for packets that can be translated.
+    #[inline(always)]
+    pub fn headers_at_once<F: Family>(
+        &self,
+    ) -> Result<(NetworkHeader<F::Address>, TransportHeader), Outcome> {
+        self.pull(HEADERS_LEN);
+        let network = F::network_header(self, ETHERNET_HEADER_LEN)?;
+        let transport = TransportHeader::read::<F>(self, &network)?;
+        Ok((network, transport))
+    }
+
     #[inline(always)]
     fn contiguous_headers<F: Family>(&self) -> Result<Headers<F>, Outcome> {
         let network = F::network_header(self, ETHERNET_HEADER_LEN)?.complete(self)?;

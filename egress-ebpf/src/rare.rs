@@ -6,18 +6,19 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
-    Change, Outcome, Side, V4, V6,
+    Change, Decision, Outcome, Side, V4, V6,
     extension::{self, Place},
     sctp, tcp,
 };
 
 use crate::{
-    abort,
+    IPV4, IPV6, abort,
     events::{self, Slot},
     flows, fragments, icmp, mss,
     packet::Packet,
     ports, reject,
     sweep::{self, Look, Search},
+    trace,
 };
 
 /// The numbers that a function gives back: 0 for success, else an outcome's number and one.
@@ -187,6 +188,42 @@ extern "C" fn send_icmp_error(skb: *mut __sk_buff, side: u32, outcome: u32) -> u
     } else {
         reject::reject::<V4>(&packet, side, outcome)
     })
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn note_traced_packet(skb: *mut __sk_buff, side: u32) -> u32 {
+    let packet = Packet::new(TcContext::new(skb));
+    let side = to_side(side);
+    match packet.ether_type() {
+        IPV4 => trace::note::<V4>(&packet, side),
+        IPV6 => trace::note::<V6>(&packet, side),
+        _ => {}
+    }
+    0
+}
+
+/// Notes a packet, if somebody wants to see it: [`trace::note`].
+#[inline(always)]
+pub fn trace_arrival(packet: &Packet, side: Side) {
+    note_traced_packet(packet.skb(), side as u32);
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn tell_of_traced_packet(skb: *mut __sk_buff, decision: u32) -> u32 {
+    match Packet::new(TcContext::new(skb)).ether_type() {
+        IPV4 => trace::tell::<V4>(decision),
+        IPV6 => trace::tell::<V6>(decision),
+        _ => {}
+    }
+    0
+}
+
+/// Tells what was decided for a packet, if somebody wants to see it: [`trace::tell`].
+#[inline(always)]
+pub fn trace_decision(packet: &Packet, decision: Decision) {
+    tell_of_traced_packet(packet.skb(), decision.number());
 }
 
 #[inline(never)]

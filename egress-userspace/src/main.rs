@@ -28,6 +28,7 @@ enum Command {
     Rules(commands::rules::Args),
     Flows(commands::flows::Args),
     Status(commands::status::Args),
+    Trace(commands::trace::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Rules(args) => commands::rules::run(args),
         Command::Flows(args) => commands::flows::run(args),
         Command::Status(args) => commands::status::run(args),
+        Command::Trace(args) => commands::trace::run(args),
     };
     result.unwrap_or_else(|error| exit::report(&error))
 }

@@ -3,64 +3,19 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::HTTP;
-use egress_tests::{Lab, router, skip_unless_lab_works, tcp};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use egress_tests::{Lab, skip_unless_lab_works, tcp};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::background::{Background, lines};
 use crate::lab::{Connection, Running, exchange_datagrams};
 use crate::shell::{self, eventually, number, string};
 
 /// Bytes of an IPv4 and a UDP header.
 const UDP_HEADERS: u64 = 20 + 8;
-
-/// A command that goes on until it is told to end.
-struct Background {
-    child: Child,
-    output: tempfile::NamedTempFile,
-}
-
-impl Background {
-    fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
-        let output = tempfile::NamedTempFile::new()?;
-        let mut command = lab.router().command(router::binary()?);
-        let child = command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(output.reopen()?)
-            .spawn()
-            .with_context(|| format!("starting {command:?}"))?;
-        Ok(Self { child, output })
-    }
-
-    fn path(&self) -> &Path {
-        self.output.path()
-    }
-
-    /// Ends it by SIGINT, as a person does.
-    fn interrupt(&mut self) -> Result<Option<i32>> {
-        kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGINT)?;
-        eventually("the command ends", || Ok(self.child.try_wait()?)).map(|status| status.code())
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The complete lines of a file.
-fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path)?;
-    let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
-    Ok(complete.lines().map(ToOwned::to_owned).collect())
-}
 
 /// Waits until a file has this many lines of JSON, and no more.
 fn wait_for_lines(path: &Path, count: usize) -> Result<Vec<Value>> {

@@ -2,6 +2,7 @@
 //! print, what they exit with, and what they leave behind.
 
 mod addresses;
+mod background;
 mod expiry;
 mod following;
 mod inspection;
@@ -11,4 +12,5 @@ mod logging;
 mod object;
 mod refusals;
 mod shell;
+mod tracing;
 mod unprivileged;

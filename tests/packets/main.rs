@@ -22,4 +22,5 @@ mod pool;
 mod ports;
 mod sctp;
 mod servers;
+mod trace;
 mod ttl;

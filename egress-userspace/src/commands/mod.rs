@@ -11,3 +11,4 @@ pub mod run;
 pub mod schema;
 pub mod status;
 pub mod timeout;
+pub mod trace;

@@ -115,8 +115,9 @@ impl Maps {
                 rings: [
                     Some(typed("FLOW_LOG", &mut source)?),
                     Some(typed("FOLLOW", &mut source)?),
-                    None,
+                    Some(typed("TRACE", &mut source)?),
                 ],
+                filter: typed("TRACE_FILTER", &mut source)?,
             }),
         })
     }

@@ -12,6 +12,7 @@ mod presence;
 mod report;
 mod rules;
 mod taps;
+mod trace;
 
 pub use attach::{AttachError, AttachMode, Attachment};
 pub use discover::{DiscoverError, Instance, discover};
@@ -25,3 +26,4 @@ pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};
 pub use taps::{ListenError, Listener, Taps};
+pub use trace::{FoundFlow, PacketReport, TracedPacket};

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The maps that make up a dataplane's state. The others are a CPU's scratch, or a reader's.
-pub(super) const MAPS: [&str; 29] = [
+pub(super) const MAPS: [&str; 31] = [
     "FLOWS_V4",
     "FLOWS_V6",
     "RULES_V4",
@@ -47,6 +47,8 @@ pub(super) const MAPS: [&str; 29] = [
     "TAPS_LOST",
     "FLOW_LOG",
     "FOLLOW",
+    "TRACE",
+    "TRACE_FILTER",
 ];
 
 /// Why the dataplane could not be pinned.

@@ -120,14 +120,14 @@ pub struct OutcomeReport {
     pub description: &'static str,
 }
 
-fn endpoint<A: Address + Into<IpAddr>>(address: A, port: Port) -> Endpoint {
+pub(super) fn endpoint<A: Address + Into<IpAddr>>(address: A, port: Port) -> Endpoint {
     Endpoint {
         address: address.into(),
         port: port.number(),
     }
 }
 
-fn protocol_name(number: u8) -> String {
+pub(super) fn protocol_name(number: u8) -> String {
     protocol::name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
 }
 

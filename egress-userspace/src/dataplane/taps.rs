@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
-use egress_common::Tap;
+use egress_common::{Tap, TraceFilter};
 use thiserror::Error;
 
 use super::maps::MapsError;
@@ -19,6 +19,7 @@ use super::maps::MapsError;
 pub struct Taps {
     pub(super) until: Array<MapData, u64>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) filter: Array<MapData, TraceFilter>,
     /// By the tap's number.
     pub(super) rings: [Option<RingBuf<MapData>>; Tap::COUNT],
 }
@@ -133,6 +134,15 @@ impl Listener {
             Tap::Follow | Tap::Trace => now_ns.saturating_add(LEASE_NS),
         };
         self.taps.set(self.tap, until_ns)
+    }
+
+    /// Says which packets [`Tap::Trace`] is to tell of.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_filter(&mut self, filter: &TraceFilter) -> Result<(), MapsError> {
+        named("TRACE_FILTER", self.taps.filter.set(0, filter, 0))
     }
 
     /// The next record, if there is one.

@@ -1,0 +1,168 @@
+//! Traced packets as a person thinks of them.
+
+use std::net::IpAddr;
+
+use egress_common::{
+    Decision, ETHERNET_HEADER_LEN, Either, Family, Ipv4Address, Ipv6Address, Side, TraceRecord,
+    TransportHeader, V4, V6, Verdict, protocol, tcp::Flags,
+};
+use serde::Serialize;
+
+use super::report::{Endpoint, FlowReport, endpoint, protocol_name};
+
+/// A packet, and what was decided for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracedPacket {
+    /// When it arrived: `CLOCK_MONOTONIC` in nanoseconds.
+    pub time_ns: u64,
+    /// The interface that it arrived on.
+    pub side: Side,
+    /// The packet as it arrived; `None` if its headers cannot be read.
+    pub packet: Option<PacketReport>,
+    /// Length of the frame in bytes.
+    pub length: u32,
+    /// Whether there was a flow when it arrived.
+    pub found: FoundFlow,
+    /// The flow after the packet.
+    pub flow: Option<FlowReport>,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+/// What a packet's headers say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PacketReport {
+    /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`, or a number.
+    pub protocol: String,
+    /// The sender; without its port where the packet has none.
+    pub source: Endpoint,
+    /// The receiver.
+    pub destination: Endpoint,
+    /// TCP's flags that are set, such as `SYN ACK`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<&'static str>,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+}
+
+/// Whether a packet's flow was there when it arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FoundFlow {
+    /// It was.
+    Found {
+        /// How many packets of this direction it had had.
+        packets_before: u64,
+    },
+    /// The packet opened it.
+    Opened,
+    /// The packet opened it in place of one that had ended.
+    Reopened,
+    /// There was none, and is none.
+    None,
+}
+
+const FLAGS: [(u8, &str); 8] = [
+    (Flags::SYN, "SYN"),
+    (Flags::ACK, "ACK"),
+    (Flags::FIN, "FIN"),
+    (Flags::RST, "RST"),
+    (0x08, "PSH"),
+    (0x20, "URG"),
+    (0x40, "ECE"),
+    (0x80, "CWR"),
+];
+
+impl TracedPacket {
+    /// Reads a record of the kernel half; `None` for one that this version did not write.
+    pub fn read(record: &[u8]) -> Option<Self> {
+        match Either::<TraceRecord<Ipv4Address>, TraceRecord<Ipv6Address>>::read(record)? {
+            Either::V4(record) => Self::of::<V4>(&record),
+            Either::V6(record) => Self::of::<V6>(&record),
+        }
+    }
+
+    fn of<F: Family<Address: Into<IpAddr>>>(record: &TraceRecord<F::Address>) -> Option<Self> {
+        let flow = record.flow();
+        let decision = Decision::from_number(record.decision)?;
+        // A packet that was forwarded is counted by now, unless its flow began anew.
+        let is_counted = record.entry.traffic.packets > record.packets_before;
+        let is_forwarded = matches!(decision, Decision::Forwarded { .. });
+        let found = match (record.was_found != 0, flow) {
+            (true, Some(_)) if is_forwarded && !is_counted => FoundFlow::Reopened,
+            (true, _) => FoundFlow::Found {
+                packets_before: record.packets_before,
+            },
+            (false, Some(_)) => FoundFlow::Opened,
+            (false, None) => FoundFlow::None,
+        };
+        Some(Self {
+            time_ns: record.time_ns,
+            side: record.side()?,
+            packet: packet::<F>(record.frame()),
+            length: record.len,
+            found,
+            flow: flow.map(|(tuple, original, reply)| {
+                FlowReport::of(tuple, original, reply, record.time_ns)
+            }),
+            decision,
+        })
+    }
+
+    /// The decision in a word: `forward`, `pass`, `drop` or `reject`.
+    pub const fn verdict(&self) -> &'static str {
+        match self.decision {
+            Decision::Forwarded { .. } => "forward",
+            Decision::Refused(outcome) => match outcome.verdict() {
+                Verdict::Pass => "pass",
+                Verdict::Drop => "drop",
+                Verdict::Reject => "reject",
+            },
+        }
+    }
+}
+
+/// What the headers say of a packet, of which `frame` has at least the beginning.
+fn packet<F: Family<Address: Into<IpAddr>>>(frame: &[u8]) -> Option<PacketReport> {
+    let network = F::network_header(frame, ETHERNET_HEADER_LEN).ok()?;
+    let transport = TransportHeader::read::<F>(frame, &network).ok();
+    let ports = transport.map_or_else(bytemuck::Zeroable::zeroed, |it| it.ports);
+    let flags = match transport {
+        Some(transport) if network.protocol == protocol::TCP => transport.flags.0,
+        _ => 0,
+    };
+    Some(PacketReport {
+        protocol: protocol_name(network.protocol),
+        source: endpoint(network.addresses.source, ports.source),
+        destination: endpoint(network.addresses.destination, ports.destination),
+        flags: FLAGS
+            .iter()
+            .filter(|(bit, _)| flags & bit != 0)
+            .map(|(_, name)| *name)
+            .collect(),
+        ttl: network.ttl,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_record_makes_the_reader_panic(
+            record in prop_oneof![
+                proptest::collection::vec(any::<u8>(), size_of::<TraceRecord<Ipv4Address>>()),
+                proptest::collection::vec(any::<u8>(), size_of::<TraceRecord<Ipv6Address>>()),
+                proptest::collection::vec(any::<u8>(), 0..512),
+            ]
+        ) {
+            if let Some(packet) = TracedPacket::read(&record) {
+                prop_assert!(["forward", "pass", "drop", "reject"].contains(&packet.verdict()));
+            }
+            let _ = crate::dataplane::FlowChange::read(&record);
+        }
+    }
+}
