@@ -78,7 +78,18 @@ fn a_trace_ends_after_a_number_of_packets_or_a_time_and_has_no_second() -> Resul
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
-    let mut trace = Background::start(&lab, &["trace", "--count", "3", "--output", "json"])?;
+    let mut trace = Background::start(
+        &lab,
+        &[
+            "trace",
+            "--count",
+            "3",
+            "--protocol",
+            "udp",
+            "--output",
+            "json",
+        ],
+    )?;
     let refused = eventually("the tap is taken", || {
         let second = shell::egress_router(lab.router(), &["trace", "--duration", "50ms"])?;
         Ok((second.code != Some(0)).then_some(second))
