@@ -9,8 +9,10 @@ use egress_common::{
     Address, Exchange, Flow, FlowState, Ipv4Address, Ipv6Address, LAYOUT_VERSION, Outcome,
     SweepItem, Timeouts, Tuple, Verdict, sctp, tcp::State,
 };
+use egress_userspace::metrics::registry;
 
 const COMMANDS: &str = include_str!("../docs/commands.md");
+const METRICS: &str = include_str!("../docs/metrics.md");
 const PACKET_FLOW: &str = include_str!("../docs/packet-flow.md");
 const RFC_COMPLIANCE: &str = include_str!("../docs/rfc-compliance.md");
 
@@ -116,6 +118,33 @@ fn the_documented_layout_version_is_the_current_one() {
         COMMANDS.contains(&documented),
         "docs/commands.md has no {documented}"
     );
+}
+
+#[test]
+fn the_table_of_metrics_has_each_with_its_type_and_labels() {
+    let documented: Vec<_> = METRICS
+        .lines()
+        .filter(|line| line.starts_with("| `egress_router_"))
+        .map(ToOwned::to_owned)
+        .collect();
+    let actual: Vec<_> = registry::ALL
+        .iter()
+        .map(|metric| {
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let labels: Vec<_> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
+            let labels = if labels.is_empty() {
+                "none".to_owned()
+            } else {
+                labels.join(", ")
+            };
+            format!(
+                "| `{}` | {kind} | {labels} | {} |",
+                metric.name(),
+                metric.help
+            )
+        })
+        .collect();
+    assert_eq!(documented, actual);
 }
 
 /// Verdict and tests of each requirement.

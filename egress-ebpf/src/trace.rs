@@ -112,11 +112,11 @@ fn is_wanted<F: Pipeline>(
 #[inline(always)]
 fn copy(packet: &Packet, frame: &mut [u8; TRACE_FRAME_LEN]) -> Option<u32> {
     let len = packet.len() as u32;
-    // The compiler knows by now that the comparison changes nothing. The verifier does not.
-    let len = core::hint::black_box(len.min(TRACE_FRAME_LEN as u32));
-    if len == 0 || len > TRACE_FRAME_LEN as u32 {
-        return None;
-    }
+    // The compiler knows that the mask changes nothing. The verifier does not, and before Linux 6.8 learns nothing of a
+    // comparison with 0. Of an empty packet there is nothing to read, which the helper says.
+    const { assert!(TRACE_FRAME_LEN.is_power_of_two()) };
+    let last = core::hint::black_box(len.min(TRACE_FRAME_LEN as u32).wrapping_sub(1));
+    let len = (last & (TRACE_FRAME_LEN as u32 - 1)) + 1;
     // SAFETY: the context is valid while the program runs, and the frame has room for `len` bytes.
     let error = unsafe {
         bpf_skb_load_bytes(

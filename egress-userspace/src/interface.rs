@@ -14,7 +14,9 @@ use rtnetlink::{
         RouteNetlinkMessage,
         address::AddressAttribute,
         link::{LinkAttribute, LinkFlags},
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+        neighbour::{
+            NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+        },
         route::{RouteAddress, RouteAttribute},
     },
 };
@@ -318,6 +320,22 @@ impl Interfaces {
             }
         }
         Ok(Some(gateway.unwrap_or(destination)))
+    }
+
+    /// Makes the kernel find out the MAC address of a neighbour, as if there was a packet for it (`NTF_USE` in
+    /// `net/core/neighbour.c`). Does not wait for the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub async fn ask_neighbour(&self, index: u32, address: IpAddr) -> Result<(), InterfaceError> {
+        let neighbours = self.handle.neighbours();
+        let request = neighbours
+            .add(index, address)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        Ok(request.execute().await?)
     }
 
     /// The neighbours whose MAC address the kernel would use now, by interface and address.

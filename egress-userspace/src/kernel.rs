@@ -6,7 +6,7 @@ use aya::{
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
 };
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use thiserror::Error;
 
@@ -51,12 +51,14 @@ pub struct Features {
 
 /// Checks that the process may do what the router does.
 ///
+/// What is permitted only, as by the file capabilities of a container's binary, is taken up: by this thread, and those that
+/// it starts later.
+///
 /// # Errors
 ///
 /// [`KernelError::Privileges`] naming what is missing.
 pub fn check_privileges() -> Result<(), KernelError> {
-    let effective =
-        caps::read(None, CapSet::Effective).map_err(|error| KernelError::Probe(error.into()))?;
+    let effective = take_up_permitted().map_err(|error| KernelError::Probe(error.into()))?;
     let has = |capability| effective.contains(&capability);
     let missing: Vec<_> = [
         (
@@ -94,6 +96,26 @@ fn maps_are_limited(release: &str) -> bool {
         _ => false,
     };
     is_old && getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(_, most)| most != RLIM_INFINITY)
+}
+
+/// Makes effective what the router needs and has permitted. All that is effective then.
+fn take_up_permitted() -> Result<CapsHashSet, caps::errors::CapsError> {
+    let wanted = CapsHashSet::from([
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+        Capability::CAP_NET_ADMIN,
+        // Before Linux 5.11, to lock the memory of the maps.
+        Capability::CAP_SYS_RESOURCE,
+    ]);
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let effective = caps::read(None, CapSet::Effective)?;
+    let taken: CapsHashSet = wanted.intersection(&permitted).copied().collect();
+    if taken.is_subset(&effective) {
+        return Ok(effective);
+    }
+    let all = effective.union(&taken).copied().collect();
+    caps::set(None, CapSet::Effective, &all)?;
+    Ok(all)
 }
 
 /// Finds out what the kernel has.

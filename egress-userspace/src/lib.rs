@@ -7,5 +7,6 @@ pub mod dataplane;
 pub mod flow_log;
 pub mod interface;
 pub mod kernel;
+pub mod metrics;
 pub mod privileges;
 pub mod spec;

@@ -3,8 +3,6 @@
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
 
-use crate::dataplane::AttachMode;
-
 /// Why privileges could not be given up.
 #[derive(Debug, Error)]
 pub enum PrivilegesError {
@@ -27,15 +25,15 @@ pub fn renounce_new_ones() -> Result<(), PrivilegesError> {
 
 /// Gives up every capability but those that a running router needs, for this thread and those that it starts.
 ///
-/// `CAP_BPF` is for the maps, on kernels that ask for it with each access. A filter by clsact comes off by `CAP_NET_ADMIN`; a
-/// link by tcx by being closed.
+/// `CAP_BPF` is for the maps, on kernels that ask for it with each access. `CAP_NET_ADMIN` is kept where something of the network
+/// is still to be changed: a filter by clsact to be taken off (a link by tcx is closed), or a neighbour to be asked for.
 ///
 /// # Errors
 ///
 /// If the kernel refuses.
-pub fn drop_all_but_needed(mode: AttachMode) -> Result<(), PrivilegesError> {
+pub fn drop_all_but_needed(changes_network: bool) -> Result<(), PrivilegesError> {
     let mut needed = CapsHashSet::from([Capability::CAP_BPF]);
-    if mode == AttachMode::Clsact {
+    if changes_network {
         needed.insert(Capability::CAP_NET_ADMIN);
     }
     let permitted = caps::read(None, CapSet::Permitted)?;

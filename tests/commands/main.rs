@@ -9,6 +9,7 @@ mod inspection;
 mod lab;
 mod lifecycle;
 mod logging;
+mod metrics;
 mod object;
 mod refusals;
 mod shell;

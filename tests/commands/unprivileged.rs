@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use caps::Capability;
+use egress_tests::requirements::skipped;
 use egress_tests::router::{self, example_spec};
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Lab, function_name, skip_unless_lab_works};
 use egress_userspace::kernel;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -144,6 +145,64 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
     exchange_datagrams(&lab)?;
     router.stop()?;
     assert!(attachments(&lab)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn run_takes_up_what_its_file_permits_within_what_a_container_grants() -> Result<()> {
+    skip_unless_lab_works!();
+    if !kernel::features()?.coarse_clock {
+        skipped(
+            function_name!(),
+            "before Linux 5.11 it takes a fourth capability",
+        );
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let published = Published::new()?;
+    // As the container image has it: permitted, and more than is granted below.
+    let given = "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_resource=p";
+    match Command::new("setcap")
+        .arg(given)
+        .arg(published.binary())
+        .status()
+    {
+        Ok(status) if status.success() => {}
+        other => {
+            skipped(
+                function_name!(),
+                &format!("no setcap (libcap2-bin): {other:?}"),
+            );
+            return Ok(());
+        }
+    }
+    let nobody = NOBODY.to_string();
+    let bounded_by = |capabilities: &str| {
+        let mut command = lab.router().command("setpriv");
+        command
+            .args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"])
+            .args(["--inh-caps", "-all", "--bounding-set", capabilities])
+            .arg(published.binary());
+        command
+    };
+    let spec = published.spec();
+    let mut run = bounded_by("-all,+bpf,+perfmon,+net_admin");
+    let router = Started::new(run.args(["run", "--no-pin", "--config", &spec]))?;
+    exchange_datagrams(&lab)?;
+    drop(router);
+    // With less it starts all the same, and what needs nothing works.
+    shell::finish(
+        bounded_by("-all")
+            .args(["check", &spec])
+            .stdin(Stdio::null()),
+    )?
+    .success()?;
+    let mut run = bounded_by("-all,+bpf");
+    shell::finish(
+        run.args(["run", "--no-pin", "--config", &spec])
+            .stdin(Stdio::null()),
+    )?
+    .failure(PRIVILEGES, &["missing CAP_PERFMON, CAP_NET_ADMIN"])?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod build;
 mod conformance;
 mod demo;
 mod fuzz;
+mod image;
 mod kernels;
 mod linker;
 mod lint;
@@ -68,6 +69,12 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
+    /// Build a static binary, and a container image of nothing else
+    ///
+    /// The image is written as an OCI layout, for which no builder and no base image is needed; podman, buildah or
+    /// docker, whichever works, then takes it in. Without any of them the layout is left, and the exit code is 3.
+    #[command(verbatim_doc_comment, after_help = image::HELP)]
+    Image(image::Options),
     /// Show the router at work with real traffic, in namespaces of its own
     Demo,
     /// Build everything and run every test
@@ -187,6 +194,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 },
             )?;
         }
+        Task::Image(options) => return image::run(&workspace, &options),
         Task::Demo => demo::run(&workspace)?,
         Task::Test { arguments } => return test::run(&workspace, &arguments),
         Task::Fuzz { targets, bounds } => fuzz::run(&workspace, &targets, bounds)?,

@@ -3,7 +3,14 @@
 mod reload;
 mod start;
 
-use std::{io, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -11,7 +18,9 @@ use egress_common::{Config, Side};
 use egress_userspace::{
     dataplane::{AttachMode, Dataplane, NextHops, Options},
     interface::{Change, Interface, Interfaces},
-    kernel, privileges,
+    kernel,
+    metrics::{Reloads, RunState},
+    privileges,
     spec::{self, EgressRouter},
 };
 use futures_util::StreamExt as _;
@@ -108,6 +117,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     flow_log: Option<String>,
 
+    /// Serve metrics and health on this address, by the cluster interface and the loopback: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_address: Option<SocketAddr>,
+
     /// What to log: the router's own doings, and with debug or trace also what the kernel half decides for packets
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: String,
@@ -179,9 +192,12 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
         dataplane,
         attachment,
         mut recorder,
+        mut metrics,
     } = start::start(args, &spec, level, &interfaces).await?;
     let mut router = Router {
         args,
+        reloads: Reloads::new(SystemTime::now()),
+        started: SystemTime::now(),
         spec,
         interfaces: &interfaces,
         cluster,
@@ -233,6 +249,7 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
                     router.reload("the spec has changed").await;
                 }
             }
+            question = metrics.question() => question.answer(&router.dataplane.maps, &router.state()),
             changed = changes.next() => router.follow(&changed.unwrap_or_default()).await,
             _ = looks.tick() => router.look_for_next_hops().await,
             _ = sweeps.tick(), if kernel_expiry == 0 => router.sweep()?,
@@ -271,9 +288,32 @@ struct Router<'a> {
     egress: Interface,
     dataplane: Dataplane,
     next_hops: NextHops,
+    started: SystemTime,
+    /// How changes of the spec went.
+    reloads: Reloads,
 }
 
 impl Router<'_> {
+    /// What metrics and health say of the router beside what its maps do.
+    fn state(&self) -> RunState {
+        let redirect = &self.spec.spec.redirect;
+        let rules = redirect.redirect_rules.iter();
+        let servers: BTreeSet<IpAddr> = rules
+            .map(|rule| rule.destination_ip)
+            .chain(redirect.fallback_ip)
+            .collect();
+        RunState {
+            started: self.started,
+            attached: true,
+            cluster: self.cluster.clone(),
+            egress: self.egress.clone(),
+            reserved: reserved(&self.spec).map(|(address, _)| address).collect(),
+            servers: servers.into_iter().collect(),
+            reloads: self.reloads.clone(),
+            next_hops: self.next_hops.neighbours(),
+        }
+    }
+
     /// Follows what has changed of the interfaces, routes and neighbours.
     async fn follow(&mut self, changed: &[Change]) {
         if changed.iter().any(|change| *change != Change::Neighbours)

@@ -11,6 +11,7 @@ use super::maps::{Maps, MapsError};
 use crate::{
     interface::{Interface, InterfaceError, Interfaces, MacAddress},
     kernel,
+    metrics::Neighbours,
 };
 
 /// How long a next hop is good once it was looked at: at least twice the time between two looks, so that one may be late.
@@ -49,6 +50,8 @@ pub struct NextHops {
     routes: usize,
     /// How often it has begun anew, with this process or one before.
     generation: u32,
+    /// Of each side, how many were good when they were looked at last.
+    good: [usize; 2],
 }
 
 impl NextHops {
@@ -81,6 +84,7 @@ impl NextHops {
                 }
             }
         }
+        self.good = [0; 2];
         if self.hops.is_empty() {
             return Ok(());
         }
@@ -93,17 +97,33 @@ impl NextHops {
         for (hop, reference) in &self.hops {
             let neighbour = neighbours.get(&(index(hop.side), hop.address));
             let next_hop = match (neighbour, own[hop.side as usize]) {
-                (Some(neighbour), Some(own)) => NextHop {
-                    macs: macs(*neighbour, own),
-                    reference: *reference,
-                    valid_until_ns,
-                },
+                (Some(neighbour), Some(own)) => {
+                    self.good[hop.side as usize] += 1;
+                    NextHop {
+                        macs: macs(*neighbour, own),
+                        reference: *reference,
+                        valid_until_ns,
+                    }
+                }
                 // Never good: the kernel has to find the neighbour first.
                 _ => bytemuck::Zeroable::zeroed(),
             };
             maps.set_next_hop(reference.index(), &next_hop)?;
         }
         Ok(())
+    }
+
+    /// How many next hops there are on the cluster network and on the external one, and how many of these were good when they
+    /// were looked at last.
+    pub fn neighbours(&self) -> [Neighbours; 2] {
+        [Side::Cluster, Side::Egress].map(|side| {
+            let all = self.hops.keys().filter(|hop| hop.side == side).count();
+            let good = self.good[side as usize];
+            Neighbours {
+                good,
+                unresolved: all.saturating_sub(good),
+            }
+        })
     }
 
     /// Forgets everything, as when a route has changed: flows ask anew within a second. To be called first, as flows of an

@@ -84,6 +84,11 @@ impl Router<'_> {
     pub async fn reload(&mut self, reason: &str) {
         let result = self.try_reload().await;
         match &result {
+            Ok(Some(_)) => self.reloads.apply(SystemTime::now()),
+            Ok(None) => self.reloads.last_error = None,
+            Err(error) => self.reloads.refuse(format!("{error:#}")),
+        }
+        match &result {
             Ok(Some(change)) => log::info!(
                 "{reason}: {} rules are in force, {} new, {} gone",
                 change.kept + change.added,

@@ -10,11 +10,12 @@ use anyhow::Context as _;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Side};
 use egress_userspace::{
     dataplane::{
-        self, Attachment, Dataplane, DiscoverError, Instance, Left, MapsError, Options, Pins,
-        PinsError, Place, Presence, Taken,
+        self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, Left, MapsError, Options,
+        Pins, PinsError, Place, Presence, Taken,
     },
     interface::{self, Interface, Interfaces},
     kernel::{self, Features},
+    metrics::Endpoint,
     privileges,
     spec::{EgressRouter, Family},
 };
@@ -44,6 +45,7 @@ pub struct Started {
     pub dataplane: Dataplane,
     pub attachment: Attachment,
     pub recorder: Recorder,
+    pub metrics: Endpoint,
 }
 
 /// Checks what is there, takes over or cleans up what an earlier router has left, and brings the dataplane up.
@@ -83,6 +85,9 @@ pub async fn start(
     }
     warn_of_forwarding();
 
+    // Before anything is attached, so that an address that is taken changes nothing.
+    let metrics = Endpoint::listen(args.metrics_address, &cluster.name, interfaces)?;
+
     let features = kernel::features()?;
     let options = options(args, router, level, features, place);
     let mut dataplane = match &pins {
@@ -97,7 +102,9 @@ pub async fn start(
     let recorder = Recorder::start(args.flow_log.as_deref(), &mut dataplane.maps, cluster.index)?;
     // Last, when all is in place: the first packet finds every rule.
     let attachment = dataplane.attach(&cluster, &egress, args.attach.wish())?;
-    privileges::drop_all_but_needed(attachment.mode)?;
+    // The gateway is asked for by CAP_NET_ADMIN.
+    let is_asked = args.metrics_address.is_some();
+    privileges::drop_all_but_needed(attachment.mode == AttachMode::Clsact || is_asked)?;
     if earlier.is_some() {
         log::info!("took over the dataplane of an earlier process, with its flows and counters");
     }
@@ -108,6 +115,7 @@ pub async fn start(
         dataplane,
         attachment,
         recorder,
+        metrics,
     })
 }
 
