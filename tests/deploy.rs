@@ -128,7 +128,7 @@ fn the_alerts_pass_their_own_tests() -> Result<()> {
     Ok(())
 }
 
-/// The spec in the ConfigMap.
+/// The spec in the `ConfigMap`.
 fn mounted_spec() -> Result<EgressRouter> {
     let config = yaml("manifests/configmap.yaml")?;
     let text = config["data"]["router.yaml"]

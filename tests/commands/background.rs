@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
 use egress_tests::{Lab, router};
@@ -41,9 +41,9 @@ impl Background {
         lines(self.path())
     }
 
-    /// What it exited with, if it has ended.
-    pub fn try_wait(&mut self) -> Result<Option<Option<i32>>> {
-        Ok(self.child.try_wait()?.map(|status| status.code()))
+    /// How it has ended, if it has.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// Ends it by SIGINT, as a person does.

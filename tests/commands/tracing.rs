@@ -104,7 +104,7 @@ fn a_trace_ends_after_a_number_of_packets_or_a_time_and_has_no_second() -> Resul
         exchange_datagrams(&lab)?;
         trace.try_wait()
     })?;
-    ensure!(status == Some(0), "{status:?}");
+    ensure!(status.success(), "{status}");
     let lines = trace.lines()?;
     ensure!(lines.len() == 3, "{lines:#?}");
     for line in lines {

@@ -3,6 +3,7 @@
 //! The image is an OCI layout (image-spec 1.1), which is a few JSON files around a tar archive, and made here: the binary's
 //! file capabilities get into it without root, nothing is fetched, and the same sources give the same digest.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -27,8 +28,9 @@ const NO_BUILDER: u8 = 3;
 /// Who the router is in the container.
 const USER: u64 = 65532;
 
-/// `CAP_NET_ADMIN`, `CAP_SYS_RESOURCE` (before Linux 5.11), `CAP_PERFMON` and `CAP_BPF` (`linux/capability.h`).
-const CAPABILITIES: u64 = 1 << 12 | 1 << 24 | 1 << 38 | 1 << 39;
+/// `CAP_NET_ADMIN`, `CAP_SYS_RESOURCE` (before Linux 5.11), `CAP_PERFMON` and `CAP_BPF` (`linux/capability.h`), in two
+/// words.
+const CAPABILITIES: [u32; 2] = [1 << 12 | 1 << 24, 1 << (38 - 32) | 1 << (39 - 32)];
 
 #[derive(Args)]
 pub struct Options {
@@ -63,7 +65,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if options.layout_only {
         return Ok(ExitCode::SUCCESS);
     }
-    take_in(&directory, &options.tag)
+    Ok(take_in(&directory, &options.tag))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is shown with one decimal")]
@@ -199,7 +201,10 @@ impl<'d> Layout<'d> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// As Go names it, and with it OCI.
@@ -241,7 +246,7 @@ fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
 fn file_capabilities() -> [u8; 20] {
     const REVISION_2: u32 = 0x0200_0000;
     let mut data = [0; 20];
-    let [low, high] = [CAPABILITIES & 0xffff_ffff, CAPABILITIES >> 32].map(|half| half as u32);
+    let [low, high] = CAPABILITIES;
     // The magic number, then permitted and inheritable, of the first 32 and the rest.
     for (index, word) in [REVISION_2, low, 0, high, 0].into_iter().enumerate() {
         data[4 * index..][..4].copy_from_slice(&word.to_le_bytes());
@@ -250,7 +255,7 @@ fn file_capabilities() -> [u8; 20] {
 }
 
 /// Hands the layout to a builder of this machine.
-fn take_in(directory: &Path, tag: &str) -> Result<ExitCode> {
+fn take_in(directory: &Path, tag: &str) -> ExitCode {
     let layout = format!("oci:{}:{tag}", directory.display());
     let containerfile = "deploy/Containerfile";
     let mut tried = Vec::new();
@@ -274,7 +279,7 @@ fn take_in(directory: &Path, tag: &str) -> Result<ExitCode> {
         match command.run() {
             Ok(()) => {
                 println!("{builder} has the image {tag}");
-                return Ok(ExitCode::SUCCESS);
+                return ExitCode::SUCCESS;
             }
             Err(error) => tried.push(format!("{builder}: {error:#}")),
         }
@@ -283,7 +288,7 @@ fn take_in(directory: &Path, tag: &str) -> Result<ExitCode> {
     println!(
         "The layout is complete: `skopeo copy {layout} docker://...` or `ctr image import` take it as well."
     );
-    Ok(ExitCode::from(NO_BUILDER))
+    ExitCode::from(NO_BUILDER)
 }
 
 #[cfg(test)]

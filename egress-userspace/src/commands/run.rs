@@ -173,8 +173,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(&args, router, level))?;
-    Ok(ExitCode::SUCCESS)
+    let served = runtime.block_on(serve(&args, router, level));
+    // Without waiting for a walk through the flow table that a scrape has begun.
+    runtime.shutdown_background();
+    served.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::Result<()> {

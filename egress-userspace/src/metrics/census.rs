@@ -1,25 +1,27 @@
 //! Counting what is in the flow table.
 //!
-//! A key is a system call, so a full table of a million flows takes about a second: the walk has a thread of its own, with
-//! its own descriptors of the maps, and its result stands for [`GOOD_FOR`].
+//! A key is a system call, and takes about a microsecond; a flow has two. So the walk has a thread of its own, with its own
+//! descriptors of the maps, there is one at a time, and its result stands for [`GOOD_FOR`].
 
 use std::{
     cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
     os::fd::AsFd as _,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use aya::maps::{HashMap as BpfMap, IterableMap, Map, MapData, MapError};
 use egress_common::{Address, Flow, Ipv4Address, Ipv6Address, Side, Tuple, protocol};
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
 
 use crate::dataplane::Maps;
 
 /// How long a count stands before the table is walked again.
 const GOOD_FOR: Duration = Duration::from_secs(15);
+/// How long a scrape waits for a walk; Prometheus gives up after 10 seconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How many destinations are told of by name. A scrape has a bounded size this way; `nat_destinations` has the number of
 /// all. There is no series for "all others": added up, ports of different servers mean nothing.
 const BUSIEST: usize = 50;
@@ -122,20 +124,57 @@ fn busiest(counts: HashMap<Destination, usize>) -> Vec<(Destination, usize)> {
 
 /// The last count, for all who ask.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<Option<(Instant, Arc<Census>)>>);
+pub(super) struct Cache {
+    state: Mutex<State>,
+    counted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<(Instant, Arc<Census>)>,
+    is_walking: bool,
+}
 
 impl Cache {
-    /// The last count, or a new one if that is too old. Who comes meanwhile waits for it.
-    pub async fn get(&self, tables: FlowTables) -> Option<Arc<Census>> {
-        let mut last = self.0.lock().await;
-        if let Some((taken, census)) = &*last
+    /// The last count; if that is too old a new one, or the old one while that takes its time.
+    pub async fn get(self: &Arc<Self>, tables: FlowTables) -> Option<Arc<Census>> {
+        // From here on, so that a walk which ends at once is not missed.
+        let counted = self.counted.notified();
+        if let Some(census) = self.begin(tables) {
+            return Some(census);
+        }
+        let _ = timeout(PATIENCE, counted).await;
+        let state = self.state();
+        state.last.as_ref().map(|(_, census)| Arc::clone(census))
+    }
+
+    /// The last count, if it is good; else sees to it that there is a walk.
+    fn begin(self: &Arc<Self>, tables: FlowTables) -> Option<Arc<Census>> {
+        let mut state = self.state();
+        if let Some((taken, census)) = &state.last
             && taken.elapsed() < GOOD_FOR
         {
             return Some(Arc::clone(census));
         }
-        let census = Arc::new(spawn_blocking(move || tables.count()).await.ok()?);
-        *last = Some((Instant::now(), Arc::clone(&census)));
-        Some(census)
+        if !state.is_walking {
+            state.is_walking = true;
+            let cache = Arc::clone(self);
+            // It goes on when the client that it was begun for has gone.
+            spawn_blocking(move || cache.store(tables.count()));
+        }
+        None
+    }
+
+    fn store(&self, census: Census) {
+        let mut state = self.state();
+        state.last = Some((Instant::now(), Arc::new(census)));
+        state.is_walking = false;
+        drop(state);
+        self.counted.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The text that a scrape gets.
 //!
 //! Written here and not by a client library, because the values are the kernel's and not ours to keep, and because the same
-//! metrics are needed in two formats: OpenMetrics, which Prometheus asks for, and the older text format, which `curl` and
+//! metrics are needed in two formats: `OpenMetrics`, which Prometheus asks for, and the older text format, which `curl` and
 //! `promtool check metrics` understand. The two differ in where a counter's `_total` stands, and in the last line.
 
 use std::fmt::{Display, Write as _};
@@ -11,14 +11,14 @@ use super::registry::{Kind, Metric};
 /// A format of the exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// OpenMetrics 1.0.
+    /// `OpenMetrics` 1.0.
     OpenMetrics,
     /// Prometheus' own, version 0.0.4.
     Text,
 }
 
 impl Format {
-    /// What a client with this `Accept` header gets. Prometheus names what it prefers with weights, but never OpenMetrics
+    /// What a client with this `Accept` header gets. Prometheus names what it prefers with weights, but never `OpenMetrics`
     /// without preferring it.
     pub fn accepted(accept: Option<&str>) -> Self {
         match accept {
@@ -107,7 +107,7 @@ impl Samples<'_> {
     }
 }
 
-/// As both formats want the value of a label, and OpenMetrics a help text.
+/// As both formats want the value of a label, and `OpenMetrics` a help text.
 fn escaped(text: &str) -> String {
     text.replace('\\', r"\\")
         .replace('"', r#"\""#)

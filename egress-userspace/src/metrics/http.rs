@@ -120,7 +120,7 @@ impl Endpoint {
         let server = Arc::new(Server {
             questions,
             kernel: kernel.clone(),
-            census: Cache::default(),
+            census: Arc::default(),
             slots: Arc::new(Semaphore::new(CONNECTIONS)),
         });
         tokio::spawn(Arc::clone(&server).accept(outer));
@@ -164,7 +164,7 @@ fn bind(address: SocketAddr, device: &str) -> Result<TcpListener, ListenError> {
 struct Server {
     questions: mpsc::Sender<Question>,
     kernel: Interfaces,
-    census: Cache,
+    census: Arc<Cache>,
     slots: Arc<Semaphore>,
 }
 

@@ -26,7 +26,7 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// The name of the family, as OpenMetrics 1.0 wants it: without the suffix of the samples.
+    /// The name of the family, as `OpenMetrics` 1.0 wants it: without the suffix of the samples.
     pub const fn family(&self) -> &'static str {
         self.family
     }
