@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use egress_common::{
-    Bytes, ETHERNET_HEADER_LEN, Family, NetworkHeader, Outcome, TransportHeader, extension::Place,
-    protocol,
+    Bytes, ETHERNET_HEADER_LEN, Family, IcmpHeader, NetworkHeader, Outcome, Part, Ports,
+    TransportHeader, extension::Place, protocol,
 };
 
 use network_types::eth::EtherType;
@@ -147,15 +147,21 @@ impl Packet {
         }
     }
 
-    /// The same in one attempt, for packets that can be translated.
+    /// What of the headers is a flow's name: addresses, protocol and ports.
     #[inline(always)]
-    pub fn headers_at_once<F: Family>(
-        &self,
-    ) -> Result<(NetworkHeader<F::Address>, TransportHeader), Outcome> {
+    pub fn name<F: Family>(&self) -> Option<(NetworkHeader<F::Address>, Ports)> {
         self.pull(HEADERS_LEN);
-        let network = F::network_header(self, ETHERNET_HEADER_LEN)?;
-        let transport = TransportHeader::read::<F>(self, &network)?;
-        Ok((network, transport))
+        let network = F::network_header(self, ETHERNET_HEADER_LEN).ok()?;
+        let ports = match network.protocol {
+            _ if matches!(network.part, Part::Later) => return None,
+            protocol::TCP | protocol::UDP | protocol::SCTP => self.load(network.payload_offset)?,
+            protocol if protocol == F::ICMP => self
+                .load::<IcmpHeader>(network.payload_offset)?
+                .echo_ports::<F>()
+                .ok()?,
+            _ => return None,
+        };
+        Some((network, ports))
     }
 
     #[inline(always)]

@@ -88,12 +88,12 @@ fn is_wanted<F: Pipeline>(
     record.was_found = 0;
     record.packets_before = 0;
     record.tuple = bytemuck::Zeroable::zeroed();
-    let Ok((network, transport)) = packet.headers_at_once::<F>() else {
+    let Some((network, ports)) = packet.name::<F>() else {
         return filter.admits_unknown();
     };
-    record.tuple = Tuple::new(side, network.protocol, network.addresses, transport.ports);
+    record.tuple = Tuple::new(side, network.protocol, network.addresses, ports);
     *client = network.addresses.source;
-    *port = transport.ports.destination;
+    *port = ports.destination;
     if let Some(flow) = flows::find::<F>(&record.tuple) {
         record.was_found = 1;
         record.packets_before = flow.entry().traffic.packets;
@@ -111,12 +111,11 @@ fn is_wanted<F: Pipeline>(
 /// Copies the beginning of the packet; gives its length.
 #[inline(always)]
 fn copy(packet: &Packet, frame: &mut [u8; TRACE_FRAME_LEN]) -> Option<u32> {
-    let len = packet.len() as u32;
-    // The compiler knows that the mask changes nothing. The verifier does not, and before Linux 6.8 learns nothing of a
-    // comparison with 0. Of an empty packet there is nothing to read, which the helper says.
-    const { assert!(TRACE_FRAME_LEN.is_power_of_two()) };
-    let last = core::hint::black_box(len.min(TRACE_FRAME_LEN as u32).wrapping_sub(1));
-    let len = (last & (TRACE_FRAME_LEN as u32 - 1)) + 1;
+    const LAST: u32 = TRACE_FRAME_LEN as u32 - 1;
+    // Every frame has a first byte. The compiler knows by now that the mask changes nothing, the verifier does not; nor do
+    // older ones see by a comparison that a length is not 0.
+    let last = core::hint::black_box((packet.len() as u32 - 1).min(LAST));
+    let len = (last & LAST) + 1;
     // SAFETY: the context is valid while the program runs, and the frame has room for `len` bytes.
     let error = unsafe {
         bpf_skb_load_bytes(

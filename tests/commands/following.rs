@@ -130,7 +130,7 @@ fn following_shows_flows_live_to_one_follower_and_leaves_nothing_switched_on() -
         Ok(lines.into_iter().find(|line| line.contains(" - UDP ")))
     })?;
     let packets = format!(
-        "idle REPLIED after 0.000s > 1 packet {} B < 1 packet {} B",
+        ": idle, REPLIED, 0.000s, > 1 packet, {} B, < 1 packet, {} B",
         UDP_HEADERS + 8,
         UDP_HEADERS + 6
     );

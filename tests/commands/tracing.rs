@@ -145,6 +145,9 @@ fn a_packet_that_no_rule_wants_is_traced_with_the_reason() -> Result<()> {
         packet["verdict"] == "pass" && packet["outcome"] == "no_rule",
         "{packet:#}"
     );
-    ensure!(packet["flow"].is_null(), "{packet:#}");
+    ensure!(
+        packet["flow_found"] == "none" && packet["flow"].is_null(),
+        "{packet:#}"
+    );
     Ok(())
 }

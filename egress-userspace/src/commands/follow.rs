@@ -107,18 +107,11 @@ fn text(line: &Line) -> String {
     match reason {
         None => flow,
         Some(reason) => format!(
-            "{flow} {reason} {state} after {duration_seconds:.3}s > {} {} < {} {}",
-            packets(original.packets),
+            "{flow}: {reason}, {state}, {duration_seconds:.3}s, > {}, {}, < {}, {}",
+            output::packets(original.packets),
             output::bytes(original.bytes),
-            packets(reply.packets),
+            output::packets(reply.packets),
             output::bytes(reply.bytes),
         ),
     }
-}
-
-fn packets(number: u64) -> String {
-    format!(
-        "{number} {}",
-        if number == 1 { "packet" } else { "packets" }
-    )
 }

@@ -77,6 +77,14 @@ pub fn bytes(bytes: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
+/// A number of packets as people read it.
+pub fn packets(number: u64) -> String {
+    format!(
+        "{number} {}",
+        if number == 1 { "packet" } else { "packets" }
+    )
+}
+
 /// A number of seconds as people read it: 3725 is `1h2m`.
 pub fn duration(seconds: u64) -> String {
     match seconds {

@@ -23,7 +23,11 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use super::{follow::RENEWAL, instance, output::Output};
+use super::{
+    follow::RENEWAL,
+    instance,
+    output::{self, Output},
+};
 
 /// Show what the kernel half decides for packets, step by step
 ///
@@ -271,7 +275,16 @@ impl Printer {
             interface: &self.interfaces[packet.side as usize],
             length: packet.length,
             packet: packet.packet.as_ref(),
-            found: packet.found,
+            flow_found: match packet.found {
+                FoundFlow::Found { .. } => "found",
+                FoundFlow::Opened => "opened",
+                FoundFlow::Reopened => "reopened",
+                FoundFlow::None => "none",
+            },
+            packets_before: match packet.found {
+                FoundFlow::Found { packets_before } => Some(packets_before),
+                _ => None,
+            },
             flow: packet.flow.as_ref(),
             verdict: packet.verdict(),
             outcome,
@@ -356,7 +369,7 @@ fn flow_step(found: FoundFlow, flow: Option<&FlowReport>, side: Side) -> String 
             };
         }
         FoundFlow::Found { packets_before } => {
-            format!("found, {packets_before} packets before this one")
+            format!("found, {} before this one", output::packets(packets_before))
         }
         FoundFlow::Opened => "opened by this packet".to_owned(),
         FoundFlow::Reopened => "opened anew by this packet".to_owned(),
@@ -384,7 +397,8 @@ struct Line<'p> {
     interface: &'p str,
     length: u32,
     packet: Option<&'p PacketReport>,
-    found: FoundFlow,
+    flow_found: &'static str,
+    packets_before: Option<u64>,
     flow: Option<&'p FlowReport>,
     verdict: &'static str,
     outcome: Option<&'static str>,

@@ -46,8 +46,7 @@ pub struct PacketReport {
 }
 
 /// Whether a packet's flow was there when it arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundFlow {
     /// It was.
     Found {
