@@ -19,7 +19,8 @@ Exit codes:
   5  missing privileges
   6  the kernel lacks what is needed
   7  another router is attached to the interface
-  8  no router runs here";
+  8  no router runs here
+  9  the connection would not be forwarded (explain)";
 
 const FAILURE: u8 = 1;
 const INTERFACES: u8 = 4;
@@ -27,6 +28,8 @@ const PRIVILEGES: u8 = 5;
 const KERNEL: u8 = 6;
 const ALREADY_RUNNING: u8 = 7;
 const NOT_RUNNING: u8 = 8;
+/// What `explain` gives for a connection that is not forwarded.
+pub const NOT_FORWARDED: u8 = 9;
 
 /// Prints the error with its causes, and gives the exit code for it.
 pub fn report(error: &anyhow::Error) -> ExitCode {

@@ -5,7 +5,7 @@ mod exit;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Redirects connections from a cluster to servers outside, with a reserved source address that those servers can admit.
 ///
@@ -28,7 +28,10 @@ enum Command {
     Rules(commands::rules::Args),
     Flows(commands::flows::Args),
     Status(commands::status::Args),
+    Explain(commands::explain::Args),
     Trace(commands::trace::Args),
+    Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,7 +42,10 @@ fn main() -> ExitCode {
         Command::Rules(args) => commands::rules::run(args),
         Command::Flows(args) => commands::flows::run(args),
         Command::Status(args) => commands::status::run(args),
+        Command::Explain(args) => commands::explain::run(args),
         Command::Trace(args) => commands::trace::run(args),
+        Command::Completions(args) => commands::completions::run(args, Cli::command()),
+        Command::Man(args) => commands::man::run(args, Cli::command()),
     };
     result.unwrap_or_else(|error| exit::report(&error))
 }

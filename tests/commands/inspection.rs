@@ -424,6 +424,9 @@ fn a_closed_pipe_is_no_error() -> Result<()> {
     for arguments in [
         &["flows"][..],
         &["flows", "--output", "json"],
+        &["flows", "--output", "jsonl"],
+        &["completions", "bash"],
+        &["man"],
         &["rules"],
         &["rules", "--output", "json"],
         &["status"],
@@ -452,7 +455,18 @@ fn the_help_of_every_command_fits_a_terminal_and_explains() -> Result<()> {
     const COLUMNS: usize = 100;
     skip_unless_lab_works!();
     let lab = Lab::new()?;
-    for command in ["", "run", "check", "schema", "rules", "flows", "status"] {
+    for command in [
+        "",
+        "run",
+        "check",
+        "schema",
+        "rules",
+        "flows",
+        "status",
+        "explain",
+        "completions",
+        "man",
+    ] {
         let mut help = lab.router().command(router::binary()?);
         help.args((!command.is_empty()).then_some(command))
             .arg("--help")

@@ -4,6 +4,8 @@
 mod addresses;
 mod background;
 mod expiry;
+mod explain;
+mod flows;
 mod following;
 mod inspection;
 mod lab;

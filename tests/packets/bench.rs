@@ -347,7 +347,8 @@ impl Bench {
     }
 
     pub fn flows(&self) -> Vec<FlowReport> {
-        self.dataplane.maps.flows(kernel::monotonic_ns())
+        let flows = self.dataplane.maps.flows(kernel::monotonic_ns());
+        flows.expect("the maps of a bench can be read")
     }
 
     /// The only flow.

@@ -1,10 +1,13 @@
 //! The subcommands, one module each.
 
 pub mod check;
+pub mod completions;
+pub mod explain;
 pub mod flow_log;
 pub mod flows;
 pub mod follow;
 pub mod instance;
+pub mod man;
 pub mod output;
 pub mod rules;
 pub mod run;

@@ -23,7 +23,7 @@ pub use maps::{FamilyMaps, Maps, MapsError};
 pub use next_hops::{NextHops, NextHopsError};
 pub use pins::{Left, Pins, PinsError, Place};
 pub use presence::{Presence, Taken};
-pub use report::{Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
+pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};
 pub use taps::{ListenError, Listener, Taps};
 pub use trace::{FoundFlow, PacketReport, TracedPacket};

@@ -1,6 +1,6 @@
 //! What the maps say, as a person thinks of it.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use egress_common::{
     Address, Flow, FlowState, Outcome, Port, RuleCounters, Side, Traffic, Tuple, Verdict, protocol,
@@ -131,7 +131,15 @@ pub(super) fn protocol_name(number: u8) -> String {
     protocol::name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
 }
 
+/// What tells a flow from all others, in the order in which flows are shown.
+pub type FlowKey = (Endpoint, Endpoint, Endpoint, String);
+
 impl FlowReport {
+    /// What tells it from all others.
+    pub fn key(&self) -> FlowKey {
+        (self.client, self.router, self.server, self.protocol.clone())
+    }
+
     /// A flow out of its two entries.
     pub fn of<A: Address + Into<IpAddr>>(
         tuple: &Tuple<A>,
@@ -160,21 +168,27 @@ impl FlowReport {
     }
 }
 
-/// The flows of one family, as they are met in the table.
-fn flows<A: Address + Into<IpAddr> + std::hash::Hash>(
+/// The flows of one family, as they are met in the table, which has room for `max_flows`.
+///
+/// The kernel begins anew when the key that it stands on has gone: while flows end, some may be met again, and the walk
+/// is bounded by the entries that can be there, two for each flow.
+fn flows<A: Address + Into<IpAddr>>(
     maps: &FamilyMaps<A>,
+    max_flows: u32,
     now_ns: u64,
-) -> Vec<FlowReport> {
+) -> impl Iterator<Item = FlowReport> + '_ {
     // The table changes while it is read: an entry may vanish, and that one is left out.
-    let entries: HashMap<Tuple<A>, Flow<A>> = maps.flows.iter().filter_map(Result::ok).collect();
-    entries
-        .iter()
-        .filter(|(tuple, _)| tuple.side() == Some(Side::Cluster))
-        .filter_map(|(tuple, original)| {
-            let reply = entries.get(&original.translation.peer(Side::Cluster, tuple.protocol))?;
-            Some(FlowReport::of(tuple, original, reply, now_ns))
+    maps.flows
+        .keys()
+        .take(2 * max_flows as usize)
+        .filter_map(Result::ok)
+        .filter(|tuple| tuple.side() == Some(Side::Cluster))
+        .filter_map(move |tuple| {
+            let original = maps.flows.get(&tuple, 0).ok()?;
+            let peer = original.translation.peer(Side::Cluster, tuple.protocol);
+            let reply = maps.flows.get(&peer, 0).ok()?;
+            Some(FlowReport::of(&tuple, &original, &reply, now_ns))
         })
-        .collect()
 }
 
 /// How many flows of one family there are, of `max_flows` at most.
@@ -194,11 +208,28 @@ fn count_flows<A: Address>(maps: &FamilyMaps<A>, max_flows: u32) -> usize {
 
 impl Maps {
     /// All flows, sorted by client and server.
-    pub fn flows(&self, now_ns: u64) -> Vec<FlowReport> {
-        let mut flows = flows(&self.v4, now_ns);
-        flows.extend(self::flows(&self.v6, now_ns));
-        flows.sort_by_key(|flow| (flow.client, flow.router, flow.server));
-        flows
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn flows(&self, now_ns: u64) -> Result<Vec<FlowReport>, MapsError> {
+        let mut flows: Vec<_> = self.walk_flows(now_ns)?.collect();
+        flows.sort_by_key(FlowReport::key);
+        flows.dedup_by_key(|flow| flow.key());
+        Ok(flows)
+    }
+
+    /// The flows, one by one as they are met in the table. One may be met again while others end.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn walk_flows(
+        &self,
+        now_ns: u64,
+    ) -> Result<impl Iterator<Item = FlowReport> + '_, MapsError> {
+        let max_flows = self.config()?.max_flows;
+        Ok(flows(&self.v4, max_flows, now_ns).chain(flows(&self.v6, max_flows, now_ns)))
     }
 
     /// How many flows there are, of both families.

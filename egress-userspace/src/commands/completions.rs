@@ -1,0 +1,31 @@
+//! `egress-router completions`: what a shell completes.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap_complete::Shell;
+
+/// Print the completions of commands and options for a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  egress-router completions bash > /etc/bash_completion.d/egress-router
+  egress-router completions zsh > /usr/share/zsh/site-functions/_egress-router
+  egress-router completions fish > /etc/fish/completions/egress-router.fish
+  source <(egress-router completions bash)")]
+pub struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints the script.
+pub fn run(args: Args, mut command: clap::Command) -> anyhow::Result<ExitCode> {
+    let name = command.get_name().to_owned();
+    // The generator takes a writer's error for a bug, and a closed pipe is none.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    io::stdout().lock().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
