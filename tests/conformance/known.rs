@@ -4,7 +4,7 @@
 
 use crate::compare::Case;
 use crate::layout::{Layout, set_word, word};
-use crate::protocol::{RST, SYN};
+use crate::protocol::{ACK, RST, SYN};
 use crate::recipe::{Body, Damage, Extension, Recipe};
 use crate::script::Service;
 use crate::wire::{CLUSTER_MTU, Side};
@@ -68,6 +68,7 @@ pub const KNOWN: &[Known] = &[
     on_purpose("source_routes", source_routes),
     on_purpose("other_protocols", other_protocols),
     on_purpose("no_transit", no_transit),
+    on_purpose("opened_from_outside", opened_from_outside),
     on_purpose("reserved_address_inside", reserved_address_inside),
     on_purpose("tcp_tracking", tcp_tracking),
     on_purpose("refused_connection", refused_connection),
@@ -271,6 +272,17 @@ fn no_transit(case: &Case<'_>) -> bool {
             && !(case.event.side == Side::Cluster && own.contains(&destination))
     };
     case.event.recipe.twist.destination.is_some_and(is_foreign) && case.ours().is_nothing()
+}
+
+fn opened_from_outside(case: &Case<'_>) -> bool {
+    let Body::Tcp { flags, .. } = case.event.recipe.body else {
+        return false;
+    };
+    let may_open = flags & (SYN | ACK) == SYN || !case.event.recipe.fragments.is_empty();
+    case.event.side == Side::Outside
+        && may_open
+        && case.ours().is_nothing()
+        && case.kernels().is_answered()
 }
 
 fn reserved_address_inside(case: &Case<'_>) -> bool {
