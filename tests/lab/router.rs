@@ -199,6 +199,25 @@ impl RouterProcess {
         self.log.text()
     }
 
+    /// Makes it read its spec again, with SIGHUP, and waits until the rules are in force.
+    ///
+    /// `change` puts another spec into its file, by a rename: half a file would be refused.
+    pub fn reload(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
+        let before = self.log.lines().len();
+        change()?;
+        self.signal(Signal::SIGHUP)?;
+        let outcome =
+            |line: &str| line.contains("rules are in force") || line.contains("is refused");
+        if !self.log.wait_for_line_after(before, outcome, PATIENCE) {
+            bail!("no reload within {PATIENCE:?}:\n{}", self.log.text());
+        }
+        let lines = self.log.lines();
+        let refusal = lines[before..]
+            .iter()
+            .find(|line| line.contains("is refused"));
+        refusal.map_or(Ok(()), |line| bail!("{line}"))
+    }
+
     /// Stops the process, as a debugger does, until the result is dropped: what
     /// happens meanwhile is the kernel half's doing.
     pub fn suspend(&self) -> Result<Suspended<'_>> {
@@ -303,7 +322,17 @@ impl Log {
     }
 
     fn wait_for_line(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> bool {
-        let absent = |lines: &mut Vec<String>| !lines.iter().any(|line| wanted(line));
+        self.wait_for_line_after(0, wanted, timeout)
+    }
+
+    /// Waits for a line that is none of the first `known`.
+    fn wait_for_line_after(
+        &self,
+        known: usize,
+        wanted: impl Fn(&str) -> bool,
+        timeout: Duration,
+    ) -> bool {
+        let absent = |lines: &mut Vec<String>| !lines.iter().skip(known).any(|line| wanted(line));
         let (_lines, result) = self
             .0
             .1

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::{MapInfo, MapType};
+use aya::maps::{Map, MapData, MapInfo, MapType, RingBuf};
 use nix::libc;
 
 // `enum bpf_cmd` of `linux/bpf.h`.
@@ -25,9 +25,15 @@ struct Element {
     flags: u64,
 }
 
-/// Deletes what a map holds; an array's elements become zero. A map that only the kernel half writes to, or nobody,
+/// Deletes what a map holds; an array's elements become zero, and a ring buffer has been read. What nobody may write to
 /// stays as it is.
 pub fn map(info: &MapInfo) -> Result<()> {
+    if info.map_type()? == MapType::RingBuf {
+        let map = Map::from_map_data(MapData::from_id(info.id())?)?;
+        let mut ring = RingBuf::try_from(map)?;
+        while ring.next().is_some() {}
+        return Ok(());
+    }
     let fd = info.fd()?;
     let fd = fd.as_fd();
     let mut key = vec![0; info.key_size() as usize];

@@ -14,7 +14,7 @@ use egress_userspace::{
 use std::net::IpAddr;
 
 use crate::{
-    bench::{Bench, FAMILIES, Setup},
+    bench::{Bench, FAMILIES},
     frames::{Frame, echo_request, endpoints, tcp, udp},
 };
 
@@ -22,15 +22,11 @@ const FORWARDED: Decision = Decision::Forwarded {
     is_addressed: false,
 };
 
-/// A kernel half that no other test uses, and its only reader; `number` tells it apart.
-fn traced(number: u32, filter: &TraceFilter) -> Result<(Bench, Listener)> {
-    let mut bench = Bench::with(Setup {
-        max_flows: number,
-        ..Setup::default()
-    })?;
-    let taps = bench.dataplane.maps.take_taps().context("taken already")?;
-    // The index is no interface's, so that each test has its own claim.
-    let mut listener = taps.listen(Tap::Trace, 0x4000_0000 + number)?;
+/// A kernel half whose packets are traced. The index is no interface's, so that each test has its own claim.
+fn traced(index: u32, filter: &TraceFilter) -> Result<(Bench, Listener)> {
+    let bench = Bench::new()?;
+    let tap = bench.dataplane.maps.open_tap(Tap::Trace)?;
+    let mut listener = tap.listen(0x4000_0000 + index)?;
     listener.set_filter(filter)?;
     listener.renew(kernel::monotonic_ns())?;
     Ok((bench, listener))

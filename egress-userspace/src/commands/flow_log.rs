@@ -24,19 +24,15 @@ struct Recording {
 
 impl Recorder {
     /// Begins the flow log at `path`, if there is to be one.
-    pub fn start(
-        path: Option<&str>,
-        maps: &mut Maps,
-        cluster_ifindex: u32,
-    ) -> anyhow::Result<Self> {
-        let mut taps = maps.take_taps().context("the flow log is kept already")?;
+    pub fn start(path: Option<&str>, maps: &Maps, cluster_ifindex: u32) -> anyhow::Result<Self> {
+        let mut tap = maps.open_tap(Tap::Log)?;
         let Some(path) = path else {
-            taps.silence(Tap::Log)?;
+            tap.silence()?;
             return Ok(Self(None));
         };
         let log = FlowLog::open(path)
             .with_context(|| format!("could not open the flow log {path} for writing"))?;
-        let mut events = taps.listen(Tap::Log, cluster_ifindex)?;
+        let mut events = tap.listen(cluster_ifindex)?;
         events.renew(kernel::monotonic_ns())?;
         // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }

@@ -35,14 +35,11 @@ pub fn follow(instance: Instance, output: Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn print_events(mut instance: Instance, output: Output) -> anyhow::Result<()> {
+async fn print_events(instance: Instance, output: Output) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let taps = instance
-        .maps
-        .take_taps()
-        .ok_or_else(|| anyhow::anyhow!("the flows are followed already"))?;
-    let events = taps.listen(Tap::Follow, instance.config.cluster_ifindex)?;
+    let tap = instance.maps.open_tap(Tap::Follow)?;
+    let events = tap.listen(instance.config.cluster_ifindex)?;
     // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
     let mut events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
         .map_err(io::Error::from)?;

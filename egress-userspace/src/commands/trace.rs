@@ -151,15 +151,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn trace(args: &Args, mut instance: Instance) -> anyhow::Result<()> {
+async fn trace(args: &Args, instance: Instance) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let taps = instance
-        .maps
-        .take_taps()
-        .ok_or_else(|| anyhow::anyhow!("packets are traced already"))?;
+    let tap = instance.maps.open_tap(Tap::Trace)?;
     let mut printer = Printer::new(&instance, args.output, args.count);
-    let mut packets = taps.listen(Tap::Trace, instance.config.cluster_ifindex)?;
+    let mut packets = tap.listen(instance.config.cluster_ifindex)?;
     packets.set_filter(&args.filter())?;
     // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
     let mut packets = unsafe { AsyncFd::register_with_interest(packets, Interest::READABLE) }

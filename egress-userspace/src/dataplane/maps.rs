@@ -9,11 +9,11 @@ use aya::{
 };
 use egress_common::{
     Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, NextHop, NextHopRef, Outcome,
-    Rule, RuleCounters, RuleKey, Side, Tuple,
+    Rule, RuleCounters, RuleKey, Side, Tap, Tuple,
 };
 use thiserror::Error;
 
-use super::taps::Taps;
+use super::taps::{Named, OpenTap, TapMaps};
 
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
@@ -64,8 +64,7 @@ pub struct Maps {
     rule_counters: PerCpuArray<MapData, RuleCounters>,
     evicted: PerCpuArray<MapData, u64>,
     next_hops: Array<MapData, NextHop>,
-    /// Until somebody listens by them.
-    taps: Option<Taps>,
+    taps: TapMaps,
 }
 
 /// Gives the error of a map its name.
@@ -109,22 +108,28 @@ impl Maps {
             rule_counters: typed("RULE_COUNTERS", &mut source)?,
             evicted: typed("EVICTED", &mut source)?,
             next_hops: typed("NEXT_HOPS", &mut source)?,
-            taps: Some(Taps {
-                until: typed("TAPS", &mut source)?,
-                lost: typed("TAPS_LOST", &mut source)?,
-                rings: [
-                    Some(typed("FLOW_LOG", &mut source)?),
-                    Some(typed("FOLLOW", &mut source)?),
-                    Some(typed("TRACE", &mut source)?),
-                ],
-                filter: typed("TRACE_FILTER", &mut source)?,
-            }),
+            taps: {
+                let mut tap_map = |name| {
+                    let map = named(name, source(name).ok_or(MapsError::Missing(name))?)?;
+                    Named::new(name, map)
+                };
+                TapMaps {
+                    until: tap_map("TAPS")?,
+                    lost: tap_map("TAPS_LOST")?,
+                    rings: [tap_map("FLOW_LOG")?, tap_map("FOLLOW")?, tap_map("TRACE")?],
+                    filter: tap_map("TRACE_FILTER")?,
+                }
+            },
         })
     }
 
-    /// The switches and ring buffers by which one listens, once.
-    pub const fn take_taps(&mut self) -> Option<Taps> {
-        self.taps.take()
+    /// Opens a tap, to listen by it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn open_tap(&self, tap: Tap) -> Result<OpenTap, MapsError> {
+        self.taps.open(tap)
     }
 
     /// The settings.

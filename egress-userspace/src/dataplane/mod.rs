@@ -25,5 +25,5 @@ pub use pins::{Left, Pins, PinsError, Place};
 pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};
-pub use taps::{ListenError, Listener, Taps};
+pub use taps::{ListenError, Listener, OpenTap};
 pub use trace::{FoundFlow, PacketReport, TracedPacket};

@@ -3,25 +3,71 @@
 use std::{
     io,
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsFd as _, AsRawFd, RawFd},
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixDatagram},
     },
 };
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use egress_common::{Tap, TraceFilter};
 use thiserror::Error;
 
-use super::maps::MapsError;
+use super::maps::{MapsError, named};
 
-/// The kernel half's switches and ring buffers.
-pub struct Taps {
-    pub(super) until: Array<MapData, u64>,
-    pub(super) lost: PerCpuArray<MapData, u64>,
-    pub(super) filter: Array<MapData, TraceFilter>,
+/// The maps behind the taps, of which everybody who listens has handles of their own.
+pub(super) struct TapMaps {
+    pub(super) until: Named,
+    pub(super) lost: Named,
+    pub(super) filter: Named,
     /// By the tap's number.
-    pub(super) rings: [Option<RingBuf<MapData>>; Tap::COUNT],
+    pub(super) rings: [Named; Tap::COUNT],
+}
+
+/// A map with its name.
+pub(super) struct Named {
+    name: &'static str,
+    data: MapData,
+}
+
+impl Named {
+    pub(super) fn new(name: &'static str, map: Map) -> Result<Self, MapsError> {
+        match map {
+            Map::Array(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
+                Ok(Self { name, data })
+            }
+            _ => Err(MapsError::Missing(name)),
+        }
+    }
+
+    fn open<T: TryFrom<Map, Error = MapError>>(&self) -> Result<T, MapsError> {
+        let open = || {
+            let fd = self.data.fd().as_fd().try_clone_to_owned()?;
+            T::try_from(Map::from_map_data(MapData::from_fd(fd)?)?)
+        };
+        named(self.name, open())
+    }
+}
+
+impl TapMaps {
+    pub(super) fn open(&self, tap: Tap) -> Result<OpenTap, MapsError> {
+        Ok(OpenTap {
+            tap,
+            until: self.until.open()?,
+            lost: self.lost.open()?,
+            filter: self.filter.open()?,
+            ring: self.rings[tap as usize].open()?,
+        })
+    }
+}
+
+/// A tap: the switch that makes the kernel half record, and the ring buffer that it records to.
+pub struct OpenTap {
+    tap: Tap,
+    until: Array<MapData, u64>,
+    lost: PerCpuArray<MapData, u64>,
+    filter: Array<MapData, TraceFilter>,
+    ring: RingBuf<MapData>,
 }
 
 /// Why it cannot be listened.
@@ -49,55 +95,45 @@ const fn doing(tap: Tap) -> &'static str {
 /// For how long a listener is told of things unless it says that it is still there.
 const LEASE_NS: u64 = 5_000_000_000;
 
-impl Taps {
-    /// Becomes the only one who listens by `tap` to the router whose cluster interface has this index.
+impl OpenTap {
+    /// Becomes the only one who listens by it to the router whose cluster interface has this index.
     ///
     /// Nothing is recorded before [`Listener::renew`].
     ///
     /// # Errors
     ///
     /// [`ListenError::Taken`] if another process listens.
-    pub fn listen(mut self, tap: Tap, cluster_ifindex: u32) -> Result<Listener, ListenError> {
-        let claim = claim(tap, cluster_ifindex)?;
-        let ring = self.rings[tap as usize]
-            .take()
-            .ok_or(ListenError::Taken(tap))?;
-        let lost = self.lost(tap)?;
+    pub fn listen(self, cluster_ifindex: u32) -> Result<Listener, ListenError> {
+        let claim = claim(self.tap, cluster_ifindex)?;
         let mut listener = Listener {
-            tap,
-            taps: self,
-            ring,
-            lost,
+            lost: self.lost()?,
+            tap: self,
             _claim: claim,
         };
-        if tap != Tap::Log {
+        if listener.tap.tap != Tap::Log {
             // What a reader before this one has left. The flow log has no gaps, and goes on with it.
-            while listener.ring.next().is_some() {}
+            while listener.tap.ring.next().is_some() {}
         }
         Ok(listener)
     }
 
-    /// Switches a tap off that a killed process may have left on.
+    /// Switches it off, if a killed process has left it on.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn silence(&mut self, tap: Tap) -> Result<(), MapsError> {
-        self.set(tap, 0)
+    pub fn silence(&mut self) -> Result<(), MapsError> {
+        self.record_until(0)
     }
 
-    fn lost(&self, tap: Tap) -> Result<u64, MapsError> {
-        let values = named("TAPS_LOST", self.lost.get(&(tap as u32), 0))?;
+    fn lost(&self) -> Result<u64, MapsError> {
+        let values = named("TAPS_LOST", self.lost.get(&(self.tap as u32), 0))?;
         Ok(values.iter().sum())
     }
 
-    fn set(&mut self, tap: Tap, until_ns: u64) -> Result<(), MapsError> {
-        named("TAPS", self.until.set(tap as u32, until_ns, 0))
+    fn record_until(&mut self, until_ns: u64) -> Result<(), MapsError> {
+        named("TAPS", self.until.set(self.tap as u32, until_ns, 0))
     }
-}
-
-fn named<T>(name: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
-    result.map_err(|source| MapsError::Map { name, source })
 }
 
 /// A socket whose abstract name belongs to the network namespace, and vanishes with the process.
@@ -113,9 +149,7 @@ fn claim(tap: Tap, cluster_ifindex: u32) -> Result<UnixDatagram, ListenError> {
 /// Who listens by a tap. It is switched off when this is dropped, and by itself when the process is killed; that of the
 /// flow log stays on as long as the kernel half is there.
 pub struct Listener {
-    tap: Tap,
-    taps: Taps,
-    ring: RingBuf<MapData>,
+    tap: OpenTap,
     /// Records lost up to now.
     lost: u64,
     _claim: UnixDatagram,
@@ -128,12 +162,12 @@ impl Listener {
     ///
     /// If the kernel refuses.
     pub fn renew(&mut self, now_ns: u64) -> Result<(), MapsError> {
-        let until_ns = match self.tap {
+        let until_ns = match self.tap.tap {
             // The next process of the same router goes on with what is recorded in the meantime.
             Tap::Log => Tap::FOREVER,
             Tap::Follow | Tap::Trace => now_ns.saturating_add(LEASE_NS),
         };
-        self.taps.set(self.tap, until_ns)
+        self.tap.record_until(until_ns)
     }
 
     /// Says which packets [`Tap::Trace`] is to tell of.
@@ -142,12 +176,12 @@ impl Listener {
     ///
     /// If the kernel refuses.
     pub fn set_filter(&mut self, filter: &TraceFilter) -> Result<(), MapsError> {
-        named("TRACE_FILTER", self.taps.filter.set(0, filter, 0))
+        named("TRACE_FILTER", self.tap.filter.set(0, filter, 0))
     }
 
     /// The next record, if there is one.
     pub fn next_record<T>(&mut self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        self.ring.next().map(|record| read(&record))
+        self.tap.ring.next().map(|record| read(&record))
     }
 
     /// How many records were lost since this was last asked, because they were not read fast enough.
@@ -156,23 +190,23 @@ impl Listener {
     ///
     /// If the kernel refuses.
     pub fn take_lost(&mut self) -> Result<u64, MapsError> {
-        let lost = self.taps.lost(self.tap)?;
+        let lost = self.tap.lost()?;
         Ok(lost - std::mem::replace(&mut self.lost, lost).min(lost))
     }
 }
 
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+        self.tap.ring.as_raw_fd()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         // The next process of the router goes on with the flow log, or silences it.
-        if self.tap != Tap::Log {
+        if self.tap.tap != Tap::Log {
             // On failure the lease runs out.
-            let _ = self.taps.silence(self.tap);
+            let _ = self.tap.silence();
         }
     }
 }

@@ -14,8 +14,8 @@ pub const EXIT_UNREADABLE: u8 = 1;
 /// The exit code of a command that was given a spec with errors.
 pub const EXIT_INVALID_SPEC: u8 = 3;
 
-/// Kubernetes refuses objects of half that size, and a rule takes about a hundred bytes.
-const LARGEST: u64 = 4 << 20;
+/// A rule takes about a hundred bytes: one for every port of each protocol is to fit. Kubernetes refuses objects much smaller.
+const LARGEST: u64 = 16 << 20;
 
 /// Why there is no router.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ pub(super) fn parse_bytes(bytes: &[u8], source: &str) -> Result<EgressRouter, Sp
     };
     if bytes.len() as u64 > LARGEST {
         return Err(invalid(
-            "more than 4 MiB".to_owned(),
+            "more than 16 MiB".to_owned(),
             "one EgressRouter, as YAML or JSON",
         ));
     }

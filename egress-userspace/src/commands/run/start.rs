@@ -99,7 +99,7 @@ pub async fn start(
     if features.kernel_expiry {
         dataplane.start_expiry()?;
     }
-    let recorder = Recorder::start(args.flow_log.as_deref(), &mut dataplane.maps, cluster.index)?;
+    let recorder = Recorder::start(args.flow_log.as_deref(), &dataplane.maps, cluster.index)?;
     // Last, when all is in place: the first packet finds every rule.
     let attachment = dataplane.attach(&cluster, &egress, args.attach.wish())?;
     // The gateway is asked for by CAP_NET_ADMIN.

@@ -145,9 +145,9 @@ fn what_is_not_text_is_refused_with_its_place() {
         errors.to_string(),
         "spec.yaml: 1 error\n  document: no UTF-8 at byte 6; expected YAML or JSON in UTF-8"
     );
-    let endless = vec![b'#'; (4 << 20) + 1];
+    let endless = vec![b'#'; (16 << 20) + 1];
     let errors = parse_bytes(&endless, "spec.yaml").expect_err("too large");
-    assert!(errors.to_string().contains("more than 4 MiB"), "{errors}");
+    assert!(errors.to_string().contains("more than 16 MiB"), "{errors}");
 }
 
 #[test]

@@ -64,8 +64,7 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
             })
             .collect(),
         notes: vec![
-            "The router reads its spec, loads and verifies its programs, fills the maps and attaches. \
-             It replaces rules by a new start only."
+            "The router reads its spec, loads and verifies its programs, fills the maps and attaches."
                 .into(),
         ],
         harness_error: None,

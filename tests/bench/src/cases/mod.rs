@@ -7,6 +7,7 @@ mod memory;
 mod new_flows;
 mod packets;
 mod program;
+mod reload;
 mod services;
 mod streams;
 
@@ -46,6 +47,8 @@ pub enum Case {
     Flows1m,
     /// From the start until traffic is redirected
     Start,
+    /// Replacing all of 10,000 rules
+    Reload,
     /// Memory of a flow
     Memory,
 }
@@ -69,6 +72,7 @@ impl Case {
                 | Self::LatencyTcp
                 | Self::Flows1m
                 | Self::Start
+                | Self::Reload
                 | Self::Memory
         )
     }
@@ -100,6 +104,7 @@ impl Case {
             Self::Rules2000 => new_flows::measure(bench, "rules2000", 2_000),
             Self::Rules65535 => new_flows::measure(bench, "rules65535", u16::MAX),
             Self::Start => loading::measure(bench),
+            Self::Reload => reload::measure(bench),
             Self::Memory => memory::measure(),
             Self::LatencyUdp => return latency::measure(bench, "latency-udp", Protocol::Udp),
             Self::LatencyTcp => return latency::measure(bench, "latency-tcp", Protocol::Tcp),
