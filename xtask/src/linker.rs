@@ -3,8 +3,6 @@
 //! It links the LLVM of the compiler whose bitcode it reads, so the project
 //! keeps its own, built for that compiler, and trusts none in `PATH`.
 
-use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::process::CommandExt as _;
+use crate::process::{CommandExt as _, path_with};
 use crate::requirements::version_in;
 use crate::workspace::Workspace;
 
@@ -79,12 +77,6 @@ pub fn install(workspace: &Workspace, major: u32, prefix: &Path) -> Result<()> {
         started.elapsed().as_secs()
     );
     Ok(())
-}
-
-fn path_with(directory: &Path) -> OsString {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let directories = env::split_paths(&path).chain([directory.to_owned()]);
-    env::join_paths(directories).unwrap_or(path.clone())
 }
 
 fn runs(program: &Path) -> bool {

@@ -13,6 +13,7 @@ mod lint;
 mod object;
 mod os;
 mod process;
+mod prometheus;
 mod requirements;
 mod setup;
 mod soak;

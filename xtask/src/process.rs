@@ -1,7 +1,7 @@
 //! Running other programs, with errors that name the whole command.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -87,6 +87,13 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
         .map(|directory| directory.join(name))
         .find(|candidate| is_executable(candidate))
+}
+
+/// `PATH` with one more directory, behind the others.
+pub fn path_with(directory: &Path) -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain([directory.to_owned()]);
+    env::join_paths(directories).unwrap_or(path.clone())
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 
 use crate::build::{self, Profile};
 use crate::os::is_root;
-use crate::process::CommandExt as _;
+use crate::process::{CommandExt as _, path_with};
+use crate::prometheus;
 use crate::setup;
 use crate::summary::Summary;
 use crate::workspace::Workspace;
@@ -39,6 +40,13 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
         "--",
     ]);
     cargo.args(arguments);
+    match prometheus::directory(workspace) {
+        Ok(Some(directory)) => {
+            cargo.env("PATH", path_with(&directory));
+        }
+        Ok(None) => {}
+        Err(error) => println!("No Prometheus, so its tests will be skipped: {error:#}"),
+    }
     let (summary, status) = follow(cargo, stdout())?;
 
     println!();
