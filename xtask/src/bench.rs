@@ -12,8 +12,8 @@ use crate::workspace::Workspace;
 
 /// What stands below the options.
 pub const HELP: &str = "\
-Cases: flow, flows60k, program, stream, streams8, connections, rules2, rules2000
-and, not with --quick: rules65535, latency-udp, latency-tcp, flows1m, start, memory
+Cases: flow, flows60k, program, sctp, stream, streams8, connections, rules2, rules2000
+and, not with --quick: rules65535, latency-udp, latency-tcp, flows1m, start, reload, memory
 
 Examples:
   cargo xtask bench --quick

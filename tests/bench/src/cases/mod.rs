@@ -8,6 +8,7 @@ mod new_flows;
 mod packets;
 mod program;
 mod reload;
+mod sctp;
 mod services;
 mod streams;
 
@@ -27,6 +28,8 @@ pub enum Case {
     Flows60k,
     /// The router's programs by themselves, for each kind of packet
     Program,
+    /// SCTP with a changed port, by the length of its packets
+    Sctp,
     /// TCP, one stream
     Stream,
     /// TCP, eight streams together
@@ -104,6 +107,7 @@ impl Case {
             Self::Rules2000 => new_flows::measure(bench, "rules2000", 2_000),
             Self::Rules65535 => new_flows::measure(bench, "rules65535", u16::MAX),
             Self::Start => loading::measure(bench),
+            Self::Sctp => sctp::measure(bench),
             Self::Reload => reload::measure(bench),
             Self::Memory => memory::measure(),
             Self::LatencyUdp => return latency::measure(bench, "latency-udp", Protocol::Udp),

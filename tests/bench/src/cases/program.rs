@@ -23,10 +23,10 @@ const FORWARDED: i32 = 7;
 const RUNS: u32 = 20_000;
 /// New flows of a sample: all samples together find their ports free.
 const NEW_FLOWS: u32 = 1_000;
-const CLIENT_PORT: u16 = 5_000;
+pub(super) const CLIENT_PORT: u16 = 5_000;
 /// Where the ports of the new flows begin.
 const FIRST_NEW_PORT: u16 = CLIENT_PORT + 100;
-const TTL: u8 = 64;
+pub(super) const TTL: u8 = 64;
 /// The loopback interface's own, on which `BPF_PROG_TEST_RUN` lets packets arrive.
 const MAC: [u8; 6] = [0; 6];
 
@@ -82,7 +82,7 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
 }
 
 /// Lets packets through that are longer than Ethernet's usual ones.
-fn allow_long_packets(lab: &Lab) -> Result<()> {
+pub(super) fn allow_long_packets(lab: &Lab) -> Result<()> {
     let set = |names: [&str; 2]| names.map(|name| format!("link set {name} mtu 9000"));
     lab.gateway().ip(["link set node0 mtu 9000"])?;
     lab.node().ip(set(["ext0", "router"]))?;
@@ -324,18 +324,29 @@ fn icmp_error(network: &Network, rule: Rule) -> Result<Vec<u8>> {
 }
 
 /// Types of chunks (RFC 9260, section 3.2).
-const SCTP_DATA: u8 = 0;
-const SCTP_INIT: u8 = 1;
+pub(super) const SCTP_DATA: u8 = 0;
+pub(super) const SCTP_INIT: u8 = 1;
 
 /// A packet of one chunk, in a frame of this length.
 fn sctp(endpoints: Endpoints, kind: u8, length: usize) -> Result<Vec<u8>> {
+    let length = length.checked_sub(14 + 20).context("no room for headers")?;
+    let packet = sctp_packet(endpoints.ports(CLIENT_PORT), kind, length)?;
+    let mut frame = Vec::new();
+    endpoints
+        .builder()?
+        .write(&mut frame, ip_number::SCTP, &packet)?;
+    Ok(frame)
+}
+
+/// An SCTP packet of one chunk, with what is behind its IP header.
+pub(super) fn sctp_packet(
+    (source, destination): (u16, u16),
+    kind: u8,
+    length: usize,
+) -> Result<Vec<u8>> {
     const HEADER_LEN: usize = 12;
-    let (source, destination) = endpoints.ports(CLIENT_PORT);
-    let payload = length
-        .checked_sub(14 + 20)
-        .filter(|payload| *payload >= HEADER_LEN + 4)
-        .context("no room for a chunk")?;
-    let mut packet = vec![1; payload];
+    ensure!(length >= HEADER_LEN + 4, "no room for a chunk");
+    let mut packet = vec![1; length];
     packet[..2].copy_from_slice(&source.to_be_bytes());
     packet[2..4].copy_from_slice(&destination.to_be_bytes());
     // An INIT has no verification tag.
@@ -343,11 +354,7 @@ fn sctp(endpoints: Endpoints, kind: u8, length: usize) -> Result<Vec<u8>> {
     // Not 0, which stands for a checksum that is left to the device; a wrong one costs the same as a right one.
     packet[8..HEADER_LEN].fill(0xa5);
     packet[HEADER_LEN] = kind;
-    let chunk = u16::try_from(payload - HEADER_LEN)?;
+    let chunk = u16::try_from(length - HEADER_LEN)?;
     packet[HEADER_LEN + 2..HEADER_LEN + 4].copy_from_slice(&chunk.to_be_bytes());
-    let mut frame = Vec::new();
-    endpoints
-        .builder()?
-        .write(&mut frame, ip_number::SCTP, &packet)?;
-    Ok(frame)
+    Ok(packet)
 }

@@ -1,0 +1,150 @@
+//! What an SCTP packet costs whose port changes, by its length: its CRC32c covers all of it.
+//!
+//! As in [`super::packets`], from the node's end of the router's link to where packets leave towards the gateway.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use egress_tests::Protocol;
+use egress_tests::sender::FrameSender;
+use etherparse::{PacketBuilder, ip_number};
+
+use super::program::{CLIENT_PORT, SCTP_DATA, SCTP_INIT, TTL, allow_long_packets, sctp_packet};
+use crate::bench::{Bench, pinned, progress};
+use crate::contender::{Contender, Load, Stand};
+use crate::kernel::Sink;
+use crate::report::{RatiosOf, Row, Table};
+use crate::source::Path;
+use crate::stats::Better;
+
+const BATCH: usize = 64;
+/// Of the IP header and what is before it.
+const HEADERS_LEN: usize = 14 + 20;
+/// A burst is judged by its slices, as another task may get the CPU for a while.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// Frames without their checksum, as long as [`LENGTHS`] says.
+const SHORT: usize = LENGTHS[0] - 4;
+const MIDDLE: usize = LENGTHS[1] - 4;
+const LONG: usize = LENGTHS[2] - 4;
+const LENGTHS: [usize; 3] = [64, 1_400, 9_000];
+
+/// Frames of one length, which end at one of the sinks.
+struct Stream<'s> {
+    send: Box<dyn FnMut() -> Result<usize>>,
+    sink: &'s Sink,
+}
+
+/// Measures packets of each length through the router, and sending alone.
+pub fn measure(bench: &mut Bench) -> Result<Table> {
+    let load = Load {
+        rules: 1,
+        protocol: Protocol::Sctp,
+        flows: 1,
+        changes_ports: true,
+    };
+    let field = bench.field(&[Contender::EgressRouter, Contender::Sending], load)?;
+    let [router, sending] = &field.stands[..] else {
+        anyhow::bail!("the router and sending are always there");
+    };
+    let sinks = [
+        bench.object.sink(router.lab.gateway(), "node0")?,
+        bench.object.sink(sending.lab.router(), "eth0")?,
+    ];
+    let mut streams = Vec::new();
+    for (stand, sink) in [router, sending].into_iter().zip(&sinks) {
+        allow_long_packets(&stand.lab)?;
+        progress(&format!(
+            "opening an association through {}",
+            stand.contender.name()
+        ));
+        stream::<SHORT>(stand, sink, SCTP_INIT)?.send_batch()?;
+        streams.push(stream::<SHORT>(stand, sink, SCTP_DATA)?);
+        streams.push(stream::<MIDDLE>(stand, sink, SCTP_DATA)?);
+        streams.push(stream::<LONG>(stand, sink, SCTP_DATA)?);
+    }
+    let (cpu, burst) = (bench.cpu, bench.plan.burst);
+    let [samples] = bench.interleave("sctp", Better::Higher, &mut streams, |stream| {
+        pinned(cpu, || stream.sample(burst)).map(|rate| [rate])
+    })?;
+    let cost = |value: &dyn Fn(usize) -> f64, one: usize| {
+        1e9 / value(one) - 1e9 / value(one + LENGTHS.len())
+    };
+    let row = |(one, length): (usize, &usize)| Row {
+        cost_ns: Some(samples.estimate(|value| cost(value, one))),
+        ..Row::of(
+            format!("egress-router, {length} bytes"),
+            samples.estimate(|value| value(one)),
+        )
+    };
+    let growth = samples.estimate(|value| cost(value, LENGTHS.len() - 1) / cost(value, 0));
+    Ok(Table {
+        case: "sctp",
+        title: "SCTP with a changed port, one association, one CPU".into(),
+        unit: "packets/s",
+        better: Better::Higher,
+        rounds: bench.plan.rounds,
+        ratios_of: RatiosOf::Cost,
+        rows: LENGTHS.iter().enumerate().map(row).collect(),
+        notes: vec![format!(
+            "Beyond sending, {} bytes cost {:.2} times what {} bytes do ({:.2} to {:.2}).",
+            LENGTHS[2], growth.value, LENGTHS[0], growth.low, growth.high
+        )],
+        harness_error: None,
+    })
+}
+
+fn stream<'s, const LEN: usize>(stand: &Stand, sink: &'s Sink, kind: u8) -> Result<Stream<'s>> {
+    let Path {
+        macs: [source_mac, destination_mac],
+        addresses: [source, destination],
+        port,
+        ..
+    } = stand.path()?;
+    let packet = sctp_packet((CLIENT_PORT, port), kind, LEN - HEADERS_LEN)?;
+    let mut frame = Vec::with_capacity(LEN);
+    PacketBuilder::ethernet2(source_mac.0, destination_mac.0)
+        .ipv4(source.octets(), destination.octets(), TTL)
+        .write(&mut frame, ip_number::SCTP, &packet)?;
+    let frame: [u8; LEN] = frame[..].try_into().context("a frame of another length")?;
+    let frames: Box<[[u8; LEN]; BATCH]> = vec![frame; BATCH]
+        .into_boxed_slice()
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("a batch of another length"))?;
+    let mut sender = FrameSender::<BATCH>::on(stand.lab.node(), "router")?;
+    Ok(Stream {
+        send: Box::new(move || sender.send(&frames)),
+        sink,
+    })
+}
+
+impl Stream<'_> {
+    fn send_batch(&mut self) -> Result<u64> {
+        Ok((self.send)()? as u64)
+    }
+
+    /// Packets a second that arrive.
+    fn sample(&mut self, burst: Duration) -> Result<f64> {
+        let start = Instant::now();
+        let mut rates = Vec::new();
+        while start.elapsed() < burst {
+            rates.push(self.sample_slice()?);
+        }
+        Ok(Better::Higher.robust(&rates))
+    }
+
+    fn sample_slice(&mut self) -> Result<f64> {
+        let before = self.sink.taken()?;
+        let start = Instant::now();
+        let mut sent = 0;
+        while start.elapsed() < SLICE {
+            sent += self.send_batch()?;
+        }
+        let elapsed = start.elapsed();
+        let taken = self.sink.taken()? - before;
+        ensure!(2 * taken > sent, "{taken} of {sent} packets arrived");
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 packets")]
+        let taken = taken as f64;
+        Ok(taken / elapsed.as_secs_f64())
+    }
+}
