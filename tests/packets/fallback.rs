@@ -1,6 +1,10 @@
 //! The fallback: the server of every port that no rule has.
 
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable;
@@ -8,11 +12,11 @@ use egress_common::{
     Outcome,
     Side::{Cluster, Egress},
 };
-use egress_tests::{Namespace, skip_unless_lab_works};
+use egress_tests::{Namespace, PATIENCE, skip_unless_lab_works};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    bench::{Bench, FALLBACK_RULE, FAMILIES, Family, V4, V6},
+    bench::{Bench, FALLBACK_RULE, FAMILIES, FORWARD, Family, V4, V6},
     frames::{Frame, Transport, assert_same, chunk, echo_request, endpoints, sctp, tcp, udp},
 };
 
@@ -213,8 +217,14 @@ fn a_port_that_the_pod_itself_serves_is_left_alone_while_it_does() -> Result<()>
                 bench.forward(Cluster, &request.bytes())?;
             }
             drop((listener, receiver));
-            bench.forward(Cluster, &connection.bytes())?;
-            bench.forward(Cluster, &datagram.bytes())?;
+            // A process that another test is about to start has the sockets, too, until it is the other program.
+            for frame in [connection, datagram] {
+                let deadline = Instant::now() + PATIENCE;
+                while bench.run(Cluster, &frame.bytes())?.verdict != FORWARD {
+                    ensure!(Instant::now() < deadline, "{frame:?} is the pod's own");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
         }
         Ok(())
     })
