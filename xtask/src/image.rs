@@ -257,26 +257,17 @@ fn file_capabilities() -> [u8; 20] {
 /// Hands the layout to a builder of this machine.
 fn take_in(directory: &Path, tag: &str) -> ExitCode {
     let layout = format!("oci:{}:{tag}", directory.display());
-    let containerfile = "deploy/Containerfile";
     let mut tried = Vec::new();
-    for (builder, arguments) in [
-        ("podman", vec!["pull", &layout]),
-        ("buildah", vec!["pull", &layout]),
-        (
-            "docker",
-            vec!["build", "--tag", tag, "--file", containerfile],
-        ),
+    for (builder, take) in [
+        ("podman", pull as fn(&str, &Path, &str) -> Result<()>),
+        ("buildah", pull),
+        ("docker", build_by_containerfile),
     ] {
-        let Some(program) = find_program(builder) else {
+        if find_program(builder).is_none() {
             tried.push(format!("{builder} is not installed"));
             continue;
-        };
-        let mut command = Command::new(program);
-        command.args(&arguments);
-        if builder == "docker" {
-            command.arg(directory);
         }
-        match command.run() {
+        match take(builder, directory, tag) {
             Ok(()) => {
                 println!("{builder} has the image {tag}");
                 return ExitCode::SUCCESS;
@@ -289,6 +280,22 @@ fn take_in(directory: &Path, tag: &str) -> ExitCode {
         "The layout is complete: `skopeo copy {layout} docker://...` or `ctr image import` take it as well."
     );
     ExitCode::from(NO_BUILDER)
+}
+
+/// Copies the layout, and names the image, which has only the directory's name by then.
+fn pull(builder: &str, directory: &Path, tag: &str) -> Result<()> {
+    let layout = format!("oci:{}:{tag}", directory.display());
+    let output = Command::new(builder).args(["pull", &layout]).read()?;
+    let id = output.lines().last().context("it named no image")?;
+    Command::new(builder).args(["tag", id.trim(), tag]).run()
+}
+
+/// Docker reads no layouts.
+fn build_by_containerfile(builder: &str, directory: &Path, tag: &str) -> Result<()> {
+    Command::new(builder)
+        .args(["build", "--tag", tag, "--file", "deploy/Containerfile"])
+        .arg(directory)
+        .run()
 }
 
 #[cfg(test)]
