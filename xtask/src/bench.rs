@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 /// What stands below the options.
 pub const HELP: &str = "\
 Cases: flow, flows60k, program, sctp, stream, streams8, connections, rules2, rules2000
-and, not with --quick: rules65535, latency-udp, latency-tcp, flows1m, start, reload, memory
+and, not with --quick: rules65535, latency-udp, latency-tcp, iperf3, wrk, flows1m, start, reload, memory
 
 Examples:
   cargo xtask bench --quick

@@ -11,6 +11,7 @@ mod reload;
 mod sctp;
 mod services;
 mod streams;
+mod tools;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
@@ -34,6 +35,10 @@ pub enum Case {
     Stream,
     /// TCP, eight streams together
     Streams8,
+    /// TCP, one stream, as iperf3 measures it
+    Iperf3,
+    /// HTTP requests, as wrk measures them
+    Wrk,
     /// TCP connect, request, answer, close
     Connections,
     /// New UDP flows with 2 rules
@@ -74,6 +79,8 @@ impl Case {
                 | Self::LatencyUdp
                 | Self::LatencyTcp
                 | Self::Flows1m
+                | Self::Iperf3
+                | Self::Wrk
                 | Self::Start
                 | Self::Reload
                 | Self::Memory
@@ -108,6 +115,8 @@ impl Case {
             Self::Rules65535 => new_flows::measure(bench, "rules65535", u16::MAX),
             Self::Start => loading::measure(bench),
             Self::Sctp => sctp::measure(bench),
+            Self::Iperf3 => tools::measure(bench, tools::Tool::Iperf3),
+            Self::Wrk => tools::measure(bench, tools::Tool::Wrk),
             Self::Reload => reload::measure(bench),
             Self::Memory => memory::measure(),
             Self::LatencyUdp => return latency::measure(bench, "latency-udp", Protocol::Udp),
