@@ -6,7 +6,7 @@ use egress_userspace::{
     dataplane::DiscoverError, interface::InterfaceError, kernel::KernelError, spec::LoadError,
 };
 
-use crate::commands::run::AlreadyRunning;
+use crate::commands::{run::AlreadyRunning, terminal};
 
 /// The table that `--help` shows.
 pub const HELP: &str = "\
@@ -37,7 +37,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         // `egress-router flows | head` has seen enough.
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", message(error));
+    let text = format!("error: {}", message(error));
+    let columns = terminal::columns_of(io::stderr());
+    eprintln!("{}", terminal::wrap(&text, columns, 2));
     ExitCode::from(code(error))
 }
 
@@ -69,8 +71,10 @@ fn code(error: &anyhow::Error) -> u8 {
             None => {}
         }
         match cause.downcast_ref::<DiscoverError>() {
-            Some(DiscoverError::None) => return NOT_RUNNING,
-            Some(DiscoverError::List(_)) => return PRIVILEGES,
+            Some(
+                DiscoverError::None | DiscoverError::NotPinned(_) | DiscoverError::Elsewhere { .. },
+            ) => return NOT_RUNNING,
+            Some(DiscoverError::List(_) | DiscoverError::Closed { .. }) => return PRIVILEGES,
             _ => {}
         }
     }

@@ -1,10 +1,8 @@
 //! The router's two interfaces: what they are, and the addresses that they have from moment to moment.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt,
-    net::IpAddr,
-};
+mod neighbours;
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
@@ -14,13 +12,12 @@ use rtnetlink::{
         RouteNetlinkMessage,
         address::AddressAttribute,
         link::{LinkAttribute, LinkFlags},
-        neighbour::{
-            NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-        },
         route::{RouteAddress, RouteAttribute},
     },
 };
 use thiserror::Error;
+
+pub use self::neighbours::Neighbour;
 
 /// Why an interface cannot be used.
 #[derive(Debug, Error)]
@@ -92,36 +89,6 @@ pub enum Change {
     Routes,
     /// A neighbour.
     Neighbours,
-}
-
-/// A neighbour with an Ethernet address that is good, as far as the kernel knows (`NUD_VALID` in `net/neighbour.h`).
-fn usable(message: &NeighbourMessage) -> Option<((u32, IpAddr), MacAddress)> {
-    let is_valid = matches!(
-        message.header.state,
-        NeighbourState::Reachable
-            | NeighbourState::Stale
-            | NeighbourState::Delay
-            | NeighbourState::Probe
-            | NeighbourState::Permanent
-    );
-    if !is_valid {
-        return None;
-    }
-    let mut address = None;
-    let mut mac = None;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => {
-                address = Some(IpAddr::V4(*it));
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => {
-                address = Some(IpAddr::V6(*it));
-            }
-            NeighbourAttribute::LinkLayerAddress(octets) => mac = octets.as_slice().try_into().ok(),
-            _ => {}
-        }
-    }
-    Some(((message.header.ifindex, address?), mac?))
 }
 
 /// An interface and its addresses.
@@ -320,36 +287,6 @@ impl Interfaces {
             }
         }
         Ok(Some(gateway.unwrap_or(destination)))
-    }
-
-    /// Makes the kernel find out the MAC address of a neighbour, as if there was a packet for it (`NTF_USE` in
-    /// `net/core/neighbour.c`). Does not wait for the answer.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses.
-    pub async fn ask_neighbour(&self, index: u32, address: IpAddr) -> Result<(), InterfaceError> {
-        let neighbours = self.handle.neighbours();
-        let request = neighbours
-            .add(index, address)
-            .state(NeighbourState::None)
-            .flags(NeighbourFlags::Use)
-            .replace();
-        Ok(request.execute().await?)
-    }
-
-    /// The neighbours whose MAC address the kernel would use now, by interface and address.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not answer.
-    pub async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), MacAddress>, InterfaceError> {
-        let mut neighbours = HashMap::new();
-        let mut messages = std::pin::pin!(self.handle.neighbours().get().execute());
-        while let Some(message) = messages.try_next().await? {
-            neighbours.extend(usable(&message));
-        }
-        Ok(neighbours)
     }
 
     /// Yields whenever something may have changed.

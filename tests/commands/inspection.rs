@@ -464,6 +464,7 @@ fn the_help_of_every_command_fits_a_terminal_and_explains() -> Result<()> {
         "flows",
         "status",
         "explain",
+        "trace",
         "completions",
         "man",
     ] {

@@ -14,6 +14,8 @@ mod logging;
 mod metrics;
 mod object;
 mod refusals;
+mod rules;
 mod shell;
+mod terminal;
 mod tracing;
 mod unprivileged;

@@ -94,7 +94,7 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
 }
 
 /// The status of a child that ended by itself; `None` for one that had to be killed.
-fn wait(child: &mut Child) -> Result<Option<std::process::ExitStatus>> {
+pub fn wait(child: &mut Child) -> Result<Option<std::process::ExitStatus>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait()? {

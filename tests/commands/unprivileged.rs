@@ -8,17 +8,21 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use caps::Capability;
+use egress_tests::addresses::{HTTP, client};
 use egress_tests::requirements::skipped;
 use egress_tests::router::{self, example_spec};
-use egress_tests::{Lab, function_name, skip_unless_lab_works};
+use egress_tests::{BpfFs, Lab, function_name, skip_unless_lab_works};
+use egress_userspace::dataplane::Pins;
 use egress_userspace::kernel;
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::{attachments, exchange_datagrams, has_tcx};
+use crate::lab::{Running, attachments, exchange_datagrams, has_tcx};
 use crate::shell::{self, Finished, Started};
 
 const PRIVILEGES: i32 = 5;
+const NOT_RUNNING: i32 = 8;
 /// `nobody`, or whoever has this number: not root.
 const NOBODY: u32 = 65534;
 
@@ -228,6 +232,91 @@ fn what_shows_a_running_router_says_what_it_takes() -> Result<()> {
             .failure(PRIVILEGES, &["CAP_SYS_ADMIN", "root"])?;
     }
     Ok(())
+}
+
+/// A command in the router pod, as the owner of pinned files, but without what root may do else.
+fn with_cap_bpf(lab: &Lab, arguments: &[&str]) -> Result<Finished> {
+    let mut command = lab.router().command("setpriv");
+    command
+        .args(["--inh-caps", "-all", "--bounding-set", "-all,+bpf"])
+        .arg(router::binary()?)
+        .args(arguments);
+    shell::finish(&mut command)
+}
+
+#[test]
+fn a_pinned_router_is_looked_into_with_no_more_than_cap_bpf() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let pins = BpfFs::new()?;
+    let directory = pins.join("router");
+    let directory = directory.to_str().context("the path is UTF-8")?;
+    let _router = Running::start(&lab, &["--pin-path", directory])?;
+    exchange_datagrams(&lab)?;
+    with_cap_bpf(&lab, &["status"])?.failure(PRIVILEGES, &["CAP_SYS_ADMIN"])?;
+    let (client, port) = (client(0).address.to_string(), HTTP.port.to_string());
+    for arguments in [
+        &["status"][..],
+        &["rules"],
+        &["flows"],
+        &["explain", &client, &port, "tcp"],
+    ] {
+        let pinned = with_cap_bpf(&lab, &[arguments, &["--pin-path", directory]].concat())?;
+        let found = shell::egress_router(lab.router(), arguments)?;
+        // How long ago is said in whole seconds.
+        let without_times = |text: &str| text.replace(|it: char| it.is_ascii_digit(), "");
+        assert_eq!(
+            without_times(&pinned.success()?),
+            without_times(&found.success()?),
+            "{arguments:?}"
+        );
+    }
+    let elsewhere = ["status", "--pin-path", directory];
+    shell::egress_router(lab.client(), &elsewhere)?
+        .failure(NOT_RUNNING, &["another network namespace", directory])?;
+    let nothing = pins.join("nothing");
+    let nothing = nothing.to_str().context("the path is UTF-8")?;
+    with_cap_bpf(&lab, &["status", "--pin-path", nothing])?
+        .failure(NOT_RUNNING, &["no router is pinned", nothing])
+}
+
+#[test]
+fn without_the_privilege_to_list_programs_the_default_pins_are_looked_into() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let pins = BpfFs::new()?;
+    let none: Option<&str> = None;
+    // Seen by this test only, like the file system itself.
+    mount(
+        Some(pins.path()),
+        "/sys/fs/bpf",
+        none,
+        MsFlags::MS_BIND,
+        none,
+    )
+    .context("mounting the BPF file system at its usual place")?;
+    let directory = Path::new(Pins::DEFAULT).join("lab");
+    let directory = directory.to_str().context("the path is UTF-8")?;
+    let _router = Running::start(&lab, &["--pin-path", directory])?;
+    with_cap_bpf(&lab, &["status"])?.success()?;
+    let elsewhere = Lab::new()?;
+    with_cap_bpf(&elsewhere, &["status"])?.failure(PRIVILEGES, &["CAP_SYS_ADMIN", Pins::DEFAULT])
+}
+
+#[test]
+fn what_is_pinned_is_closed_to_others() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let published = Published::new()?;
+    lab.router().run(|| {
+        let pins = BpfFs::new()?;
+        let directory = pins.join("router");
+        let directory = directory.to_str().context("the path is UTF-8")?;
+        let _router = Running::start(&lab, &["--pin-path", directory])?;
+        published
+            .as_nobody(&["status", "--pin-path", directory], Stdio::null())?
+            .failure(PRIVILEGES, &["may not open", directory])
+    })
 }
 
 #[test]

@@ -9,7 +9,10 @@ use egress_userspace::spec::{
 };
 use serde_json::json;
 
-use super::output::{self, Output};
+use super::{
+    output::{self, Output},
+    terminal,
+};
 
 /// Check specs, and say all that is wrong with them or what they do
 ///
@@ -46,7 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Text => {
             for (file, result) in &results {
-                output::text(&text(file, result))?;
+                output::text(&terminal::wrap(&text(file, result), terminal::columns(), 4))?;
             }
         }
         Output::Json => {

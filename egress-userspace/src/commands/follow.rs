@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     flow_log,
     output::{self, Output},
+    terminal,
 };
 
 /// How often the kernel half is told that somebody still listens.
@@ -55,18 +56,18 @@ async fn print_events(instance: Instance, output: Output) -> anyhow::Result<()> 
                 if is_empty {
                     ready.clear_ready();
                 }
-                print(&lines, output)?;
+                print(&lines, output, terminal::columns())?;
             }
         }
     }
 }
 
-fn print(lines: &[Line], output: Output) -> io::Result<()> {
+fn print(lines: &[Line], output: Output, columns: Option<usize>) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for line in lines {
         match output {
             Output::Json => serde_json::to_writer(&mut out, line)?,
-            Output::Text => out.write_all(text(line).as_bytes())?,
+            Output::Text => out.write_all(terminal::wrap(&text(line), columns, 4).as_bytes())?,
         }
         out.write_all(b"\n")?;
     }

@@ -9,6 +9,8 @@ use tabled::{
     settings::{Alignment, Padding, Style, object::Columns},
 };
 
+use super::terminal;
+
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -19,7 +21,7 @@ pub enum Output {
 }
 
 /// Prints a value as JSON.
-pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+pub fn json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
     // Standard output by itself writes line by line.
     let mut out = BufWriter::new(io::stdout().lock());
     // As the error that it is, so that a closed pipe is known for one.
@@ -35,19 +37,40 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A table without lines. The columns from `numbers_from` on hold numbers, and are aligned to the right.
+/// The space between two columns of a table.
+const GAP: usize = 2;
+/// A column of prose is not made narrower than this.
+const MIN_PROSE: usize = 24;
+
+/// A table without lines. The columns from `numbers_from` on hold numbers, and are aligned to the right. If there are none,
+/// the last column is prose, which is broken into lines where the table is wider than `columns`.
 pub fn table<const N: usize>(
     header: [&str; N],
     numbers_from: usize,
     rows: impl IntoIterator<Item = [String; N]>,
+    columns: Option<usize>,
 ) -> String {
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    if let Some(columns) = columns
+        && numbers_from == N
+    {
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].as_str());
+            cells.chain([header[column]]).map(display_width).max()
+        };
+        let others: usize = (0..N - 1).filter_map(width).map(|width| width + GAP).sum();
+        let prose = columns.saturating_sub(others).max(MIN_PROSE);
+        for row in &mut rows {
+            row[N - 1] = terminal::wrap(&row[N - 1], Some(prose), 0);
+        }
+    }
     let mut builder = Builder::default();
     builder.push_record(header);
     for row in rows {
         builder.push_record(row);
     }
     let mut table = builder.build();
-    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    table.with(Style::empty()).with(Padding::new(0, GAP, 0, 0));
     table.modify(Columns::new(numbers_from..), Alignment::right());
     // The last column's padding would be white space at the end of each line.
     let lines: Vec<_> = table
@@ -56,6 +79,11 @@ pub fn table<const N: usize>(
         .map(|line| line.trim_end().to_owned())
         .collect();
     lines.join("\n")
+}
+
+/// How many columns of a terminal a text takes.
+pub fn display_width(text: &str) -> usize {
+    textwrap::core::display_width(text)
 }
 
 /// A number of bytes as people read it: 1536 is `1.5 KiB`.
@@ -122,8 +150,20 @@ mod tests {
             ["bcd".to_owned(), "1000".to_owned()],
         ];
         assert_eq!(
-            table(["NAME", "N"], 1, rows),
+            table(["NAME", "N"], 1, rows, None),
             "NAME     N\na        5\nbcd   1000"
         );
+    }
+    #[test]
+    fn the_prose_of_a_table_is_as_wide_as_the_terminal_lets_it_be() {
+        let prose = "twenty-four columns are.the.least";
+        let rows = || [["a".to_owned(), prose.to_owned()]];
+        let header = ["NAME", "MEANING"];
+        let broken = "NAME  MEANING\na     twenty-four columns\n      are.the.least";
+        assert_eq!(table(header, 2, rows(), Some(30)), broken);
+        assert_eq!(table(header, 2, rows(), Some(10)), broken);
+        let whole = format!("NAME  MEANING\na     {prose}");
+        assert_eq!(table(header, 2, rows(), Some(80)), whole);
+        assert_eq!(table(header, 2, rows(), None), whole);
     }
 }

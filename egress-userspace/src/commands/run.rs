@@ -47,9 +47,9 @@ const SPEC_INTERVAL: Duration = Duration::from_secs(1);
 const EXAMPLES: &str = "\
 Examples:
   egress-router run --config router.yaml
-  egress-router run --config router.yaml --cluster-interface eth0 --egress-interface net1
-  egress-router run --config router.yaml --max-flows 1000000 --timeout tcp_established=4h --timeout udp=15s
-  nsenter --net=/run/netns/pod egress-router run --config router.yaml --log-level debug";
+  egress-router run --config router.yaml --egress-interface net2
+  egress-router run --config router.yaml --max-flows 1000000 --timeout udp=15s
+  nsenter --net=/run/netns/pod egress-router run --config router.yaml";
 
 /// Redirect traffic by a spec, until SIGTERM or SIGINT
 ///

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{
     instance,
     output::{self, Output},
+    terminal,
 };
 
 /// Show the running router on one screen
@@ -30,6 +31,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
+
+/// The columns that the names of the summary take.
+const NAMES: usize = 11;
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -82,7 +86,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let status = Status::of(&args.instance.find()?)?;
     match args.output {
         Output::Json => output::json(&status)?,
-        Output::Text => output::text(&status.text())?,
+        Output::Text => output::text(&status.text(terminal::columns()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -129,7 +133,21 @@ impl Status {
         })
     }
 
-    fn text(&self) -> String {
+    /// All on one screen, whose width is `columns`.
+    fn text(&self, columns: Option<usize>) -> String {
+        let mut text = terminal::wrap(&self.summary(), columns, NAMES);
+        if let Some(error) = &self.reloads.error {
+            let error = terminal::wrap(&refusal(error), columns, 4);
+            let _ = write!(text, "\n\n{error}\n");
+        }
+        for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
+            let _ = write!(text, "\n{}", self.outcomes(title, is_pass, columns));
+        }
+        text
+    }
+
+    /// A line for each thing that there is one of.
+    fn summary(&self) -> String {
         let process = if self.process_running {
             ""
         } else {
@@ -144,13 +162,13 @@ impl Status {
             0 => String::new(),
             number => format!(", {number} ended early to make room"),
         };
-        let mut text = format!(
+        format!(
             "process    {}{process}, up {}\n\
              attached   {} on {} (cluster) and {} (egress)\n\
              expiry     by the {}\n\
              reserved   {}\n\
              rules      {}{}, in force for {}\n\
-             flows      {} of {}{}\n",
+             flows      {} of {}{}",
             self.pid,
             output::duration(self.uptime_seconds),
             self.attached,
@@ -165,45 +183,115 @@ impl Status {
             self.flows,
             self.max_flows,
             evicted,
-        );
-        if let Some(error) = &self.reloads.error {
-            let _ = writeln!(
-                text,
-                "\nThe spec has changed, but is refused, and those rules stay:\n  {error}"
-            );
+        )
+    }
+
+    /// The outcomes that packets had, of those that are a pass or those that are not.
+    fn outcomes(&self, title: &str, is_pass: bool, columns: Option<usize>) -> String {
+        let of_kind = |outcome: &&OutcomeReport| {
+            (outcome.verdict == "pass") == is_pass && outcome.packets > 0
+        };
+        let outcomes = self.outcomes.iter().filter(of_kind);
+        let total: u64 = outcomes.clone().map(|outcome| outcome.packets).sum();
+        if total == 0 {
+            return format!("{title}: nothing");
         }
-        for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
-            let rows: Vec<_> = self
-                .outcomes
-                .iter()
-                .filter(|outcome| (outcome.verdict == "pass") == is_pass && outcome.packets > 0)
-                .map(|outcome| {
-                    [
-                        format!("  {}", outcome.packets),
-                        outcome.name.to_owned(),
-                        outcome.description.to_owned(),
-                    ]
-                })
-                .collect();
-            if rows.is_empty() {
-                let _ = writeln!(text, "{title}: nothing");
-            } else {
-                let total: u64 = self
-                    .outcomes
-                    .iter()
-                    .filter(|outcome| (outcome.verdict == "pass") == is_pass)
-                    .map(|o| o.packets)
-                    .sum();
-                let packets = if total == 1 { "packet" } else { "packets" };
-                let _ = writeln!(text, "{title}: {total} {packets}");
-                let _ = writeln!(
-                    text,
-                    "{}",
-                    output::table(["  PACKETS", "REASON", "MEANING"], 3, rows)
-                );
+        let rows = outcomes.map(|outcome| {
+            [
+                format!("  {}", outcome.packets),
+                outcome.name.to_owned(),
+                outcome.description.to_owned(),
+            ]
+        });
+        let table = output::table(["  PACKETS", "REASON", "MEANING"], 3, rows, columns);
+        format!("{title}: {}\n{table}", output::packets(total))
+    }
+}
+
+/// What is said of a change of the spec that was refused, with the `error` as it is kept: cut off at some length.
+fn refusal(error: &str) -> String {
+    // It is cut off between characters.
+    let is_cut = error.len() + char::MAX_LEN_UTF8 > egress_common::Reloads::message("").len();
+    let cut = if is_cut { " …" } else { "" };
+    let error = error.replace('\n', "\n  ");
+    format!("The spec has changed, but is refused, and those rules stay:\n  {error}{cut}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        let outcome = |name, verdict, packets| OutcomeReport {
+            name,
+            verdict,
+            packets,
+            description: "A frame on the cluster interface that is not for the interface itself: with a VLAN tag, or for \
+                          another MAC.",
+        };
+        Status {
+            pid: 4_194_303,
+            process_running: false,
+            uptime_seconds: 400_000,
+            attached: AttachMode::Tcx,
+            expiry: "kernel",
+            cluster_interface: "eth0".to_owned(),
+            egress_interface: "net1".to_owned(),
+            reserved_addresses: vec![
+                "192.168.12.99".parse().unwrap(),
+                "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap(),
+            ],
+            fallback: Some("2001:db8:1234:5678:9abc:def0:1234:5679".parse().unwrap()),
+            rules: 1000,
+            flows: 100_000,
+            max_flows: 262_144,
+            flows_evicted: 1_000_000,
+            reloads: Reloads {
+                applied: 1,
+                refused: 1,
+                rules_age_seconds: 400_000,
+                error: Some(
+                    "router.yaml: 2 errors\n  spec.addresses: a\n  spec.redirect.redirectRules[12].destinationIP: \"x\" is \
+                     not an address, and much more is to be said about that"
+                        .to_owned(),
+                ),
+            },
+            outcomes: vec![
+                outcome("unrelated_icmp_error", "drop", 1_000_000_000),
+                outcome("no_free_port", "drop", 0),
+                outcome("other_frame", "pass", 1),
+            ],
+        }
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal_and_each_thing_begins_a_line() {
+        for columns in [80, 200] {
+            let text = status().text(Some(columns));
+            for line in text.lines() {
+                assert!(output::display_width(line) <= columns, "{text}");
+            }
+            for start in [
+                "process ",
+                "attached ",
+                "  router.yaml: 2 errors",
+                "    spec.addresses: a",
+                "    spec.redirect.redirectRules[12]",
+                "dropped: 1000000000 packets",
+                "  1000000000  unrelated_icmp_error  A frame",
+                "left to the pod's own stack: 1 packet",
+            ] {
+                let is_there = text.lines().any(|line| line.starts_with(start));
+                assert!(is_there, "no {start:?} in\n{text}");
             }
         }
-        text.truncate(text.trim_end().len());
-        text
+    }
+
+    #[test]
+    fn an_error_that_was_cut_off_ends_in_dots() {
+        assert!(!refusal("an error").contains('…'));
+        let kept = egress_common::Reloads::message(&"é".repeat(1000));
+        let kept = str::from_utf8(&kept).unwrap();
+        assert!(refusal(kept).ends_with("é …"));
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use egress_common::{Decision, Ipv4Address, Ipv6Address, Port, Side, Tap, TraceFilter, protocol};
+use egress_common::{Decision, Ipv4Address, Ipv6Address, Port, Side, Tap, TraceFilter};
 use egress_userspace::{
     dataplane::{FlowReport, FoundFlow, Instance, Listener, PacketReport, TracedPacket},
     flow_log::WallClock,
@@ -27,6 +27,8 @@ use super::{
     follow::RENEWAL,
     instance,
     output::{self, Output},
+    protocol::Protocol,
+    terminal,
 };
 
 /// Show what the kernel half decides for packets, step by step
@@ -67,29 +69,6 @@ pub struct Args {
     /// How to print the packets; as JSON, a line for each
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-/// A protocol that is translated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "UPPER")]
-enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-    Icmp,
-    Icmpv6,
-}
-
-impl Protocol {
-    const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => protocol::TCP,
-            Self::Udp => protocol::UDP,
-            Self::Sctp => protocol::SCTP,
-            Self::Icmp => protocol::ICMP,
-            Self::Icmpv6 => protocol::ICMPV6,
-        }
-    }
 }
 
 /// A client, or a network of them.
@@ -204,6 +183,8 @@ struct Printer {
     /// The names of both interfaces, by side.
     interfaces: [String; 2],
     output: Output,
+    /// Of the terminal, if it is one.
+    columns: Option<usize>,
     /// How many are still to be printed.
     left: Option<u64>,
 }
@@ -219,6 +200,7 @@ impl Printer {
         Self {
             interfaces: [name(config.cluster_ifindex), name(config.egress_ifindex)],
             output,
+            columns: terminal::columns(),
             left,
         }
     }
@@ -244,7 +226,11 @@ impl Printer {
                         .map_err(io::Error::from)?;
                     out.write_all(b"\n")?;
                 }
-                Output::Text => out.write_all(self.text(&packet, &clock).as_bytes())?,
+                Output::Text => {
+                    let text = self.text(&packet, &clock);
+                    out.write_all(terminal::wrap(&text, self.columns, 4).as_bytes())?;
+                    out.write_all(b"\n")?;
+                }
             }
             self.left = self.left.map(|left| left - 1);
         }
@@ -336,7 +322,6 @@ impl Printer {
                 outcome.description()
             )),
         }
-        text.push('\n');
         text
     }
 }

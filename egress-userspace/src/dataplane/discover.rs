@@ -1,10 +1,14 @@
-//! Finding the router that runs in this network namespace: by its programs, which the kernel lists, and by what its
-//! `CONFIG` says of the namespace.
+//! Finding the router that runs in this network namespace: by its programs, which the kernel lists, or by where its
+//! dataplane is pinned, and by what its `CONFIG` says of the namespace.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
-    maps::{Map, MapData, MapInfo},
+    maps::{Map, MapData, MapError, MapInfo},
     programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs, tc::TcError},
 };
 use egress_common::{Config, LAYOUT_VERSION};
@@ -14,6 +18,7 @@ use super::{
     attach::{AttachMode, detach_leftover, drop_empty_clsact},
     load::PROGRAMS,
     maps::{Maps, MapsError},
+    pins::Pins,
     presence::Presence,
 };
 use crate::{
@@ -33,11 +38,38 @@ pub enum DiscoverError {
     #[error("{0} egress routers run in this network namespace; say which with --cluster-interface")]
     Several(usize),
     /// The kernel does not let us look.
-    #[error("may not list the kernel's BPF programs, which takes root or CAP_SYS_ADMIN: {0}")]
+    #[error(
+        "may not list the kernel's BPF programs, which takes root or CAP_SYS_ADMIN, and finds no router of this network \
+         namespace that is pinned under {directory}: {0}",
+        directory = Pins::DEFAULT
+    )]
     List(#[source] ProgramError),
+    /// Nothing is pinned where it was to be.
+    #[error("no router is pinned in {}", .0.display())]
+    NotPinned(PathBuf),
+    /// What is pinned there may not be opened.
+    #[error("may not open what is pinned in {}, which takes its owner and CAP_BPF: {source}", .directory.display())]
+    Closed {
+        /// Where it is.
+        directory: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What is pinned there is not of this network namespace.
+    #[error(
+        "the router that is pinned in {} is of another network namespace (inode {netns_inode}): run this there, as \
+         nsenter --net does",
+        .directory.display()
+    )]
+    Elsewhere {
+        /// Where it is.
+        directory: PathBuf,
+        /// The inode of its network namespace.
+        netns_inode: u64,
+    },
     /// The namespace cannot be told.
     #[error("could not tell which network namespace this is: {0}")]
-    Namespace(#[from] std::io::Error),
+    Namespace(#[from] io::Error),
     /// Its maps are not as expected.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -49,6 +81,8 @@ pub struct Instance {
     pub config: Config,
     /// Its maps.
     pub maps: Maps,
+    /// Where they were found pinned.
+    pins: Option<Pins>,
 }
 
 /// All routers in this network namespace.
@@ -65,7 +99,7 @@ pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
             Ok(program) => program,
             // Gone between being listed and being opened.
             Err(ProgramError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+                if error.io_error.kind() == io::ErrorKind::NotFound =>
             {
                 continue;
             }
@@ -100,26 +134,68 @@ pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
         if config.netns_inode != netns_inode {
             continue;
         }
-        if config.layout_version != LAYOUT_VERSION {
-            return Err(MapsError::Version {
-                found: config.layout_version,
-                known: LAYOUT_VERSION,
-            }
-            .into());
+        check_version(&config)?;
+        instances.push(Instance {
+            config,
+            maps,
+            pins: None,
+        });
+    }
+    Ok(instances)
+}
+
+const fn check_version(config: &Config) -> Result<(), MapsError> {
+    if config.layout_version == LAYOUT_VERSION {
+        Ok(())
+    } else {
+        Err(MapsError::Version {
+            found: config.layout_version,
+            known: LAYOUT_VERSION,
+        })
+    }
+}
+
+/// The routers of this network namespace that are pinned in directories under `parent`, as far as they may be opened.
+fn discover_pinned(parent: &Path) -> Result<Vec<Instance>, DiscoverError> {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return Ok(Vec::new());
+    };
+    let mut instances = Vec::new();
+    for entry in entries.flatten() {
+        match Instance::pinned(&entry.path()) {
+            Ok(instance) => instances.push(instance),
+            Err(
+                DiscoverError::NotPinned(_)
+                | DiscoverError::Closed { .. }
+                | DiscoverError::Elsewhere { .. }
+                // Of another version, and so of nobody knows which network namespace.
+                | DiscoverError::Maps(MapsError::Missing(_)),
+            ) => {}
+            Err(error) => return Err(error),
         }
-        instances.push(Instance { config, maps });
     }
     Ok(instances)
 }
 
 impl Instance {
-    /// The one router in this network namespace, or the one whose cluster interface has this index.
+    /// The one router in this network namespace, or the one whose cluster interface has this index. Without the privilege
+    /// to list the kernel's programs, the one that is pinned by default.
     ///
     /// # Errors
     ///
     /// If there is none, or there are several to choose from.
     pub fn only(cluster_ifindex: Option<u32>) -> Result<Self, DiscoverError> {
-        let mut instances = discover()?;
+        let mut instances = match discover() {
+            // Programs come first, as they are what runs: pins may be those of a router that was started without since.
+            Err(error @ DiscoverError::List(_)) => {
+                let instances = discover_pinned(Path::new(Pins::DEFAULT))?;
+                if instances.is_empty() {
+                    return Err(error);
+                }
+                instances
+            }
+            result => result?,
+        };
         if let Some(index) = cluster_ifindex {
             instances.retain(|instance| instance.config.cluster_ifindex == index);
         }
@@ -130,6 +206,41 @@ impl Instance {
         }
     }
 
+    /// The router whose dataplane is pinned in `directory`, if it is of this network namespace.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it may not be opened.
+    pub fn pinned(directory: &Path) -> Result<Self, DiscoverError> {
+        let pins = Pins::existing(directory);
+        let config = pins.settings().map_err(|error| match error {
+            MapsError::Map { source, .. } => match refusal(source) {
+                Ok(source) if source.kind() == io::ErrorKind::NotFound => {
+                    DiscoverError::NotPinned(directory.to_owned())
+                }
+                Ok(source) => DiscoverError::Closed {
+                    directory: directory.to_owned(),
+                    source,
+                },
+                // Of another size.
+                Err(_) => MapsError::Missing("CONFIG").into(),
+            },
+            error => error.into(),
+        })?;
+        if config.netns_inode != kernel::netns_inode()? {
+            return Err(DiscoverError::Elsewhere {
+                directory: directory.to_owned(),
+                netns_inode: config.netns_inode,
+            });
+        }
+        check_version(&config)?;
+        Ok(Self {
+            config,
+            maps: pins.maps()?,
+            pins: Some(pins),
+        })
+    }
+
     /// Whether the process that started it is still there.
     pub fn is_running(&self) -> bool {
         Presence::is_claimed(self.config.cluster_ifindex)
@@ -137,17 +248,12 @@ impl Instance {
 
     /// How its programs are attached. A program that is loaded, but in no TCX list, hangs on a clsact qdisc.
     pub fn attach_mode(&self) -> AttachMode {
-        let by_tcx = nix::net::if_::if_indextoname(self.config.cluster_ifindex)
-            .ok()
-            .and_then(|name| {
-                SchedClassifier::query_tcx(name.to_str().ok()?, TcAttachType::Ingress).ok()
-            })
-            .is_some_and(|(_, programs)| {
-                programs
-                    .iter()
-                    .any(|program| program.name_as_str() == Some(PROGRAMS[0]))
-            });
-        if by_tcx {
+        // Pins are asked where the kernel's list of programs is not: it takes more privileges.
+        let is_by_tcx = match &self.pins {
+            Some(pins) => pins.link(PROGRAMS[0]).exists(),
+            None => is_on_tcx(self.config.cluster_ifindex),
+        };
+        if is_by_tcx {
             AttachMode::Tcx
         } else {
             AttachMode::Clsact
@@ -170,5 +276,27 @@ impl Instance {
             drop_empty_clsact(interfaces, interface.index).await;
         }
         Ok(found)
+    }
+}
+
+/// Whether the router's program is in the TCX list of the interface with this index.
+fn is_on_tcx(cluster_ifindex: u32) -> bool {
+    nix::net::if_::if_indextoname(cluster_ifindex)
+        .ok()
+        .and_then(|name| {
+            SchedClassifier::query_tcx(name.to_str().ok()?, TcAttachType::Ingress).ok()
+        })
+        .is_some_and(|(_, programs)| {
+            programs
+                .iter()
+                .any(|program| program.name_as_str() == Some(PROGRAMS[0]))
+        })
+}
+
+/// What the kernel said when it refused to open a map; else the error.
+fn refusal(error: MapError) -> Result<io::Error, MapError> {
+    match error {
+        MapError::SyscallError(error) => Ok(error.io_error),
+        error => Err(error),
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::{
     load::PROGRAMS,
-    maps::{Maps, MapsError},
+    maps::{Maps, MapsError, named},
 };
 
 /// The maps that make up a dataplane's state. The others are a CPU's scratch, or a reader's.
@@ -233,9 +233,16 @@ impl Pins {
 
     /// The settings, if they are of this version's size.
     fn config(&self) -> Option<Config> {
-        let data = MapData::from_pin(self.map("CONFIG")).ok()?;
-        let map = Array::<_, Config>::try_from(Map::from_map_data(data).ok()?).ok()?;
-        map.get(&0, 0).ok()
+        self.settings().ok()
+    }
+
+    /// The settings.
+    pub(super) fn settings(&self) -> Result<Config, MapsError> {
+        let open = || {
+            let data = MapData::from_pin(self.map("CONFIG"))?;
+            Array::<_, Config>::try_from(Map::from_map_data(data)?)?.get(&0, 0)
+        };
+        named("CONFIG", open())
     }
 
     /// Removes the pins of these maps. They live on in the programs that use them.

@@ -8,6 +8,7 @@ use egress_common::{
 use serde::Serialize;
 
 use super::maps::{FamilyMaps, Maps, MapsError};
+use crate::spec::Family;
 
 /// An address and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -206,6 +207,26 @@ fn count_flows<A: Address>(maps: &FamilyMaps<A>, max_flows: u32) -> usize {
         .min(max_flows)
 }
 
+/// How many flows of one family, which are `max_flows` at most, were only begun or are over.
+fn count_expendable<A: Address>(maps: &FamilyMaps<A>, max_flows: u32) -> usize {
+    maps.flows
+        .keys()
+        .take(2 * max_flows as usize)
+        .filter_map(Result::ok)
+        .filter(|tuple| tuple.side() == Some(Side::Cluster))
+        .filter(|tuple| {
+            let Ok(original) = maps.flows.get(tuple, 0) else {
+                return false;
+            };
+            let peer = original.translation.peer(Side::Cluster, tuple.protocol);
+            let Ok(reply) = maps.flows.get(&peer, 0) else {
+                return false;
+            };
+            FlowState::of(tuple.protocol, &original, &reply).is_expendable()
+        })
+        .count()
+}
+
 impl Maps {
     /// All flows, sorted by client and server.
     ///
@@ -240,6 +261,19 @@ impl Maps {
     pub fn count_flows(&self) -> Result<usize, MapsError> {
         let max_flows = self.config()?.max_flows;
         Ok(count_flows(&self.v4, max_flows) + count_flows(&self.v6, max_flows))
+    }
+
+    /// How many flows of a family may be ended to make room for new ones when the table is full.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn count_expendable(&self, family: Family) -> Result<usize, MapsError> {
+        let max_flows = self.config()?.max_flows;
+        Ok(match family {
+            Family::V4 => count_expendable(&self.v4, max_flows),
+            Family::V6 => count_expendable(&self.v6, max_flows),
+        })
     }
 
     /// All rules with their counters, by their ids.

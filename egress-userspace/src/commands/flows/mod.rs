@@ -28,7 +28,7 @@ Examples:
   egress-router flows --protocol tcp --state established --sort idle --limit 20
   watch egress-router flows --sort bytes --limit 20
   egress-router flows --follow
-  egress-router flows --output json | jq 'map(select(.state == \"ESTABLISHED\")) | length'
+  egress-router flows --state established --output json | jq length
   egress-router flows --output jsonl | gzip > flows.jsonl.gz")]
 pub struct Args {
     #[command(flatten)]
@@ -46,11 +46,11 @@ pub struct Args {
     limit: Option<usize>,
 
     /// Print flows as they are opened (+) and end (-), until SIGINT; as JSON, a line for each
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     follow: bool,
 
     /// How to print the flows
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    #[arg(long, help_heading = None, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
 

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use egress_userspace::dataplane::FlowReport;
 use serde::Serializer as _;
 
-use super::super::output;
+use super::super::{output, terminal};
 
 /// The format of flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,6 +33,9 @@ const HEADER: [&str; COLUMNS] = [
     "BYTES <",
 ];
 const COLUMNS: usize = 8;
+const GAP: &str = "  ";
+/// The column that is the widest by far.
+const WAY: usize = 1;
 /// The columns from here on are aligned to the right.
 const NUMBERS_FROM: usize = 3;
 
@@ -42,7 +45,7 @@ type Row = [String; COLUMNS];
 pub fn print(format: Format, flows: impl Iterator<Item = FlowReport>) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     match format {
-        Format::Text => text(&mut out, flows)?,
+        Format::Text => text(&mut out, flows, terminal::columns())?,
         Format::Json => {
             serde_json::Serializer::pretty(&mut out)
                 .collect_seq(flows)
@@ -61,7 +64,11 @@ pub fn print(format: Format, flows: impl Iterator<Item = FlowReport>) -> anyhow:
     Ok(())
 }
 
-fn text(out: &mut impl Write, flows: impl Iterator<Item = FlowReport>) -> io::Result<()> {
+fn text(
+    out: &mut impl Write,
+    flows: impl Iterator<Item = FlowReport>,
+    columns: Option<usize>,
+) -> io::Result<()> {
     let mut rows = flows.map(|flow| row(&flow));
     let mut measured = vec![HEADER.map(ToOwned::to_owned)];
     measured.extend(rows.by_ref().take(MEASURED));
@@ -71,10 +78,27 @@ fn text(out: &mut impl Write, flows: impl Iterator<Item = FlowReport>) -> io::Re
             *width = cell.chars().count().max(*width);
         }
     }
-    measured
-        .into_iter()
-        .chain(rows)
-        .try_for_each(|row| writeln!(out, "{}", line(&row, &widths)))
+    let width: usize = widths.iter().sum::<usize>() + GAP.len() * (COLUMNS - 1);
+    let narrow = columns.filter(|columns| width > *columns);
+    measured.into_iter().chain(rows).try_for_each(|row| {
+        let Some(columns) = narrow else {
+            return writeln!(out, "{}", line(&row, &widths, |_| true));
+        };
+        writeln!(out, "{}", line(&row, &widths, |column| column != WAY))?;
+        writeln!(out, "{}", way(&row[WAY], columns))
+    })
+}
+
+/// A flow's way on a line of its own; on two, one for each connection, where that is too long; else on one for each end.
+fn way(way: &str, columns: usize) -> String {
+    let whole = format!("{GAP}{way}");
+    let two = whole.replace(" ⇒ ", &format!("\n{GAP}{GAP}⇒ "));
+    let four = two.replace(" → ", &format!("\n{GAP}{GAP}→ "));
+    let fits = |text: &String| {
+        text.lines()
+            .all(|line| output::display_width(line) <= columns)
+    };
+    [whole, two].into_iter().find(fits).unwrap_or(four)
 }
 
 fn row(flow: &FlowReport) -> Row {
@@ -93,11 +117,13 @@ fn row(flow: &FlowReport) -> Row {
     ]
 }
 
-fn line(row: &Row, widths: &[usize; COLUMNS]) -> String {
+/// The cells of those columns that are wanted.
+fn line(row: &Row, widths: &[usize; COLUMNS], is_wanted: impl Fn(usize) -> bool) -> String {
     let cells: Vec<_> = row
         .iter()
         .zip(widths)
         .enumerate()
+        .filter(|(column, _)| is_wanted(*column))
         .map(|(column, (cell, width))| {
             if column < NUMBERS_FROM {
                 format!("{cell:<width$}")
@@ -106,7 +132,7 @@ fn line(row: &Row, widths: &[usize; COLUMNS]) -> String {
             }
         })
         .collect();
-    cells.join("  ")
+    cells.join(GAP)
 }
 
 #[cfg(test)]
@@ -116,7 +142,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut out = Vec::new();
-        text(&mut out, [flow(1), flow(60000)].into_iter()).unwrap();
+        text(&mut out, [flow(1), flow(60000)].into_iter(), None).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3);
@@ -126,5 +152,39 @@ mod tests {
             "{text}"
         );
         assert!(lines[0].starts_with("PROTO  CLIENT"), "{text}");
+    }
+
+    #[test]
+    fn in_a_narrow_terminal_the_way_has_lines_of_its_own() {
+        let with_address = |address: &str| {
+            let mut flow = flow(60000);
+            for end in [
+                &mut flow.client,
+                &mut flow.router,
+                &mut flow.reserved,
+                &mut flow.server,
+            ] {
+                end.address = address.parse().unwrap();
+            }
+            flow
+        };
+        let long = with_address("2001:db8:1234:5678::1");
+        let longest = with_address("2001:db8:1234:5678:9abc:def0:1234:5678");
+        for (flow, columns, lines) in [
+            (flow(60000), 80, 4),
+            (flow(60000), 160, 2),
+            (long.clone(), 80, 5),
+            (long, 160, 4),
+            (longest.clone(), 80, 7),
+            (longest, 200, 4),
+        ] {
+            let mut out = Vec::new();
+            text(&mut out, [flow].into_iter(), Some(columns)).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.lines().count(), lines, "{text}");
+            for line in text.lines() {
+                assert!(output::display_width(line) <= columns, "{text}");
+            }
+        }
     }
 }
