@@ -6,7 +6,10 @@ use egress_userspace::{
     dataplane::DiscoverError, interface::InterfaceError, kernel::KernelError, spec::LoadError,
 };
 
-use crate::commands::{run::AlreadyRunning, terminal};
+use crate::commands::{
+    run::{AlreadyRunning, StillAttached},
+    terminal,
+};
 
 /// The table that `--help` shows.
 pub const HELP: &str = "\
@@ -62,7 +65,7 @@ fn code(error: &anyhow::Error) -> u8 {
             return error.exit_code();
         } else if cause.is::<InterfaceError>() {
             return INTERFACES;
-        } else if cause.is::<AlreadyRunning>() {
+        } else if cause.is::<AlreadyRunning>() || cause.is::<StillAttached>() {
             return ALREADY_RUNNING;
         }
         match cause.downcast_ref::<KernelError>() {

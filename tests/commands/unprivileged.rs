@@ -215,7 +215,7 @@ fn run_without_cap_perfmon_names_only_that() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let published = Published::new()?;
-    let mut command = published.run_with(&lab, "+bpf,+net_admin");
+    let mut command = published.run_with(&lab, "+bpf,+net_admin,+sys_resource");
     shell::finish(command.stdin(Stdio::null()))?.failure(PRIVILEGES, &["missing CAP_PERFMON: "])?;
     assert!(attachments(&lab)?.is_empty());
     Ok(())

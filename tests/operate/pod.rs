@@ -32,6 +32,8 @@ pub struct Pod<'l> {
     process: Option<RouterProcess>,
     lab: &'l Lab,
     pins: BpfFs,
+    /// Where in there.
+    name: &'static str,
     files: TempDir,
 }
 
@@ -50,6 +52,7 @@ impl<'l> Pod<'l> {
             process: None,
             lab,
             pins: BpfFs::new()?,
+            name: "router",
             files: tempfile::tempdir()?,
         };
         pod.write_spec(&Spec::dual_stack().yaml())?;
@@ -59,7 +62,12 @@ impl<'l> Pod<'l> {
 
     /// Where the dataplane is pinned.
     pub fn pin_path(&self) -> PathBuf {
-        self.pins.join("router")
+        self.pins.join(self.name)
+    }
+
+    /// Keeps the dataplane of the next router in another place.
+    pub const fn pin_elsewhere(&mut self, name: &'static str) {
+        self.name = name;
     }
 
     /// The spec's file.

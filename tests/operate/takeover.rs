@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use egress_common::Config;
 use egress_tests::addresses::{V4, V6};
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Lab, skip_unless_lab_works, tcp};
 use nix::sys::signal::Signal;
 
 use crate::live::Live;
@@ -94,5 +94,69 @@ fn another_size_of_the_flow_table_keeps_the_rules_counters() -> Result<()> {
     pod.wait_for_log("another size")?;
     assert_eq!(flows_by_rule(&pod)?, opened);
     Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
+    Ok(())
+}
+
+#[test]
+fn a_killed_routers_dataplane_that_is_pinned_beside_is_replaced() -> Result<()> {
+    skip_unless_lab_works!();
+    for attach in ["tcx", "clsact"] {
+        let lab = Lab::new()?;
+        let mut pod = Pod::start_in(&lab, &["--attach", attach])?;
+        Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
+        pod.end(Signal::SIGKILL)?;
+        let before = pod.pin_path();
+        pod.pin_elsewhere("renamed");
+        pod.start(&[])?;
+        pod.wait_for_log("replaced the dataplane")?;
+        ensure!(!before.exists(), "{} is left", before.display());
+        ensure!(pod.ask("status")?["flows"] == 0);
+        // They are counted where the new one counts.
+        Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
+        let flows = &pod.ask("status")?["flows"];
+        ensure!(flows.as_u64() >= Some(3), "{attach}: {flows}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dataplane_that_is_pinned_elsewhere_is_not_attached_behind() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let mut pod = Pod::start_in(&lab, &["--attach", "tcx"])?;
+    pod.end(Signal::SIGKILL)?;
+    let before = pod.pin_path();
+    pod.pin_elsewhere("away/router");
+    let refused = format!("{:#}", pod.start(&[]).err().context("it was started")?);
+    ensure!(
+        refused.contains("status: 7") && refused.contains("pinned where this one does not look"),
+        "{refused}"
+    );
+    // As it says.
+    std::fs::remove_dir_all(&before)?;
+    pod.start(&[])?;
+    Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
+    Ok(())
+}
+
+#[test]
+fn a_dataplane_is_taken_over_by_the_other_way_to_attach() -> Result<()> {
+    skip_unless_lab_works!();
+    for [before, after] in [["tcx", "clsact"], ["clsact", "tcx"]] {
+        let lab = Lab::new()?;
+        let mut pod = Pod::start_in(&lab, &["--attach", before])?;
+        let live = Live::open(&lab, &V4, 3)?;
+        pod.end(Signal::SIGKILL)?;
+        pod.start(&["--attach", after])?;
+        pod.wait_for_log("took over the dataplane")?;
+        assert_eq!(pod.ask("status")?["attached"], after);
+        live.during(|| Ok(()))?;
+        pod.end(Signal::SIGTERM)?;
+        ensure!(!pod.pin_path().exists(), "something is left");
+        // Neither way has left a program.
+        let _listener = tcp::listen(lab.servers(), V4.http().server())?;
+        let refused = tcp::connect(lab.client(), V4.http().service());
+        ensure!(refused.is_err(), "from {before} to {after}");
+    }
     Ok(())
 }

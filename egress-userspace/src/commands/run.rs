@@ -1,5 +1,6 @@
 //! `egress-router run`: the router itself.
 
+mod leftover;
 mod reload;
 mod start;
 
@@ -31,7 +32,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-pub use self::start::AlreadyRunning;
+pub use self::{leftover::StillAttached, start::AlreadyRunning};
 use self::{reload::SpecFile, start::Started};
 use super::timeout;
 

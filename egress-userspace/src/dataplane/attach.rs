@@ -10,12 +10,13 @@ use aya::programs::{
         qdisc_detach_program,
     },
 };
-use bytemuck::Zeroable as _;
-use egress_common::Config;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::load::{Dataplane, LoadError, PROGRAMS};
+use super::{
+    load::{Dataplane, LoadError, PROGRAMS},
+    pins::PinsError,
+};
 use crate::interface::{Interface, Interfaces};
 
 /// How programs are attached.
@@ -55,6 +56,9 @@ pub enum AttachError {
     /// The program is not there.
     #[error(transparent)]
     Program(#[from] LoadError),
+    /// Links of an earlier dataplane could not be removed.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
 }
 
 /// Where the router's filters are on a `clsact` qdisc, so that a later one can replace them.
@@ -96,6 +100,12 @@ impl Dataplane {
             },
         };
         let second = self.attach_one(PROGRAMS[1], egress, mode)?;
+        if mode == AttachMode::Clsact
+            && let Some(pins) = &self.pins
+        {
+            // Links of a dataplane that was taken over would come first.
+            pins.remove_links()?;
+        }
         Ok(Attachment {
             mode,
             interfaces: [cluster.index, egress.index],
@@ -189,13 +199,7 @@ impl Attachment {
         {
             log::warn!("{error}");
         }
-        // The kernel frees a program a while after it is detached; until then it would still be taken for a router.
-        let ended = Config {
-            // Rules are still found: what is to be dropped is not left to the pod's stack, which would refuse it.
-            rule_set: ours.map_or(0, |config| config.rule_set),
-            ..Config::zeroed()
-        };
-        if let Err(error) = dataplane.maps.set_config(&ended) {
+        if let Err(error) = dataplane.maps.retire() {
             log::warn!("{error}");
         }
         drop(self.links);

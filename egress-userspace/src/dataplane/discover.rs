@@ -156,7 +156,11 @@ const fn check_version(config: &Config) -> Result<(), MapsError> {
 }
 
 /// The routers of this network namespace that are pinned in directories under `parent`, as far as they may be opened.
-fn discover_pinned(parent: &Path) -> Result<Vec<Instance>, DiscoverError> {
+///
+/// # Errors
+///
+/// If one of them has another layout.
+pub fn discover_pinned(parent: &Path) -> Result<Vec<Instance>, DiscoverError> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Ok(Vec::new());
     };
@@ -241,6 +245,11 @@ impl Instance {
         })
     }
 
+    /// Where it was found pinned.
+    pub const fn pins(&self) -> Option<&Pins> {
+        self.pins.as_ref()
+    }
+
     /// Whether the process that started it is still there.
     pub fn is_running(&self) -> bool {
         Presence::is_claimed(self.config.cluster_ifindex)
@@ -251,7 +260,7 @@ impl Instance {
         // Pins are asked where the kernel's list of programs is not: it takes more privileges.
         let is_by_tcx = match &self.pins {
             Some(pins) => pins.link(PROGRAMS[0]).exists(),
-            None => is_on_tcx(self.config.cluster_ifindex),
+            None => is_on_tcx(PROGRAMS[0], self.config.cluster_ifindex),
         };
         if is_by_tcx {
             AttachMode::Tcx
@@ -279,9 +288,18 @@ impl Instance {
     }
 }
 
-/// Whether the router's program is in the TCX list of the interface with this index.
-fn is_on_tcx(cluster_ifindex: u32) -> bool {
-    nix::net::if_::if_indextoname(cluster_ifindex)
+/// Which of the interfaces has a router's program by tcx, as far as the kernel lets us see its programs' names.
+pub fn attached_by_tcx<'i>(cluster: &'i Interface, egress: &'i Interface) -> Option<&'i Interface> {
+    PROGRAMS
+        .into_iter()
+        .zip([cluster, egress])
+        .find(|(program, interface)| is_on_tcx(program, interface.index))
+        .map(|(_, interface)| interface)
+}
+
+/// Whether a program of this name is in the TCX list of the interface with this index.
+fn is_on_tcx(program: &str, ifindex: u32) -> bool {
+    nix::net::if_::if_indextoname(ifindex)
         .ok()
         .and_then(|name| {
             SchedClassifier::query_tcx(name.to_str().ok()?, TcAttachType::Ingress).ok()
@@ -289,7 +307,7 @@ fn is_on_tcx(cluster_ifindex: u32) -> bool {
         .is_some_and(|(_, programs)| {
             programs
                 .iter()
-                .any(|program| program.name_as_str() == Some(PROGRAMS[0]))
+                .any(|info| info.name_as_str() == Some(program))
         })
 }
 

@@ -7,6 +7,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
+use bytemuck::Zeroable as _;
 use egress_common::{
     Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, NextHop, NextHopRef, Outcome,
     Rule, RuleCounters, RuleKey, Side, Tap, Tuple,
@@ -139,6 +140,21 @@ impl Maps {
     /// If the kernel refuses.
     pub fn config(&self) -> Result<Config, MapsError> {
         named("CONFIG", self.config.get(&0, 0))
+    }
+
+    /// Makes this nobody's dataplane. The kernel frees a program a while after it is detached; until then it would still be
+    /// taken for a router.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn retire(&mut self) -> Result<(), MapsError> {
+        let retired = Config {
+            // Rules are still found: what is to be dropped is not left to the pod's stack, which would refuse it.
+            rule_set: self.config()?.rule_set,
+            ..Config::zeroed()
+        };
+        self.set_config(&retired)
     }
 
     /// Writes the settings.

@@ -15,7 +15,7 @@ mod taps;
 mod trace;
 
 pub use attach::{AttachError, AttachMode, Attachment};
-pub use discover::{DiscoverError, Instance, discover};
+pub use discover::{DiscoverError, Instance, attached_by_tcx, discover, discover_pinned};
 pub use events::FlowChange;
 pub use expiry::Swept;
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};

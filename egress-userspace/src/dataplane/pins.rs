@@ -265,15 +265,29 @@ impl Pins {
         self.remove_maps(MAPS)
     }
 
+    /// Whether programs are attached by links that are pinned here.
+    pub fn has_links(&self) -> bool {
+        PROGRAMS.iter().any(|program| self.link(program).exists())
+    }
+
+    /// Removes the links, by which their programs come off the interfaces.
+    ///
+    /// # Errors
+    ///
+    /// If that fails.
+    pub(super) fn remove_links(&self) -> Result<(), PinsError> {
+        PROGRAMS
+            .iter()
+            .try_for_each(|program| remove(&self.link(program)))
+    }
+
     /// Removes everything, and the directory. A dataplane without a process comes off the interfaces by that, if tcx holds it.
     ///
     /// # Errors
     ///
     /// If that fails.
     pub fn remove(&self) -> Result<(), PinsError> {
-        for program in PROGRAMS {
-            remove(&self.link(program))?;
-        }
+        self.remove_links()?;
         self.remove_all_maps()?;
         match fs::remove_dir(&self.directory) {
             // Somebody else keeps something there.

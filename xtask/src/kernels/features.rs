@@ -9,6 +9,8 @@ pub struct Feature {
     pub reason: &'static str,
 }
 
+const EVERY: &[&str] = &["5.10", "6.1", "6.12", "6.18", "7.2", "7.3"];
+
 /// Everything that a tested kernel lacks and a test asks for.
 pub const FEATURES: &[Feature] = &[
     Feature {
@@ -23,6 +25,23 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         lacking: &["5.10", "6.1"],
         reason: "the kernel has no netkit",
+    },
+    Feature {
+        lacking: &["5.10"],
+        reason: "before Linux 5.11 it takes a fourth capability",
+    },
+    // Programs of the host that guests do not get.
+    Feature {
+        lacking: EVERY,
+        reason: "no prometheus in PATH",
+    },
+    Feature {
+        lacking: EVERY,
+        reason: "no promtool in PATH",
+    },
+    Feature {
+        lacking: EVERY,
+        reason: "no setcap",
     },
 ];
 

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Side};
 use egress_userspace::{
     dataplane::{
-        self, AttachMode, Attachment, Dataplane, DiscoverError, Instance, Left, MapsError, Options,
-        Pins, PinsError, Place, Presence, Taken,
+        self, AttachMode, Attachment, Dataplane, Instance, Left, Options, Pins, PinsError, Place,
+        Presence, Taken,
     },
     interface::{self, Interface, Interfaces},
     kernel::{self, Features},
@@ -22,7 +22,11 @@ use egress_userspace::{
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{Args, reserved};
+use super::{
+    Args,
+    leftover::{self, Leftover},
+    reserved,
+};
 use crate::commands::{flow_log::Recorder, timeout};
 
 /// Another router is attached already.
@@ -80,8 +84,9 @@ pub async fn start(
         Some(pins) => take_over(pins, place)?,
         None => None,
     };
+    let leftover = Leftover::find(pins.as_ref(), &cluster, &egress).await?;
     if earlier.is_none() {
-        replace_leftover(interfaces, &cluster, &egress).await?;
+        leftover::replace_filters(interfaces, &cluster, &egress).await?;
     }
     warn_of_forwarding();
 
@@ -102,6 +107,11 @@ pub async fn start(
     let recorder = Recorder::start(args.flow_log.as_deref(), &dataplane.maps, cluster.index)?;
     // Last, when all is in place: the first packet finds every rule.
     let attachment = dataplane.attach(&cluster, &egress, args.attach.wish())?;
+    leftover.remove();
+    if earlier.is_some() && attachment.mode == AttachMode::Tcx {
+        // Of a process before that attached by clsact. Ours come first, so these have nothing to do any more.
+        Instance::detach_leftover(interfaces, &cluster, &egress).await?;
+    }
     // The gateway is asked for by CAP_NET_ADMIN.
     let is_asked = args.metrics_address.is_some();
     privileges::drop_all_but_needed(attachment.mode == AttachMode::Clsact || is_asked)?;
@@ -183,43 +193,6 @@ fn claim(cluster: &Interface, egress: &Interface) -> anyhow::Result<Presence> {
         .find(|interface| interface.index == ifindex)
         .map_or_else(|| ifindex.to_string(), |interface| interface.name.clone());
     Err(AlreadyRunning { pid, interface }.into())
-}
-
-/// Cleans up after a router that was killed: by clsact its programs stay attached.
-async fn replace_leftover(
-    interfaces: &Interfaces,
-    cluster: &Interface,
-    egress: &Interface,
-) -> anyhow::Result<()> {
-    let instances = match dataplane::discover() {
-        Ok(instances) => instances,
-        Err(error @ DiscoverError::List(_)) => {
-            log::debug!("cannot see what a killed router may have left: {error}");
-            return Ok(());
-        }
-        Err(DiscoverError::Maps(error @ MapsError::Version { .. })) => {
-            log::debug!("{error}");
-            if Instance::detach_leftover(interfaces, cluster, egress).await? {
-                log::warn!(
-                    "replaced the dataplane that a router of another version had left attached"
-                );
-            }
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let ours = [cluster.index, egress.index];
-    for Instance { config, .. } in instances {
-        let shared =
-            ours.contains(&config.cluster_ifindex) || ours.contains(&config.egress_ifindex);
-        if shared && Instance::detach_leftover(interfaces, cluster, egress).await? {
-            log::warn!(
-                "replaced the dataplane that process {}, which is gone, had left attached",
-                config.pid
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Forwarding by the kernel goes around the rules: through it a host on the external network could reach the cluster.
