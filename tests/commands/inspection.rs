@@ -387,7 +387,7 @@ fn the_json_has_the_documented_fields() -> Result<()> {
 fn without_a_router_they_say_how_to_start_one() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
-    for command in ["rules", "flows", "status"] {
+    for command in ["rules", "flows", "status", "top"] {
         for arguments in [&[command][..], &[command, "--output", "json"]] {
             shell::egress_router(lab.router(), arguments)?.failure(
                 NOT_RUNNING,
@@ -431,6 +431,8 @@ fn a_closed_pipe_is_no_error() -> Result<()> {
         &["rules", "--output", "json"],
         &["status"],
         &["status", "--output", "json"],
+        &["top", "--interval", "100ms"],
+        &["top", "--interval", "100ms", "--output", "json"],
         &["check", example],
         &["check", "--output", "json", example],
         &["schema"],
@@ -463,6 +465,7 @@ fn the_help_of_every_command_fits_a_terminal_and_explains() -> Result<()> {
         "rules",
         "flows",
         "status",
+        "top",
         "explain",
         "trace",
         "completions",

@@ -17,5 +17,6 @@ mod refusals;
 mod rules;
 mod shell;
 mod terminal;
+mod top;
 mod tracing;
 mod unprivileged;

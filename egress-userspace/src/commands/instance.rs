@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use egress_userspace::dataplane::{DiscoverError, Instance};
 
 /// Options of every command that looks into a running router.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Selector {
     /// The router's cluster interface, where several routers run in this network namespace
     #[arg(long, value_name = "NAME")]

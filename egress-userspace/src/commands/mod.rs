@@ -16,4 +16,5 @@ pub mod schema;
 pub mod status;
 pub mod terminal;
 pub mod timeout;
+pub mod top;
 pub mod trace;

@@ -59,14 +59,15 @@ struct Status {
     outcomes: Vec<OutcomeReport>,
 }
 
-#[derive(Debug, Serialize)]
-struct Reloads {
-    applied: u32,
-    refused: u32,
+/// How changes of the spec went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reloads {
+    pub applied: u32,
+    pub refused: u32,
     /// How long the rules have been in force.
-    rules_age_seconds: u64,
+    pub rules_age_seconds: u64,
     /// Why the last change was refused, if none was applied since.
-    error: Option<String>,
+    pub error: Option<String>,
 }
 
 impl From<&egress_common::Reloads> for Reloads {
@@ -91,7 +92,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn interface_name(index: u32) -> String {
+/// The name of the interface with this index.
+pub fn interface_name(index: u32) -> String {
     nix::net::if_::if_indextoname(index)
         .ok()
         .and_then(|name| name.into_string().ok())
