@@ -92,6 +92,17 @@ impl Published {
     }
 }
 
+/// The capabilities that `run` needs, as setpriv(1) takes them.
+fn needed() -> Result<String> {
+    // CAP_PERFMON: the verifier forbids others arithmetic with packet pointers that it needs.
+    let mut capabilities = "+bpf,+perfmon,+net_admin".to_owned();
+    // Like that clock, maps whose memory is no locked one, which few may have much of, came with Linux 5.11.
+    if !kernel::features()?.coarse_clock {
+        capabilities += ",+sys_resource";
+    }
+    Ok(capabilities)
+}
+
 #[test]
 fn run_names_the_capabilities_that_it_misses() -> Result<()> {
     skip_unless_lab_works!();
@@ -106,16 +117,10 @@ fn run_names_the_capabilities_that_it_misses() -> Result<()> {
 
 #[test]
 fn run_needs_capabilities_and_not_root() -> Result<()> {
-    // CAP_PERFMON: the verifier forbids others arithmetic with packet pointers that it needs.
-    let mut capabilities = "+bpf,+perfmon,+net_admin".to_owned();
     skip_unless_lab_works!();
-    // Like that clock, maps whose memory is no locked one, which few may have much of, came with Linux 5.11.
-    if !kernel::features()?.coarse_clock {
-        capabilities += ",+sys_resource";
-    }
     let lab = Lab::new()?;
     let published = Published::new()?;
-    let router = Started::new(&mut published.run_with(&lab, &capabilities))?;
+    let router = Started::new(&mut published.run_with(&lab, &needed()?))?;
     exchange_datagrams(&lab)?;
 
     // What it needed to start is given up.
@@ -149,6 +154,32 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
     exchange_datagrams(&lab)?;
     router.stop()?;
     assert!(attachments(&lab)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn run_needs_nothing_to_write_to() -> Result<()> {
+    // Directories for temporary files may be file systems of their own.
+    const READ_ONLY: &str = "set -e
+        mount --bind \"$0\" \"$0\"
+        mount -o remount,bind,ro \"$0\"
+        mount -o remount,bind,ro /
+        if touch \"$0/probe\" /probe 2>/dev/null; then exit 99; fi
+        exec \"$@\"";
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let published = Published::new()?;
+    let run = published.run_with(&lab, &needed()?);
+    let mut command = lab.router().command("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", READ_ONLY])
+        .arg(std::env::temp_dir())
+        .arg(run.get_program())
+        .args(run.get_args())
+        .args(["--metrics-address", "127.0.0.1:9469"]);
+    let router = Started::new(&mut command)?;
+    exchange_datagrams(&lab)?;
+    router.stop()?;
     Ok(())
 }
 

@@ -36,8 +36,8 @@ use crate::setup;
 use crate::workspace::Workspace;
 
 /// Programs that the tests and the kernel call, beside those that the lab requires.
-const PROGRAMS: [&str; 7] = [
-    "install", "ls", "modprobe", "mount", "setpriv", "sh", "unshare",
+const PROGRAMS: [&str; 8] = [
+    "install", "ls", "modprobe", "mount", "setpriv", "sh", "touch", "unshare",
 ];
 /// What those programs and the C library read, where a machine has it.
 const FILES: [&str; 4] = [
