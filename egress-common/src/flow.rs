@@ -71,7 +71,7 @@ pub struct Flow<A> {
     padding_2: u16,
     /// By what the other direction's end is known for genuine: what this direction has acknowledged last (TCP), or the tag
     /// that it has announced (SCTP); network byte order, 0 if nothing was seen.
-    pub number: u32,
+    pub ack_or_tag: u32,
     /// Whom this direction's packets are handed to, if that is known.
     pub next_hop: NextHopRef,
     /// When the flow was opened.
@@ -117,7 +117,7 @@ impl<A: Address> Flow<A> {
         self.seen = Seen::NOTHING;
         self.padding = 0;
         self.padding_2 = 0;
-        self.number = 0;
+        self.ack_or_tag = 0;
         self.next_hop = NextHopRef::NONE;
         self.opened_ns = now_ns;
         self.last_seen_ns = now_ns;
@@ -278,9 +278,9 @@ impl<A> Flow<A> {
             // Who has acknowledged nothing yet is told of the end by an answer to its SYN.
             protocol::TCP => {
                 !receiver.seen.any(Flags::ACK)
-                    || tcp::is_credible_end(u32::from_be(number), u32::from_be(receiver.number))
+                    || tcp::is_credible_end(u32::from_be(number), u32::from_be(receiver.ack_or_tag))
             }
-            protocol::SCTP => sctp::is_credible_end(number, sender.number, receiver.number),
+            protocol::SCTP => sctp::is_credible_end(number, sender.ack_or_tag, receiver.ack_or_tag),
             _ => true,
         }
     }

@@ -320,7 +320,7 @@ impl TransportHeader {
     }
 
     /// Where a packet has the number by which its end is known for genuine: TCP's sequence number, SCTP's verification tag.
-    pub const NUMBER_OFFSET: usize = offset_of!(TcpHeader, sequence);
+    pub const SEQUENCE_OR_TAG_OFFSET: usize = offset_of!(TcpHeader, sequence);
 
     /// Where INIT and INIT ACK of SCTP announce a tag.
     pub const INITIATE_TAG_OFFSET: usize = size_of::<SctpHeader>() + SCTP_CHUNK_LEN;

@@ -23,7 +23,7 @@ impl Flags {
     const CONTROL: u8 = Self::FIN | Self::SYN | Self::RST | Self::ACK;
 
     /// The flags that segments other than the usual ones have: they begin or end a connection.
-    pub const RARE: u8 = Self::SYN | Self::ENDS;
+    pub const SLOW_PATH: u8 = Self::SYN | Self::ENDS;
     /// The flags that end a connection.
     pub const ENDS: u8 = Self::FIN | Self::RST;
 

@@ -44,7 +44,7 @@ pub fn refuse<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
     let ports = ports.swapped();
     let abort = u32::from_ne_bytes([chunk::ABORT, 0, 0, 4]);
     packet.store(transport, ports)?;
-    packet.store(transport + TransportHeader::NUMBER_OFFSET, tag)?;
+    packet.store(transport + TransportHeader::SEQUENCE_OR_TAG_OFFSET, tag)?;
     packet.store(transport + ABORT_LEN - 4, abort)?;
     let left_to_the_device = packet.load::<u32>(checksum).ok_or(REFUSED)? == 0;
     if left_to_the_device {

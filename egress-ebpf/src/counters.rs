@@ -1,6 +1,6 @@
 //! Per-CPU counters.
 
-use egress_common::{Outcome, Side, Tap};
+use egress_common::{Outcome, Side, Subscriber};
 
 use crate::maps;
 
@@ -24,8 +24,8 @@ pub fn count_evicted() {
 
 /// Counts a record that a full ring buffer did not take.
 #[inline(always)]
-pub fn count_lost(tap: Tap) {
-    if let Some(counter) = maps::TAPS_LOST.get_ptr_mut(tap as u32) {
+pub fn count_lost(subscriber: Subscriber) {
+    if let Some(counter) = maps::EVENTS_LOST.get_ptr_mut(subscriber as u32) {
         // SAFETY: the element is this CPU's own.
         unsafe { *counter += 1 };
     }

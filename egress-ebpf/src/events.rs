@@ -3,7 +3,7 @@
 //! While nobody listens it costs two loads, and only where flows are opened or ended.
 
 use egress_common::{
-    Bytes as _, Change, ETHERNET_HEADER_LEN, EndOrder, FlowEvent, Outcome, Side, Tap, Tuple,
+    Bytes as _, Change, ETHERNET_HEADER_LEN, EndOrder, FlowEvent, Outcome, Side, Subscriber, Tuple,
 };
 
 use crate::{clock, counters, family::Pipeline, maps, packet::Packet};
@@ -27,27 +27,27 @@ pub struct Draft<A> {
     reply: Tuple<A>,
 }
 
-/// Until when a tap listens; 0 if it does not.
+/// Until when a subscriber listens; 0 if it does not.
 #[inline(always)]
-pub fn until(tap: Tap) -> u64 {
-    match maps::TAPS.get_ptr(tap as u32) {
+pub fn until(subscriber: Subscriber) -> u64 {
+    match maps::SUBSCRIBERS.get_ptr(subscriber as u32) {
         // SAFETY: the pointer comes from a lookup. It is one word, which userspace may write meanwhile.
         Some(until) => unsafe { until.read_volatile() },
         None => 0,
     }
 }
 
-/// Whether a tap listens at this time. One whose process has gone is switched off.
+/// Whether a subscriber listens at this time. One whose process has gone is switched off.
 #[inline(always)]
-pub fn listens(tap: Tap, now_ns: u64) -> bool {
-    let until_ns = until(tap);
+pub fn listens(subscriber: Subscriber, now_ns: u64) -> bool {
+    let until_ns = until(subscriber);
     if until_ns == 0 {
         return false;
     }
     if now_ns < until_ns {
         return true;
     }
-    if let Some(until) = maps::TAPS.get_ptr_mut(tap as u32) {
+    if let Some(until) = maps::SUBSCRIBERS.get_ptr_mut(subscriber as u32) {
         // SAFETY: as above. A process that has just put it off does so again soon.
         unsafe { until.write_volatile(0) };
     }
@@ -56,7 +56,7 @@ pub fn listens(tap: Tap, now_ns: u64) -> bool {
 
 #[inline(always)]
 fn has_listeners() -> bool {
-    until(Tap::Log) | until(Tap::Follow) != 0
+    until(Subscriber::Log) | until(Subscriber::Follow) != 0
 }
 
 /// Tells that a flow was opened, if anyone listens. `reply` is the tuple of its answers.
@@ -123,19 +123,19 @@ pub fn tell<F: Pipeline>(slot: u32, change: u32) {
     let now_ns = clock::now_ns();
     event.happened(change, now_ns);
     // The flow log's time is never up.
-    if until(Tap::Log) != 0
+    if until(Subscriber::Log) != 0
         && maps::FLOW_LOG
             .output_untyped::<FlowEvent<F::Address>>(&*event, 0)
             .is_err()
     {
-        counters::count_lost(Tap::Log);
+        counters::count_lost(Subscriber::Log);
     }
-    if listens(Tap::Follow, now_ns)
+    if listens(Subscriber::Follow, now_ns)
         && maps::FOLLOW
             .output_untyped::<FlowEvent<F::Address>>(&*event, 0)
             .is_err()
     {
-        counters::count_lost(Tap::Follow);
+        counters::count_lost(Subscriber::Follow);
     }
 }
 

@@ -22,7 +22,7 @@ pub type FragmentMap<A> = maps::LruHashMap<FragmentKey<A>, FirstFragment, { maps
 pub type RouteMap<A> = maps::HashMap<AddressKey<A>, NextHopRef, { maps::ROUTES }>;
 
 /// When the next hop was looked for, as [`crate::clock`] says.
-pub type WantedMap<A> = maps::LruHashMap<AddressKey<A>, u64, { maps::WANTED }>;
+pub type UnresolvedMap<A> = maps::LruHashMap<AddressKey<A>, u64, { maps::UNRESOLVED }>;
 
 pub type HeldMap<A> = maps::LruHashMap<FragmentKey<A>, HeldFragment, { maps::HELD }>;
 
@@ -41,7 +41,7 @@ pub trait Pipeline: Family + Errors + Rare {
     fn addresses() -> &'static AddressMap<Self::Address>;
     fn fragments() -> &'static FragmentMap<Self::Address>;
     fn routes() -> &'static RouteMap<Self::Address>;
-    fn wanted() -> &'static WantedMap<Self::Address>;
+    fn unresolved() -> &'static UnresolvedMap<Self::Address>;
     fn held() -> &'static HeldMap<Self::Address>;
     fn exhausted() -> &'static ExhaustedMap<Self::Address>;
     fn sweep_queue() -> &'static SweepQueue<Self::Address>;
@@ -102,8 +102,8 @@ impl Pipeline for V4 {
     }
 
     #[inline(always)]
-    fn wanted() -> &'static WantedMap<Ipv4Address> {
-        &maps::WANTED_V4
+    fn unresolved() -> &'static UnresolvedMap<Ipv4Address> {
+        &maps::UNRESOLVED_V4
     }
 
     #[inline(always)]
@@ -210,8 +210,8 @@ impl Pipeline for V6 {
     }
 
     #[inline(always)]
-    fn wanted() -> &'static WantedMap<Ipv6Address> {
-        &maps::WANTED_V6
+    fn unresolved() -> &'static UnresolvedMap<Ipv6Address> {
+        &maps::UNRESOLVED_V6
     }
 
     #[inline(always)]

@@ -215,7 +215,7 @@ impl<F: Pipeline> FlowRef<F> {
             }
             // In the line that the counters below are written to anyway.
             if acknowledgment != 0 {
-                (*flow).number = acknowledgment;
+                (*flow).ack_or_tag = acknowledgment;
             }
             atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(
                 &raw mut (*flow).traffic.packets,
@@ -240,7 +240,7 @@ pub struct Passed {
     pub is_first_for_long: bool,
 }
 
-/// What becomes of a packet's flow by its [rare flags](tcp::Flags::RARE): those of them that count.
+/// What becomes of a packet's flow by its [rare flags](tcp::Flags::SLOW_PATH): those of them that count.
 ///
 /// A TCP segment with SYN has its segment size clamped, an SCTP packet with INIT or INIT ACK announces a tag, and the end
 /// of a connection counts if it comes from one of its ends.
@@ -269,7 +269,7 @@ pub fn examine<F: Pipeline>(packet: &Packet, side: Side) -> Result<tcp::Flags, O
         && let Some(receiver) = flow.peer(side, protocol)
     {
         let number = packet
-            .load(network.payload_offset + TransportHeader::NUMBER_OFFSET)
+            .load(network.payload_offset + TransportHeader::SEQUENCE_OR_TAG_OFFSET)
             .ok_or(Outcome::Truncated)?;
         if !Flow::is_credible_end(protocol, number, flow.entry(), receiver.entry()) {
             flags.0 &= !tcp::Flags::ENDS;
@@ -289,8 +289,8 @@ impl<F: Pipeline> FlowRef<F> {
         let flow = self.0;
         // SAFETY: the pointer comes from a lookup, see the type.
         unsafe {
-            if (*flow).number == 0 {
-                (*flow).number = tag;
+            if (*flow).ack_or_tag == 0 {
+                (*flow).ack_or_tag = tag;
             }
         }
     }

@@ -228,7 +228,7 @@ fn pass_on<F: Pipeline>(
     {
         return Err(Outcome::PacketTooBig);
     }
-    let flags = if transport.flags.0 & tcp::Flags::RARE == 0 {
+    let flags = if transport.flags.0 & tcp::Flags::SLOW_PATH == 0 {
         transport.flags
     } else {
         F::examine(packet, side)?

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Config, HeldFragment, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters, Tap,
+    Config, HeldFragment, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters, Subscriber,
     TraceFilter,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     events::Draft,
     family::{
         AddressMap, ExhaustedMap, FlowMap, FragmentMap, HeldMap, RouteMap, RuleMap, SweepQueue,
-        WantedMap,
+        UnresolvedMap,
     },
     reject::ErrorLimit,
     scratch::Scratch,
@@ -38,7 +38,7 @@ pub const HELD: usize = 1024;
 /// Clients and servers whose next hop is known.
 pub const ROUTES: usize = 65_536;
 /// Those whose next hop is not known yet. The oldest is forgotten for a new one.
-pub const WANTED: usize = 1024;
+pub const UNRESOLVED: usize = 1024;
 /// Servers towards which no NAT port was found free. The oldest is forgotten for a new one.
 pub const EXHAUSTED: usize = 256;
 /// Bytes of flow events that wait for a reader: those of 6,000 IPv4 flows, or 4,000 of IPv6.
@@ -98,10 +98,10 @@ pub static ROUTES_V4: RouteMap<Ipv4Address> = HashMap::new();
 pub static ROUTES_V6: RouteMap<Ipv6Address> = HashMap::new();
 
 #[btf_map]
-pub static WANTED_V4: WantedMap<Ipv4Address> = LruHashMap::new();
+pub static UNRESOLVED_V4: UnresolvedMap<Ipv4Address> = LruHashMap::new();
 
 #[btf_map]
-pub static WANTED_V6: WantedMap<Ipv6Address> = LruHashMap::new();
+pub static UNRESOLVED_V6: UnresolvedMap<Ipv6Address> = LruHashMap::new();
 
 #[btf_map]
 pub static EXHAUSTED_V4: ExhaustedMap<Ipv4Address> = LruHashMap::new();
@@ -128,13 +128,13 @@ pub static COUNTERS: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new
 #[btf_map]
 pub static EVICTED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// Until when each [`Tap`] listens: `CLOCK_MONOTONIC` in nanoseconds, 0 for not at all.
+/// Until when each [`Subscriber`] listens: `CLOCK_MONOTONIC` in nanoseconds, 0 for not at all.
 #[btf_map]
-pub static TAPS: Array<u64, { Tap::COUNT }> = Array::new();
+pub static SUBSCRIBERS: Array<u64, { Subscriber::COUNT }> = Array::new();
 
-/// Records of each [`Tap`] that a full ring buffer did not take.
+/// Records of each [`Subscriber`] that a full ring buffer did not take.
 #[btf_map]
-pub static TAPS_LOST: PerCpuArray<u64, { Tap::COUNT }> = PerCpuArray::new();
+pub static EVENTS_LOST: PerCpuArray<u64, { Subscriber::COUNT }> = PerCpuArray::new();
 
 #[btf_map]
 pub static DRAFT_V4: PerCpuArray<Draft<Ipv4Address>, 2> = PerCpuArray::new();

@@ -13,7 +13,7 @@ pub fn find<F: Pipeline>(side: Side, destination: F::Address, now_ns: u64) -> Ne
         return unsafe { *reference };
     }
     // Without room for it the kernel is asked for longer.
-    let _ = F::wanted().insert(&key, &now_ns, 0);
+    let _ = F::unresolved().insert(&key, &now_ns, 0);
     NextHopRef::NONE
 }
 

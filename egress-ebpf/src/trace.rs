@@ -4,8 +4,8 @@
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use egress_common::{
-    Bytes as _, Decision, Outcome, Port, Side, TRACE_FRAME_LEN, Tap, TraceFilter, TraceRecord,
-    Tuple,
+    Bytes as _, Decision, Outcome, Port, Side, Subscriber, TRACE_FRAME_LEN, TraceFilter,
+    TraceRecord, Tuple,
 };
 
 use crate::{
@@ -27,7 +27,7 @@ pub struct Traced<A> {
 
 #[inline(always)]
 fn is_on() -> bool {
-    events::until(Tap::Trace) != 0
+    events::until(Subscriber::Trace) != 0
 }
 
 /// Notes a packet that arrives on `side`, if somebody wants to see it.
@@ -58,7 +58,7 @@ pub fn note<F: Pipeline>(packet: &Packet, side: Side) {
         return;
     };
     traced.is_wanted = 0;
-    if !events::listens(Tap::Trace, now_ns) {
+    if !events::listens(Subscriber::Trace, now_ns) {
         return;
     }
     let record = &mut traced.record;
@@ -158,6 +158,6 @@ pub fn tell<F: Pipeline>(decision: u32) {
         .output_untyped::<TraceRecord<F::Address>>(&*record, 0)
         .is_err()
     {
-        counters::count_lost(Tap::Trace);
+        counters::count_lost(Subscriber::Trace);
     }
 }

@@ -90,10 +90,13 @@ fn a_trace_ends_after_a_number_of_packets_or_a_time_and_has_no_second() -> Resul
             "json",
         ],
     )?;
-    eventually("it has shown a packet, so that the tap is taken", || {
-        exchange_datagrams(&lab)?;
-        Ok((!trace.lines()?.is_empty()).then_some(()))
-    })?;
+    eventually(
+        "it has shown a packet, so that the subscriber is taken",
+        || {
+            exchange_datagrams(&lab)?;
+            Ok((!trace.lines()?.is_empty()).then_some(()))
+        },
+    )?;
     let refused = shell::egress_router(lab.router(), &["trace", "--duration", "50ms"])?;
     ensure!(
         refused

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use egress_common::{
     Change, Outcome,
     Side::{Cluster, Egress},
-    Tap, Timeouts,
+    Subscriber, Timeouts,
 };
 use egress_tests::skip_unless_lab_works;
 use egress_userspace::{
@@ -26,9 +26,9 @@ fn bench_for(max_flows: u32) -> Result<Bench> {
 }
 
 /// Listens to it. The index is no interface's, so that each test has its own claim.
-fn listener(bench: &Bench, tap: Tap, index: u32) -> Result<Listener> {
-    let tap = bench.dataplane.maps.open_tap(tap)?;
-    Ok(tap.listen(0x4000_0000 + index)?)
+fn listener(bench: &Bench, subscriber: Subscriber, index: u32) -> Result<Listener> {
+    let subscriber = bench.dataplane.maps.subscribe(subscriber)?;
+    Ok(subscriber.listen(0x4000_0000 + index)?)
 }
 
 fn changes(listener: &mut Listener) -> Result<Vec<FlowChange>> {
@@ -52,7 +52,7 @@ fn datagram(family: &Family, port: u16) -> Vec<u8> {
 fn a_flow_is_told_of_when_it_is_opened_and_with_its_counters_when_it_ends() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    let mut log = listener(&bench, Tap::Log, 901)?;
+    let mut log = listener(&bench, Subscriber::Log, 901)?;
     log.renew(kernel::monotonic_ns())?;
     for family in FAMILIES {
         let question = datagram(&family, 2000);
@@ -95,7 +95,7 @@ fn a_flow_is_told_of_when_it_is_opened_and_with_its_counters_when_it_ends() -> R
 fn the_end_of_a_flow_says_whether_it_was_closed_or_opened_anew() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    let mut follower = listener(&bench, Tap::Follow, 902)?;
+    let mut follower = listener(&bench, Subscriber::Follow, 902)?;
     follower.renew(kernel::monotonic_ns())?;
     for family in FAMILIES {
         let syn = tcp((family.client, 2000), (family.router, 8080), "S");
@@ -121,7 +121,7 @@ fn a_flow_that_makes_room_for_another_is_told_of_as_evicted() -> Result<()> {
     skip_unless_lab_works!();
     for (index, family) in (0..).zip(FAMILIES) {
         let mut bench = bench_for(2)?;
-        let mut log = listener(&bench, Tap::Log, 910 + index)?;
+        let mut log = listener(&bench, Subscriber::Log, 910 + index)?;
         log.renew(kernel::monotonic_ns())?;
         let mut evicted = Vec::new();
         for port in 3000..3040 {
@@ -144,12 +144,12 @@ fn nothing_is_recorded_while_nobody_listens_or_for_one_whose_time_is_up() -> Res
         bench.forward(Cluster, &datagram(&family, 2000))?;
     }
     // The flow log goes on with what was recorded before.
-    let mut log = listener(&bench, Tap::Log, 903)?;
+    let mut log = listener(&bench, Subscriber::Log, 903)?;
     ensure!(changes(&mut log)?.is_empty());
     drop(log);
 
     let mut bench = Bench::new()?;
-    let mut follower = listener(&bench, Tap::Follow, 904)?;
+    let mut follower = listener(&bench, Subscriber::Follow, 904)?;
     // Long ago: its process was killed.
     follower.renew(0)?;
     for family in FAMILIES {
@@ -165,7 +165,7 @@ fn a_full_ring_buffer_loses_events_and_counts_them_but_no_packet() -> Result<()>
     skip_unless_lab_works!();
     const FLOWS: u16 = 10_000;
     let mut bench = bench_for(20_000)?;
-    let mut log = listener(&bench, Tap::Log, 905)?;
+    let mut log = listener(&bench, Subscriber::Log, 905)?;
     log.renew(kernel::monotonic_ns())?;
     let family = &FAMILIES[0];
     for port in 0..FLOWS {

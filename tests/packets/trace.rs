@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use egress_common::{
     Decision, Ipv4Address, Ipv6Address, Outcome, Port,
     Side::{Cluster, Egress},
-    Tap, TraceFilter, protocol,
+    Subscriber, TraceFilter, protocol,
 };
 use egress_tests::skip_unless_lab_works;
 use egress_userspace::{
@@ -25,8 +25,8 @@ const FORWARDED: Decision = Decision::Forwarded {
 /// A kernel half whose packets are traced. The index is no interface's, so that each test has its own claim.
 fn traced(index: u32, filter: &TraceFilter) -> Result<(Bench, Listener)> {
     let bench = Bench::new()?;
-    let tap = bench.dataplane.maps.open_tap(Tap::Trace)?;
-    let mut listener = tap.listen(0x4000_0000 + index)?;
+    let subscriber = bench.dataplane.maps.subscribe(Subscriber::Trace)?;
+    let mut listener = subscriber.listen(0x4000_0000 + index)?;
     listener.set_filter(filter)?;
     listener.renew(kernel::monotonic_ns())?;
     Ok((bench, listener))

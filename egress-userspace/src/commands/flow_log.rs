@@ -3,7 +3,7 @@
 use std::{future, io};
 
 use anyhow::Context as _;
-use egress_common::Tap;
+use egress_common::Subscriber;
 use egress_userspace::{
     dataplane::{FlowChange, Listener, Maps},
     flow_log::{FlowLog, Line, WallClock},
@@ -25,14 +25,14 @@ struct Recording {
 impl Recorder {
     /// Begins the flow log at `path`, if there is to be one.
     pub fn start(path: Option<&str>, maps: &Maps, cluster_ifindex: u32) -> anyhow::Result<Self> {
-        let mut tap = maps.open_tap(Tap::Log)?;
+        let mut subscriber = maps.subscribe(Subscriber::Log)?;
         let Some(path) = path else {
-            tap.silence()?;
+            subscriber.silence()?;
             return Ok(Self(None));
         };
         let log = FlowLog::open(path)
             .with_context(|| format!("could not open the flow log {path} for writing"))?;
-        let mut events = tap.listen(cluster_ifindex)?;
+        let mut events = subscriber.listen(cluster_ifindex)?;
         events.renew(kernel::monotonic_ns())?;
         // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use egress_common::Tap;
+use egress_common::Subscriber;
 use egress_userspace::{
     dataplane::Instance,
     flow_log::{FlowLine, Line},
@@ -39,8 +39,8 @@ pub fn follow(instance: Instance, output: Output) -> anyhow::Result<ExitCode> {
 async fn print_events(instance: Instance, output: Output) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let tap = instance.maps.open_tap(Tap::Follow)?;
-    let events = tap.listen(instance.config.cluster_ifindex)?;
+    let subscriber = instance.maps.subscribe(Subscriber::Follow)?;
+    let events = subscriber.listen(instance.config.cluster_ifindex)?;
     // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
     let mut events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
         .map_err(io::Error::from)?;

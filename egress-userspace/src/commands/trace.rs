@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use egress_common::{Decision, Ipv4Address, Ipv6Address, Port, Side, Tap, TraceFilter};
+use egress_common::{Decision, Ipv4Address, Ipv6Address, Port, Side, Subscriber, TraceFilter};
 use egress_userspace::{
     dataplane::{FlowReport, FoundFlow, Instance, Listener, PacketReport, TracedPacket},
     flow_log::WallClock,
@@ -133,9 +133,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn trace(args: &Args, instance: Instance) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let tap = instance.maps.open_tap(Tap::Trace)?;
+    let subscriber = instance.maps.subscribe(Subscriber::Trace)?;
     let mut printer = Printer::new(&instance, args.output, args.count);
-    let mut packets = tap.listen(instance.config.cluster_ifindex)?;
+    let mut packets = subscriber.listen(instance.config.cluster_ifindex)?;
     packets.set_filter(&args.filter())?;
     // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
     let mut packets = unsafe { AsyncFd::register_with_interest(packets, Interest::READABLE) }

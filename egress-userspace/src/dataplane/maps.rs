@@ -10,11 +10,11 @@ use aya::{
 use bytemuck::Zeroable as _;
 use egress_common::{
     Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, NextHop, NextHopRef, Outcome,
-    Rule, RuleCounters, RuleKey, Side, Tap, Tuple,
+    Rule, RuleCounters, RuleKey, Side, Subscriber, Tuple,
 };
 use thiserror::Error;
 
-use super::taps::{Named, OpenTap, TapMaps};
+use super::subscribers::{Named, SubscriberMaps, Subscription};
 
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
@@ -65,7 +65,7 @@ pub struct Maps {
     rule_counters: PerCpuArray<MapData, RuleCounters>,
     evicted: PerCpuArray<MapData, u64>,
     next_hops: Array<MapData, NextHop>,
-    taps: TapMaps,
+    subscribers: SubscriberMaps,
 }
 
 /// Gives the error of a map its name.
@@ -95,42 +95,46 @@ impl Maps {
                 flows: typed("FLOWS_V4", &mut source)?,
                 addresses: typed("ADDRESSES_V4", &mut source)?,
                 routes: typed("ROUTES_V4", &mut source)?,
-                wanted: typed("WANTED_V4", &mut source)?,
+                wanted: typed("UNRESOLVED_V4", &mut source)?,
             },
             v6: FamilyMaps {
                 rules: typed("RULES_V6", &mut source)?,
                 flows: typed("FLOWS_V6", &mut source)?,
                 addresses: typed("ADDRESSES_V6", &mut source)?,
                 routes: typed("ROUTES_V6", &mut source)?,
-                wanted: typed("WANTED_V6", &mut source)?,
+                wanted: typed("UNRESOLVED_V6", &mut source)?,
             },
             config: typed("CONFIG", &mut source)?,
             counters: typed("COUNTERS", &mut source)?,
             rule_counters: typed("RULE_COUNTERS", &mut source)?,
             evicted: typed("EVICTED", &mut source)?,
             next_hops: typed("NEXT_HOPS", &mut source)?,
-            taps: {
-                let mut tap_map = |name| {
+            subscribers: {
+                let mut subscriber_map = |name| {
                     let map = named(name, source(name).ok_or(MapsError::Missing(name))?)?;
                     Named::new(name, map)
                 };
-                TapMaps {
-                    until: tap_map("TAPS")?,
-                    lost: tap_map("TAPS_LOST")?,
-                    rings: [tap_map("FLOW_LOG")?, tap_map("FOLLOW")?, tap_map("TRACE")?],
-                    filter: tap_map("TRACE_FILTER")?,
+                SubscriberMaps {
+                    until: subscriber_map("SUBSCRIBERS")?,
+                    lost: subscriber_map("EVENTS_LOST")?,
+                    rings: [
+                        subscriber_map("FLOW_LOG")?,
+                        subscriber_map("FOLLOW")?,
+                        subscriber_map("TRACE")?,
+                    ],
+                    filter: subscriber_map("TRACE_FILTER")?,
                 }
             },
         })
     }
 
-    /// Opens a tap, to listen by it.
+    /// Opens a subscriber, to listen by it.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn open_tap(&self, tap: Tap) -> Result<OpenTap, MapsError> {
-        self.taps.open(tap)
+    pub fn subscribe(&self, subscriber: Subscriber) -> Result<Subscription, MapsError> {
+        self.subscribers.open(subscriber)
     }
 
     /// The settings.
@@ -225,8 +229,8 @@ impl Maps {
     ///
     /// If the kernel refuses.
     pub fn take_wanted(&mut self, limit: usize) -> Result<Vec<(Side, IpAddr)>, MapsError> {
-        let mut wanted = named("WANTED_V4", take(&mut self.v4.wanted, limit))?;
-        wanted.extend(named("WANTED_V6", take(&mut self.v6.wanted, limit))?);
+        let mut wanted = named("UNRESOLVED_V4", take(&mut self.v4.wanted, limit))?;
+        wanted.extend(named("UNRESOLVED_V6", take(&mut self.v6.wanted, limit))?);
         Ok(wanted)
     }
 

@@ -11,7 +11,7 @@ mod pins;
 mod presence;
 mod report;
 mod rules;
-mod taps;
+mod subscribers;
 mod trace;
 
 pub use attach::{AttachError, AttachMode, Attachment};
@@ -25,5 +25,5 @@ pub use pins::{Left, Pins, PinsError, Place};
 pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};
-pub use taps::{ListenError, Listener, OpenTap};
+pub use subscribers::{ListenError, Listener, Subscription};
 pub use trace::{FoundFlow, PacketReport, TracedPacket};

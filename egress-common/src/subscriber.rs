@@ -1,12 +1,12 @@
-//! Taps: who listens to what the kernel half does.
+//! Subscribers: who reads records from the kernel half.
 
-/// A listener, each with a ring buffer of its own. The number is the index in `TAPS` and `TAPS_LOST`.
+/// A listener, each with a ring buffer of its own. The number is the index in `SUBSCRIBERS` and `EVENTS_LOST`.
 ///
-/// The value in `TAPS` is the time until which it listens (`CLOCK_MONOTONIC` in nanoseconds), 0 for not at all. One that
+/// The value in `SUBSCRIBERS` is the time until which it listens (`CLOCK_MONOTONIC` in nanoseconds), 0 for not at all. One that
 /// puts that time off again and again ends by itself when its process does.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tap {
+pub enum Subscriber {
     /// The router's own flow log, by `FLOW_LOG`.
     Log = 0,
     /// Whoever follows the flows, by `FOLLOW`.
@@ -15,9 +15,9 @@ pub enum Tap {
     Trace = 2,
 }
 
-impl Tap {
+impl Subscriber {
     /// How many there are.
     pub const COUNT: usize = 3;
-    /// The value in `TAPS` of one that listens until it says otherwise.
+    /// The value in `SUBSCRIBERS` of one that listens until it says otherwise.
     pub const FOREVER: u64 = u64::MAX;
 }
