@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
+use egress_api::{EgressRouter, RuleTable};
 use egress_common::Outcome;
 use egress_tests::requirements::skipped;
 use egress_tests::{function_name, router};
 use egress_userspace::metrics::registry;
-use egress_userspace::spec::{self, EgressRouter};
 use serde_json::Value;
 
 /// The files of a router that Kubernetes runs.
@@ -134,7 +134,7 @@ fn mounted_spec() -> Result<EgressRouter> {
     let text = config["data"]["router.yaml"]
         .as_str()
         .context("no router.yaml")?;
-    Ok(spec::parse(text, "router.yaml")?)
+    Ok(egress_api::parse(text, "router.yaml")?)
 }
 
 #[test]
@@ -161,10 +161,8 @@ fn the_manifests_belong_together() -> Result<()> {
             )
         })
         .collect();
-    let rules: BTreeSet<_> = spec
-        .spec
-        .redirect
-        .redirect_rules
+    let rules: BTreeSet<_> = RuleTable::from(&spec)
+        .rules
         .iter()
         .map(|rule| {
             (
@@ -180,8 +178,7 @@ fn the_manifests_belong_together() -> Result<()> {
     let config: Value = serde_json::from_str(config)?;
     let own = &spec.spec.addresses[0];
     let address = &config["ipam"]["addresses"][0];
-    let expected = format!("{}/{}", own.ip.address, own.ip.prefix_length);
-    assert_eq!(address["address"], expected);
+    assert_eq!(address["address"], own.ip.to_string());
     assert_eq!(
         address["gateway"].as_str().map(str::to_owned),
         own.gateway.map(|it| it.to_string())

@@ -2,9 +2,8 @@
 
 use std::{io, process::ExitCode};
 
-use egress_userspace::{
-    dataplane::DiscoverError, interface::InterfaceError, kernel::KernelError, spec::LoadError,
-};
+use egress_api::LoadError;
+use egress_userspace::{dataplane::DiscoverError, interface::InterfaceError, kernel::KernelError};
 
 use crate::commands::{
     run::{AlreadyRunning, StillAttached},
@@ -26,6 +25,7 @@ Exit codes:
   9  the connection would not be forwarded (explain)";
 
 const FAILURE: u8 = 1;
+const INVALID_SPEC: u8 = 3;
 const INTERFACES: u8 = 4;
 const PRIVILEGES: u8 = 5;
 const KERNEL: u8 = 6;
@@ -62,7 +62,7 @@ fn message(error: &anyhow::Error) -> String {
 fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<LoadError>() {
-            return error.exit_code();
+            return load_error(error);
         } else if cause.is::<InterfaceError>() {
             return INTERFACES;
         } else if cause.is::<AlreadyRunning>() || cause.is::<StillAttached>() {
@@ -82,6 +82,14 @@ fn code(error: &anyhow::Error) -> u8 {
         }
     }
     FAILURE
+}
+
+/// The exit code for a resource that is not there.
+pub const fn load_error(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Unreadable { .. } => FAILURE,
+        LoadError::Invalid(_) => INVALID_SPEC,
+    }
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

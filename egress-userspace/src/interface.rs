@@ -5,6 +5,7 @@ mod neighbours;
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use ipnet::IpNet;
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_core::NetlinkPayload,
@@ -48,14 +49,13 @@ pub enum InterfaceError {
     },
     /// The reserved address is not on the egress interface.
     #[error(
-        "the reserved address {address} of the spec is not on {interface} (it has: {present}); \
-         add it with `ip address add {address}/{prefix_length} dev {interface}`, or mend spec.addresses"
+        "the reserved address {} of the spec is not on {interface} (it has: {present}); \
+         add it with `ip address add {reserved} dev {interface}`, or mend spec.addresses",
+        .reserved.addr()
     )]
     NoReservedAddress {
-        /// The reserved address.
-        address: IpAddr,
-        /// Its prefix length in the spec.
-        prefix_length: u8,
+        /// The reserved address, with its prefix length in the spec.
+        reserved: IpNet,
         /// The egress interface.
         interface: String,
         /// The addresses that it has.
@@ -374,7 +374,7 @@ impl Interfaces {
 pub fn check(
     cluster: &Interface,
     egress: &Interface,
-    reserved: impl IntoIterator<Item = (IpAddr, u8)>,
+    reserved: impl IntoIterator<Item = IpNet>,
 ) -> Result<(), InterfaceError> {
     if cluster.index == egress.index {
         return Err(InterfaceError::Same {
@@ -388,7 +388,8 @@ pub fn check(
             });
         }
     }
-    for (address, prefix_length) in reserved {
+    for reserved in reserved {
+        let address = reserved.addr();
         let same_family = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4() && !is_link_local(own);
         if cluster.addresses.iter().find(same_family).is_none() {
             return Err(InterfaceError::NoClusterAddress {
@@ -398,8 +399,7 @@ pub fn check(
         }
         if !egress.addresses.contains(&address) {
             return Err(InterfaceError::NoReservedAddress {
-                address,
-                prefix_length,
+                reserved,
                 interface: egress.name.clone(),
                 present: list(&egress.addresses),
             });
@@ -438,10 +438,10 @@ mod tests {
     fn each_misfit_is_named() {
         let eth0 = interface("eth0", 2, &["10.128.0.100"]);
         let net1 = interface("net1", 3, &["192.168.12.99", "fe80::1"]);
-        let reserved = [("192.168.12.99".parse().unwrap(), 24)];
+        let reserved = ["192.168.12.99/24".parse().unwrap()];
         assert!(check(&eth0, &net1, reserved).is_ok());
 
-        let other = [("192.168.12.98".parse().unwrap(), 24)];
+        let other = ["192.168.12.98/24".parse().unwrap()];
         let down = Interface {
             is_up: false,
             ..net1.clone()

@@ -1,5 +1,5 @@
-//! The userspace half of the egress router: reads an `EgressRouter` spec, loads and fills the dataplane, and shows what
-//! it does.
+//! The userspace half of the egress router: loads the dataplane, fills it with the rules of an
+//! `EgressRouter` resource, and shows what it does.
 //!
 //! The binary `egress-router` is a thin layer over this library; tests use the library directly.
 
@@ -9,4 +9,3 @@ pub mod interface;
 pub mod kernel;
 pub mod metrics;
 pub mod privileges;
-pub mod spec;

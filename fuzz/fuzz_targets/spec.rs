@@ -3,17 +3,16 @@
 
 #![no_main]
 
-use egress_userspace::spec;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    match spec::parse(text, "fuzz") {
+    match egress_api::parse(text, "fuzz") {
         Ok(router) => {
             let json = serde_json::to_string(&router).expect("a valid resource can be written");
-            let again = spec::parse(&json, "json").expect("what was written is valid");
+            let again = egress_api::parse(&json, "json").expect("what was written is valid");
             assert_eq!(again, router, "{json}");
             let yaml = yaml_serde::to_string(&router).expect("a valid resource can be written");
-            let again = spec::parse(&yaml, "yaml").expect("what was written is valid");
+            let again = egress_api::parse(&yaml, "yaml").expect("what was written is valid");
             assert_eq!(again, router, "{yaml}");
         }
         Err(errors) => {

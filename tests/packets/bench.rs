@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
+use egress_api::RuleTable;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Outcome, Side, Timeouts};
 use egress_userspace::{
     dataplane::{FlowReport, Options, PROGRAMS, RuleReport},
     kernel::{self, Features},
-    spec,
 };
 use log::LevelFilter;
 
@@ -235,7 +235,7 @@ impl Bench {
         };
         let maps = &mut dataplane.maps;
         maps.set_config(&config)?;
-        maps.apply_rules(&spec::parse(SPEC, "router.yaml")?)?;
+        maps.apply_rules(&RuleTable::from(&egress_api::parse(SPEC, "router.yaml")?))?;
         config = maps.config()?;
         let set = usize::from(config.rules_in_force());
         let rules = &mut config.rule_sets[set];

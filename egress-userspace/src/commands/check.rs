@@ -4,15 +4,14 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use egress_userspace::spec::{
-    self, EXIT_INVALID_SPEC, EXIT_UNREADABLE, EgressRouter, Family, LoadError,
-};
+use egress_api::{EgressRouter, Family, LoadError, RuleTable};
 use serde_json::json;
 
 use super::{
     output::{self, Output},
     terminal,
 };
+use crate::exit;
 
 /// Check specs, and say all that is wrong with them or what they do
 ///
@@ -44,7 +43,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let results: Vec<_> = args
         .files
         .iter()
-        .map(|file| (file.as_str(), spec::load(file)))
+        .map(|file| (file.as_str(), egress_api::load(file)))
         .collect();
     match args.output {
         Output::Text => {
@@ -65,13 +64,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// A file that cannot be read outweighs a spec with errors: nothing is known about it.
 fn exit_code<'r>(results: impl Iterator<Item = &'r Result<EgressRouter, LoadError>>) -> ExitCode {
-    let codes: Vec<_> = results
-        .filter_map(|result| result.as_ref().err().map(LoadError::exit_code))
-        .collect();
-    [EXIT_UNREADABLE, EXIT_INVALID_SPEC]
-        .into_iter()
-        .find(|code| codes.contains(code))
-        .map_or(ExitCode::SUCCESS, ExitCode::from)
+    results
+        .filter_map(|result| result.as_ref().err())
+        .max_by_key(|error| matches!(error, LoadError::Unreadable { .. }))
+        .map_or(ExitCode::SUCCESS, |error| exit::load_error(error).into())
 }
 
 fn text(file: &str, result: &Result<EgressRouter, LoadError>) -> String {
@@ -124,32 +120,31 @@ impl fmt::Display for Summary<'_> {
                 None => f.write_str(" without a gateway")?,
             }
         }
-        let redirect = &router.spec.redirect;
-        for rule in &redirect.redirect_rules {
-            let server = SocketAddr::new(rule.destination_ip, rule.destination_port().get());
+        let table = RuleTable::from(router);
+        for rule in &table.rules {
+            let server = SocketAddr::new(rule.destination, rule.target_port.get());
             write!(f, "\n  {}/{} → {server}", rule.port, rule.protocol)?;
-            self.write_source(f, rule.destination_ip)?;
+            write_source(f, &table, rule.destination)?;
         }
-        match redirect.fallback_ip {
-            Some(fallback) => {
-                let family = Family::of(fallback);
-                write!(
-                    f,
-                    "\n  every other port over {family} → {fallback}, same port"
-                )?;
-                self.write_source(f, fallback)
-            }
-            None => f.write_str("\n  every other port: not redirected"),
+        for fallback in table.fallbacks() {
+            let family = Family::of(fallback);
+            write!(
+                f,
+                "\n  every other port over {family} → {fallback}, same port"
+            )?;
+            write_source(f, &table, fallback)?;
         }
+        if table.fallbacks().next().is_none() {
+            f.write_str("\n  every other port: not redirected")?;
+        }
+        Ok(())
     }
 }
 
-impl Summary<'_> {
-    fn write_source(&self, f: &mut fmt::Formatter<'_>, destination: IpAddr) -> fmt::Result {
-        match self.0.reserved(Family::of(destination)) {
-            Some(source) => write!(f, " from {source}"),
-            None => Ok(()),
-        }
+fn write_source(f: &mut fmt::Formatter<'_>, table: &RuleTable, server: IpAddr) -> fmt::Result {
+    match table.reserved(Family::of(server)) {
+        Some(source) => write!(f, " from {source}"),
+        None => Ok(()),
     }
 }
 
@@ -160,7 +155,7 @@ mod tests {
     const EXAMPLE: &str = include_str!("../../../docs/examples/egress-router.yaml");
 
     fn checked(text: &str) -> Result<EgressRouter, LoadError> {
-        spec::parse(text, "router.yaml").map_err(LoadError::Invalid)
+        egress_api::parse(text, "router.yaml").map_err(LoadError::Invalid)
     }
 
     #[test]
@@ -207,7 +202,7 @@ router.yaml: 2 errors
 
     #[test]
     fn the_exit_code_tells_the_worst_result() {
-        let unreadable = spec::load("/does/not/exist");
+        let unreadable = egress_api::load("/does/not/exist");
         let all = [checked(EXAMPLE), checked("kind: Pod"), unreadable];
         assert_eq!(exit_code(all[..1].iter()), ExitCode::SUCCESS);
         assert_eq!(exit_code(all[..2].iter()), ExitCode::from(3));

@@ -14,6 +14,7 @@ pub mod rules;
 pub mod run;
 pub mod schema;
 pub mod status;
+pub mod subnet;
 pub mod terminal;
 pub mod timeout;
 pub mod top;

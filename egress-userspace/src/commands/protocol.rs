@@ -1,56 +1,72 @@
 //! The protocols that options name.
 
+use clap::{ValueEnum, builder::PossibleValue};
+use egress_api::{Family, Protocol};
 use egress_common::protocol;
 
-/// A protocol that is translated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "UPPER")]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-    Icmp,
-    Icmpv6,
+/// A protocol whose packets are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowProtocol {
+    /// One that rules can name.
+    Transport(Protocol),
+    /// Echo requests and replies of ICMP, or of `ICMPv6`. They have an identifier in place of ports.
+    Echo(Family),
 }
 
-impl Protocol {
+impl FlowProtocol {
     /// Its number in IP headers.
     pub const fn number(self) -> u8 {
         match self {
-            Self::Tcp => protocol::TCP,
-            Self::Udp => protocol::UDP,
-            Self::Sctp => protocol::SCTP,
-            Self::Icmp => protocol::ICMP,
-            Self::Icmpv6 => protocol::ICMPV6,
+            Self::Transport(transport) => transport.number(),
+            Self::Echo(Family::V4) => protocol::ICMP,
+            Self::Echo(Family::V6) => protocol::ICMPV6,
         }
     }
 
     /// Its name, as flows and rules have it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-            Self::Icmp => "ICMP",
-            Self::Icmpv6 => "ICMPv6",
+            Self::Transport(transport) => transport.name(),
+            Self::Echo(Family::V4) => "ICMP",
+            Self::Echo(Family::V6) => "ICMPv6",
         }
     }
 
-    /// Whether it is that of pings, which have an identifier in place of ports.
+    /// Whether it is that of pings.
     pub const fn is_echo(self) -> bool {
-        matches!(self, Self::Icmp | Self::Icmpv6)
+        matches!(self, Self::Echo(_))
+    }
+}
+
+impl ValueEnum for FlowProtocol {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Transport(Protocol::Tcp),
+            Self::Transport(Protocol::Udp),
+            Self::Transport(Protocol::Sctp),
+            Self::Echo(Family::V4),
+            Self::Echo(Family::V6),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Transport(Protocol::Tcp) => "tcp",
+            Self::Transport(Protocol::Udp) => "udp",
+            Self::Transport(Protocol::Sctp) => "sctp",
+            Self::Echo(Family::V4) => "icmp",
+            Self::Echo(Family::V6) => "icmpv6",
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum as _;
-
     use super::*;
 
     #[test]
     fn names_are_those_that_flows_have() {
-        for it in Protocol::value_variants() {
+        for it in FlowProtocol::value_variants() {
             assert_eq!(protocol::name(it.number()), Some(it.name()));
         }
     }

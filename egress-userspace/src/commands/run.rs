@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use egress_api::{EgressRouter, RuleTable};
 use egress_common::{Config, Side};
 use egress_userspace::{
     dataplane::{AttachMode, Dataplane, NextHops, Options},
@@ -22,9 +23,9 @@ use egress_userspace::{
     kernel,
     metrics::{Reloads, RunState},
     privileges,
-    spec::{self, EgressRouter},
 };
 use futures_util::StreamExt as _;
+use ipnet::IpNet;
 use log::LevelFilter;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -168,7 +169,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .format_target(false)
         .init();
 
-    let router = spec::load(&args.config)?;
+    let router = egress_api::load(&args.config)?;
     kernel::check_privileges()?;
     privileges::renounce_new_ones()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -299,18 +300,13 @@ struct Router<'a> {
 impl Router<'_> {
     /// What metrics and health say of the router beside what its maps do.
     fn state(&self) -> RunState {
-        let redirect = &self.spec.spec.redirect;
-        let rules = redirect.redirect_rules.iter();
-        let servers: BTreeSet<IpAddr> = rules
-            .map(|rule| rule.destination_ip)
-            .chain(redirect.fallback_ip)
-            .collect();
+        let servers: BTreeSet<IpAddr> = RuleTable::from(&self.spec).destinations().collect();
         RunState {
             started: self.started,
             attached: true,
             cluster: self.cluster.clone(),
             egress: self.egress.clone(),
-            reserved: reserved(&self.spec).map(|(address, _)| address).collect(),
+            reserved: reserved(&self.spec).map(|own| own.addr()).collect(),
             servers: servers.into_iter().collect(),
             reloads: self.reloads.clone(),
             next_hops: self.next_hops.neighbours(),
@@ -369,7 +365,9 @@ impl Router<'_> {
             let addresses = self.interfaces.addresses(interface.index).await?;
             maps.set_addresses(side, &addresses)?;
             if side == Side::Egress {
-                for (address, _) in reserved(&self.spec).filter(|(own, _)| !addresses.contains(own))
+                for address in reserved(&self.spec)
+                    .map(|own| own.addr())
+                    .filter(|own| !addresses.contains(own))
                 {
                     log::error!(
                         "{} has lost the reserved address {address}: answers will not arrive",
@@ -382,11 +380,7 @@ impl Router<'_> {
     }
 }
 
-/// The reserved addresses that the spec's rules leave from.
-fn reserved(router: &EgressRouter) -> impl Iterator<Item = (IpAddr, u8)> {
-    router
-        .spec
-        .addresses
-        .iter()
-        .map(|own| (own.ip.address, own.ip.prefix_length))
+/// The reserved addresses, in their subnets.
+fn reserved(router: &EgressRouter) -> impl Iterator<Item = IpNet> {
+    router.spec.addresses.iter().map(|own| own.ip)
 }

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use egress_userspace::spec;
-
 use super::output;
 
 /// Print the JSON Schema of a spec, which editors can use
@@ -20,6 +18,6 @@ pub struct Args {}
 
 /// Prints the schema.
 pub fn run(_: Args) -> anyhow::Result<ExitCode> {
-    output::json(&spec::json_schema())?;
+    output::json(&egress_api::json_schema())?;
     Ok(ExitCode::SUCCESS)
 }

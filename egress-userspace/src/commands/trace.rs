@@ -3,9 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    net::IpAddr,
     process::ExitCode,
-    str::FromStr,
     time::Duration,
 };
 
@@ -14,8 +12,8 @@ use egress_userspace::{
     dataplane::{FlowReport, FoundFlow, Instance, Listener, PacketReport, TracedPacket},
     flow_log::WallClock,
     kernel,
-    spec::{Family, IpPrefix},
 };
+use ipnet::IpNet;
 use serde::Serialize;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -27,8 +25,8 @@ use super::{
     follow::RENEWAL,
     instance,
     output::{self, Output},
-    protocol::Protocol,
-    terminal,
+    protocol::FlowProtocol,
+    subnet, terminal,
 };
 
 /// Show what the kernel half decides for packets, step by step
@@ -47,8 +45,8 @@ pub struct Args {
     instance: instance::Selector,
 
     /// Only flows of this client, or of those in this network
-    #[arg(long, value_name = "ADDRESS[/LENGTH]")]
-    client: Option<Clients>,
+    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = subnet::parse)]
+    client: Option<IpNet>,
 
     /// Only flows to this port of the router
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
@@ -56,7 +54,7 @@ pub struct Args {
 
     /// Only this protocol
     #[arg(long, value_enum, ignore_case = true)]
-    protocol: Option<Protocol>,
+    protocol: Option<FlowProtocol>,
 
     /// End after so many packets
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
@@ -71,51 +69,19 @@ pub struct Args {
     output: Output,
 }
 
-/// A client, or a network of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Clients(IpPrefix);
-
-impl FromStr for Clients {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| {
-            format!("{address:?} is not an address; expected such as 10.128.0.2 or 10.128.0.0/16")
-        })?;
-        let bits = Family::of(address).bits();
-        let prefix_length = match length {
-            None => bits,
-            Some(length) => length
-                .parse()
-                .ok()
-                .filter(|length| *length <= bits)
-                .ok_or_else(|| format!("{length:?} is not a prefix length (0–{bits})"))?,
-        };
-        Ok(Self(IpPrefix {
-            address,
-            prefix_length,
-        }))
-    }
-}
-
 impl Args {
     fn filter(&self) -> TraceFilter {
         let mut filter = TraceFilter::ANY;
         filter.port = Port::new(self.port.unwrap_or(0));
-        filter.protocol = self.protocol.map_or(0, Protocol::number);
+        filter.protocol = self.protocol.map_or(0, FlowProtocol::number);
         match self.client {
             None => filter,
-            Some(Clients(IpPrefix {
-                address,
-                prefix_length,
-            })) => match address {
-                IpAddr::V4(address) => filter.client(&Ipv4Address::from(address), prefix_length),
-                IpAddr::V6(address) => filter.client(&Ipv6Address::from(address), prefix_length),
-            },
+            Some(IpNet::V4(clients)) => {
+                filter.client(&Ipv4Address::from(clients.addr()), clients.prefix_len())
+            }
+            Some(IpNet::V6(clients)) => {
+                filter.client(&Ipv6Address::from(clients.addr()), clients.prefix_len())
+            }
         }
     }
 }
@@ -386,19 +352,4 @@ struct Line<'p> {
     outcome: Option<&'static str>,
     description: Option<&'static str>,
     next_hop_known: Option<bool>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_is_an_address_or_a_network() {
-        let parse = |text: &str| text.parse::<Clients>().map(|it| it.0.to_string());
-        assert_eq!(parse("10.128.0.2").unwrap(), "10.128.0.2/32");
-        assert_eq!(parse("fd00::/64").unwrap(), "fd00::/64");
-        assert_eq!(parse("0.0.0.0/0").unwrap(), "0.0.0.0/0");
-        assert!(parse("10.128.0.0/33").unwrap_err().contains("0–32"));
-        assert!(parse("pod").unwrap_err().contains("10.128.0.0/16"));
-    }
 }

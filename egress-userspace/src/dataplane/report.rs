@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
+use egress_api::Family;
 use egress_common::{
     Address, Flow, FlowState, Outcome, Port, RuleCounters, Side, Traffic, Tuple, Verdict, protocol,
 };
 use serde::Serialize;
 
 use super::maps::{FamilyMaps, Maps, MapsError};
-use crate::spec::Family;
 
 /// An address and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

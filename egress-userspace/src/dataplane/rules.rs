@@ -1,4 +1,4 @@
-//! Putting a spec's rules in force, as a whole.
+//! Putting a rule table in force, as a whole.
 //!
 //! The maps have room for two sets of rules. The new one is filled in beside the one in force, which one word then
 //! replaces; so packets see either, and an error half-way leaves everything as it was.
@@ -13,6 +13,7 @@ use aya::{
     programs::SchedClassifier,
 };
 use bytemuck::Zeroable as _;
+use egress_api::RuleTable;
 use egress_common::{Address, Change, Config, Port, Rule, RuleCounters, RuleKey, RuleSet, Side};
 use thiserror::Error;
 
@@ -21,7 +22,7 @@ use super::{
     load::{Dataplane, LoadError, classifier},
     maps::{FamilyMaps, Maps, MapsError, named},
 };
-use crate::{kernel, spec::EgressRouter};
+use crate::kernel;
 
 /// Why rules could not be put in force. Those before are still.
 #[derive(Debug, Error)]
@@ -31,7 +32,7 @@ pub enum RulesError {
         "{rules} rules are more than the {room} that there is room for: start the router anew, which keeps the flows"
     )]
     TooMany {
-        /// How many the spec has, the fallback among them.
+        /// How many there are, the fallbacks among them.
         rules: usize,
         /// How many there is room for.
         room: u32,
@@ -74,15 +75,16 @@ impl Maps {
         self.rule_counters_len() / 2
     }
 
-    /// Puts the rules of a spec in force, with its fallback and reserved addresses.
+    /// Puts a rule table in force, with its fallbacks and reserved addresses.
     ///
     /// A rule that was in force before keeps its id, and with it its counters. The others get ids whose counters are at 0.
+    /// The fallbacks of both families share one id.
     ///
     /// # Errors
     ///
     /// If there are too many, or the kernel refuses. Then the rules are as before.
-    pub fn apply_rules(&mut self, router: &EgressRouter) -> Result<RulesChange, RulesError> {
-        let wanted = identities(router);
+    pub fn apply_rules(&mut self, table: &RuleTable) -> Result<RulesChange, RulesError> {
+        let wanted = identities(table);
         let room = self.room_for_rules();
         if wanted.len() > room as usize {
             return Err(RulesError::TooMany {
@@ -102,7 +104,7 @@ impl Maps {
             return Err(error.into());
         }
         let mut next = config;
-        next.rule_sets[usize::from(other)] = rule_set(router, &ids);
+        next.rule_sets[usize::from(other)] = rule_set(table, &ids);
         self.set_config(&next)?;
         next.rule_set = other.into();
         self.set_config(&next)?;
@@ -204,15 +206,14 @@ impl Maps {
     }
 }
 
-/// The rules of a spec in its order, and the fallback.
-fn identities(router: &EgressRouter) -> Vec<Identity> {
-    let redirect = &router.spec.redirect;
-    let rules = redirect.redirect_rules.iter().map(|rule| Identity {
+/// The rules of a table in its order, and the fallbacks.
+fn identities(table: &RuleTable) -> Vec<Identity> {
+    let rules = table.rules.iter().map(|rule| Identity {
         listens: Some((rule.protocol.number(), rule.port.get())),
-        destination: rule.destination_ip,
-        target_port: rule.destination_port().get(),
+        destination: rule.destination,
+        target_port: rule.target_port.get(),
     });
-    rules.chain(redirect.fallback_ip.map(fallback)).collect()
+    rules.chain(table.fallbacks().map(fallback)).collect()
 }
 
 const fn fallback(address: IpAddr) -> Identity {
@@ -223,21 +224,22 @@ const fn fallback(address: IpAddr) -> Identity {
     }
 }
 
-/// What the rules of a spec have in common.
-fn rule_set(router: &EgressRouter, ids: &BTreeMap<Identity, u32>) -> RuleSet {
+/// What the rules of a table have in common.
+fn rule_set(table: &RuleTable, ids: &BTreeMap<Identity, u32>) -> RuleSet {
     let mut set = RuleSet::zeroed();
-    if let Some((address, _)) = router.reserved_v4() {
+    if let Some(address) = table.reserved_v4 {
         set.reserved_v4 = address.into();
     }
-    if let Some((address, _)) = router.reserved_v6() {
+    if let Some(address) = table.reserved_v6 {
         set.reserved_v6 = address.into();
     }
-    match router.spec.redirect.fallback_ip {
-        Some(IpAddr::V4(address)) => set.fallback_v4 = address.into(),
-        Some(IpAddr::V6(address)) => set.fallback_v6 = address.into(),
-        None => {}
+    if let Some(address) = table.fallback_v4 {
+        set.fallback_v4 = address.into();
     }
-    if let Some(address) = router.spec.redirect.fallback_ip {
+    if let Some(address) = table.fallback_v6 {
+        set.fallback_v6 = address.into();
+    }
+    if let Some(address) = table.fallbacks().next() {
         set.fallback_rule = ids.get(&fallback(address)).copied().unwrap_or_default();
     }
     set

@@ -10,13 +10,13 @@ mod way;
 use std::{net::IpAddr, process::ExitCode};
 
 use clap::error::ErrorKind;
-use egress_userspace::spec::Family;
+use egress_api::Family;
 
 use self::steps::Steps;
 use super::{
     instance,
     output::{self, Output},
-    protocol::Protocol,
+    protocol::FlowProtocol,
     terminal,
 };
 use crate::exit;
@@ -42,7 +42,7 @@ pub struct Args {
 
     /// The protocol; icmp and icmpv6 are pings
     #[arg(value_enum, ignore_case = true)]
-    protocol: Protocol,
+    protocol: FlowProtocol,
 
     #[command(flatten)]
     instance: instance::Selector,
@@ -55,12 +55,9 @@ pub struct Args {
 impl Args {
     /// Ends the process if no such packet exists.
     fn check(&self) {
-        let needed = match self.protocol {
-            Protocol::Icmp => Some(Family::V4),
-            Protocol::Icmpv6 => Some(Family::V6),
-            _ => None,
-        };
-        if let Some(needed) = needed.filter(|needed| *needed != Family::of(self.client)) {
+        if let FlowProtocol::Echo(needed) = self.protocol
+            && needed != Family::of(self.client)
+        {
             let message = format!(
                 "{} is of {needed}, and {} is not\n",
                 self.protocol.name(),

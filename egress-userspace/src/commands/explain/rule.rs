@@ -1,15 +1,16 @@
 //! Which rule a connection is for.
 
-use egress_userspace::{dataplane::RuleReport, spec::Family};
+use egress_api::Family;
+use egress_userspace::dataplane::RuleReport;
 
-use super::super::protocol::Protocol;
+use super::super::protocol::FlowProtocol;
 
 /// The rule that a connection of this family is for: that of its port, else the fallback.
 pub fn find(
     rules: &[RuleReport],
     family: Family,
     port: u16,
-    protocol: Protocol,
+    protocol: FlowProtocol,
 ) -> Option<&RuleReport> {
     let of_family = |rule: &&RuleReport| Family::of(rule.destination.address) == family;
     let is_of_port =
@@ -23,6 +24,7 @@ pub fn find(
 
 #[cfg(test)]
 mod tests {
+    use egress_api::Protocol;
     use egress_userspace::dataplane::{Target, TrafficReport};
 
     use super::*;
@@ -51,10 +53,25 @@ mod tests {
         ];
         let found =
             |family, port, protocol| find(&rules, family, port, protocol).map(|rule| rule.id);
-        assert_eq!(found(Family::V4, 8080, Protocol::Tcp), Some(2));
-        assert_eq!(found(Family::V6, 8080, Protocol::Tcp), Some(1));
-        assert_eq!(found(Family::V4, 8080, Protocol::Udp), Some(0));
-        assert_eq!(found(Family::V4, 8080, Protocol::Icmp), Some(0));
-        assert_eq!(found(Family::V6, 8080, Protocol::Udp), None);
+        assert_eq!(
+            found(Family::V4, 8080, FlowProtocol::Transport(Protocol::Tcp)),
+            Some(2)
+        );
+        assert_eq!(
+            found(Family::V6, 8080, FlowProtocol::Transport(Protocol::Tcp)),
+            Some(1)
+        );
+        assert_eq!(
+            found(Family::V4, 8080, FlowProtocol::Transport(Protocol::Udp)),
+            Some(0)
+        );
+        assert_eq!(
+            found(Family::V4, 8080, FlowProtocol::Echo(Family::V4)),
+            Some(0)
+        );
+        assert_eq!(
+            found(Family::V6, 8080, FlowProtocol::Transport(Protocol::Udp)),
+            None
+        );
     }
 }

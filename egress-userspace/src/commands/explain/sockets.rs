@@ -11,7 +11,9 @@ use procfs::{
     net::{TcpState, UdpState, tcp, tcp6, udp, udp6},
 };
 
-use super::super::protocol::Protocol;
+use egress_api::Protocol;
+
+use super::super::protocol::FlowProtocol;
 
 /// A socket that waits for packets of anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct Waiting {
 /// The socket of this network namespace that waits for a new client's packet on `port` of one of the addresses `own`, which
 /// are of one family.
 pub fn find(
-    protocol: Protocol,
+    protocol: FlowProtocol,
     own: &BTreeSet<IpAddr>,
     port: u16,
 ) -> anyhow::Result<Option<Waiting>> {
@@ -34,10 +36,10 @@ pub fn find(
 }
 
 /// Where sockets are bound that are not connected.
-fn bound(protocol: Protocol) -> ProcResult<Vec<SocketAddr>> {
+fn bound(protocol: FlowProtocol) -> ProcResult<Vec<SocketAddr>> {
     let mut bound = Vec::new();
     match protocol {
-        Protocol::Tcp => {
+        FlowProtocol::Transport(Protocol::Tcp) => {
             for table in [tcp(), tcp6()] {
                 let listening = there(table)?
                     .into_iter()
@@ -45,7 +47,7 @@ fn bound(protocol: Protocol) -> ProcResult<Vec<SocketAddr>> {
                 bound.extend(listening.map(|entry| entry.local_address));
             }
         }
-        Protocol::Udp => {
+        FlowProtocol::Transport(Protocol::Udp) => {
             for table in [udp(), udp6()] {
                 let unconnected = there(table)?
                     .into_iter()
@@ -54,7 +56,7 @@ fn bound(protocol: Protocol) -> ProcResult<Vec<SocketAddr>> {
             }
         }
         // The kernel half cannot ask for these.
-        Protocol::Sctp | Protocol::Icmp | Protocol::Icmpv6 => {}
+        FlowProtocol::Transport(Protocol::Sctp) | FlowProtocol::Echo(_) => {}
     }
     Ok(bound)
 }

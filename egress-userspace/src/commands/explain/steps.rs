@@ -2,16 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use egress_api::{Family, Protocol};
 use egress_common::{Config, Outcome, Side};
 use egress_userspace::{
     dataplane::{Endpoint, Instance, RuleReport},
     interface::Interfaces,
     kernel,
-    spec::Family,
 };
 
 use super::{
-    super::protocol::Protocol,
+    super::protocol::FlowProtocol,
     Args,
     explanation::{Explanation, Finding},
     rule, sockets,
@@ -111,7 +111,7 @@ impl<'c> Steps<'c> {
             format!("none for {}/{}", self.args.port, protocol.name())
         };
         let then = match protocol {
-            Protocol::Sctp => {
+            FlowProtocol::Transport(Protocol::Sctp) => {
                 let outcome = Outcome::SctpRefused.name();
                 format!("refused by an ABORT ({outcome})")
             }
@@ -170,7 +170,7 @@ fn left_to_the_pod() -> String {
 /// What the fallback does, if this socket of the pod waits for the packet.
 fn by_fallback(
     id: u32,
-    protocol: Protocol,
+    protocol: FlowProtocol,
     server: Endpoint,
     waiting: Option<sockets::Waiting>,
 ) -> (Finding, String) {
@@ -199,7 +199,7 @@ fn by_fallback(
     }
 }
 
-fn mtu_detail(mtu: u32, family: Family, protocol: Protocol) -> String {
+fn mtu_detail(mtu: u32, family: Family, protocol: FlowProtocol) -> String {
     if mtu == u32::MAX {
         return "any packet fits".to_owned();
     }
@@ -207,7 +207,7 @@ fn mtu_detail(mtu: u32, family: Family, protocol: Protocol) -> String {
         Family::V4 => 20 + 20,
         Family::V6 => 40 + 20,
     };
-    if protocol == Protocol::Tcp {
+    if protocol == FlowProtocol::Transport(Protocol::Tcp) {
         let size = mtu.saturating_sub(headers);
         format!("packets up to {mtu} bytes; segments are clamped to {size}")
     } else {

@@ -2,11 +2,9 @@
 
 use std::collections::HashSet;
 
+use egress_api::Family;
 use egress_common::{NatRange, Outcome, Port};
-use egress_userspace::{
-    dataplane::{Endpoint, FlowReport},
-    spec::Family,
-};
+use egress_userspace::dataplane::{Endpoint, FlowReport};
 
 use super::{
     Args,

@@ -1,11 +1,11 @@
 //! Which flows are asked for.
 
-use std::{net::IpAddr, str::FromStr};
+use std::str::FromStr;
 
-use egress_userspace::{
-    dataplane::{Endpoint, FlowReport},
-    spec::{Family, IpPrefix},
-};
+use egress_userspace::dataplane::{Endpoint, FlowReport};
+use ipnet::IpNet;
+
+use super::super::{protocol::FlowProtocol, subnet};
 
 /// The names of all states of flows.
 const STATES: [&str; 16] = [
@@ -32,8 +32,8 @@ const STATES: [&str; 16] = [
 #[command(next_help_heading = "Which flows")]
 pub struct Filter {
     /// Flows of clients with this address, or in this subnet
-    #[arg(long, value_name = "ADDR[/LEN]", conflicts_with = "follow")]
-    client: Vec<Subnet>,
+    #[arg(long, value_name = "ADDR[/LEN]", value_parser = subnet::parse, conflicts_with = "follow")]
+    client: Vec<IpNet>,
 
     /// Flows to servers with this address, or in this subnet, and with this port; IPv6 with a port in brackets
     #[arg(long, value_name = "ADDR[/LEN][:PORT]", conflicts_with = "follow")]
@@ -44,9 +44,14 @@ pub struct Filter {
     rule: Vec<u32>,
 
     /// Flows of this protocol
-    #[arg(long, value_name = "P", ignore_case = true, conflicts_with = "follow",
-        value_parser = ["tcp", "udp", "sctp", "icmp", "icmpv6"])]
-    protocol: Vec<String>,
+    #[arg(
+        long,
+        value_name = "P",
+        value_enum,
+        ignore_case = true,
+        conflicts_with = "follow"
+    )]
+    protocol: Vec<FlowProtocol>,
 
     /// Flows in this state
     #[arg(long, value_name = "NAME", ignore_case = true, hide_possible_values = true, conflicts_with = "follow",
@@ -54,42 +59,11 @@ pub struct Filter {
     state: Vec<String>,
 }
 
-/// An address or a subnet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Subnet(IpPrefix);
-
 /// A server, or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Destination {
-    subnet: Subnet,
+    subnet: IpNet,
     port: Option<u16>,
-}
-
-impl FromStr for Subnet {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| format!("{address:?} is not an IP address"))?;
-        let bits = Family::of(address).bits();
-        let prefix_length = match length {
-            None => bits,
-            Some(length) => length
-                .parse()
-                .ok()
-                .filter(|length| *length <= bits)
-                .ok_or_else(|| format!("{length:?} is not a prefix length (0–{bits})"))?,
-        };
-        Ok(Self(IpPrefix {
-            address,
-            prefix_length,
-        }))
-    }
 }
 
 impl FromStr for Destination {
@@ -120,7 +94,7 @@ impl FromStr for Destination {
             })
             .transpose()?;
         Ok(Self {
-            subnet: subnet.parse()?,
+            subnet: subnet::parse(subnet)?,
             port,
         })
     }
@@ -128,7 +102,7 @@ impl FromStr for Destination {
 
 impl Destination {
     fn has(&self, server: Endpoint) -> bool {
-        self.subnet.0.contains(server.address) && self.port.is_none_or(|port| port == server.port)
+        self.subnet.contains(&server.address) && self.port.is_none_or(|port| port == server.port)
     }
 }
 
@@ -141,15 +115,11 @@ impl Filter {
     /// Whether the flow is asked for.
     pub fn has(&self, flow: &FlowReport) -> bool {
         any(&self.rule, |rule| *rule == flow.rule)
-            && any(&self.client, |subnet| {
-                subnet.0.contains(flow.client.address)
-            })
+            && any(&self.client, |subnet| subnet.contains(&flow.client.address))
             && any(&self.destination, |destination| {
                 destination.has(flow.server)
             })
-            && any(&self.protocol, |name| {
-                name.eq_ignore_ascii_case(&flow.protocol)
-            })
+            && any(&self.protocol, |it| it.name() == flow.protocol)
             && any(&self.state, |name| name.eq_ignore_ascii_case(flow.state))
     }
 }
@@ -195,7 +165,10 @@ mod tests {
     fn several_values_are_any_of_them_and_several_options_all() {
         let filter = |rules: &[u32], clients: &[&str]| Filter {
             rule: rules.to_vec(),
-            client: clients.iter().map(|text| text.parse().unwrap()).collect(),
+            client: clients
+                .iter()
+                .map(|text| subnet::parse(text).unwrap())
+                .collect(),
             ..Filter::default()
         };
         let flow = flow(1);

@@ -7,12 +7,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use egress_api::{EgressRouter, Family, RuleTable, STDIN};
 use egress_common::Reloads;
-use egress_userspace::{
-    dataplane::RulesChange,
-    interface, kernel,
-    spec::{self, EgressRouter},
-};
+use egress_userspace::{dataplane::RulesChange, interface, kernel};
 
 use super::{OnRuleChange, Router, reserved};
 
@@ -55,7 +52,7 @@ impl SpecFile {
     /// The file that was read just before the call, or is read right after it.
     pub fn new(name: &str) -> Self {
         let mut file = Self {
-            path: (name != spec::STDIN).then(|| name.to_owned()),
+            path: (name != STDIN).then(|| name.to_owned()),
             seen: None,
             again: false,
         };
@@ -108,15 +105,15 @@ impl Router<'_> {
     /// What has changed, if anything.
     async fn try_reload(&mut self) -> anyhow::Result<Option<RulesChange>> {
         anyhow::ensure!(
-            self.args.config != spec::STDIN,
+            self.args.config != STDIN,
             "the spec came by standard input, which cannot be read again"
         );
-        let wanted = spec::load(&self.args.config)?;
+        let wanted = egress_api::load(&self.args.config)?;
         if wanted == self.spec {
             return Ok(None);
         }
         self.check(&wanted).await?;
-        let change = self.dataplane.maps.apply_rules(&wanted)?;
+        let change = self.dataplane.maps.apply_rules(&RuleTable::from(&wanted))?;
         self.spec = wanted;
         if self.args.on_rule_change == OnRuleChange::Close {
             let ended = self
@@ -139,20 +136,10 @@ impl Router<'_> {
             .find(&self.egress.name, "it was there when the router started")
             .await?;
         interface::check(&cluster, &egress, reserved(wanted))?;
-        for (family, has, had) in [
-            (
-                "IPv4",
-                wanted.reserved_v4().is_some(),
-                self.spec.reserved_v4().is_some(),
-            ),
-            (
-                "IPv6",
-                wanted.reserved_v6().is_some(),
-                self.spec.reserved_v6().is_some(),
-            ),
-        ] {
+        let (has, had) = (RuleTable::from(wanted), RuleTable::from(&self.spec));
+        for family in Family::ALL {
             anyhow::ensure!(
-                had || !has,
+                had.reserved(family).is_some() || has.reserved(family).is_none(),
                 "spec.addresses: the router was started without an {family} address, and has no flow table for it; \
                  start it anew"
             );

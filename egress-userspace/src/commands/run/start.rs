@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use egress_api::{EgressRouter, Family, RuleTable};
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Side};
 use egress_userspace::{
     dataplane::{
@@ -17,7 +18,6 @@ use egress_userspace::{
     kernel::{self, Features},
     metrics::Endpoint,
     privileges,
-    spec::{EgressRouter, Family},
 };
 use log::LevelFilter;
 use thiserror::Error;
@@ -215,15 +215,16 @@ fn options(
     // A family without a reserved address has no flows, and gets no memory for any.
     let max_flows = |used: bool| if used { args.max_flows } else { 1 };
     // One more, for the fallback.
-    let rules = router.spec.redirect.redirect_rules.len() + 1;
+    let table = RuleTable::from(router);
+    let rules = table.rules.len() + 1;
     let rules = u32::try_from(rules)
         .unwrap_or(u32::MAX)
         .max(args.max_rules.unwrap_or(0));
     Options {
         cluster_ifindex: place.cluster_ifindex,
         egress_ifindex: place.egress_ifindex,
-        max_flows_v4: max_flows(router.reserved_v4().is_some()),
-        max_flows_v6: max_flows(router.reserved_v6().is_some()),
+        max_flows_v4: max_flows(table.reserved_v4.is_some()),
+        max_flows_v6: max_flows(table.reserved_v6.is_some()),
         max_rules: rules.next_power_of_two().max(Options::MIN_RULES),
         log_level: level,
         features,
@@ -274,7 +275,7 @@ fn fill(
     maps.set_addresses(Side::Cluster, &cluster.addresses)?;
     maps.set_addresses(Side::Egress, &egress.addresses)?;
     maps.set_config(config)?;
-    maps.apply_rules(router)?;
+    maps.apply_rules(&RuleTable::from(router))?;
     let mut config = maps.config()?;
     config.reloads.applied_ns = kernel::monotonic_ns();
     config.reloads.refused_ns = 0;
@@ -283,29 +284,26 @@ fn fill(
 }
 
 /// One line for each rule, and one for the fallback.
-pub fn summary(router: &EgressRouter) -> impl Iterator<Item = String> {
-    let redirect = &router.spec.redirect;
+pub fn summary(router: &EgressRouter) -> Vec<String> {
+    let table = RuleTable::from(router);
     let from = |address: IpAddr| {
-        let reserved = router.reserved(Family::of(address));
+        let reserved = table.reserved(Family::of(address));
         reserved.map_or_else(|| "nowhere".to_owned(), |address| address.to_string())
     };
-    let rules = redirect
-        .redirect_rules
-        .iter()
-        .enumerate()
-        .map(move |(id, rule)| {
-            let destination = SocketAddr::new(rule.destination_ip, rule.destination_port().get());
-            let from = from(rule.destination_ip);
-            format!(
-                "rule {id}: {}/{} → {destination} from {from}",
-                rule.port, rule.protocol
-            )
-        });
-    let fallback = redirect.fallback_ip.map(move |address| {
+    let rules = table.rules.iter().enumerate().map(|(id, rule)| {
+        let server = SocketAddr::new(rule.destination, rule.target_port.get());
+        format!(
+            "rule {id}: {}/{} → {server} from {}",
+            rule.port,
+            rule.protocol,
+            from(rule.destination)
+        )
+    });
+    let fallbacks = table.fallbacks().map(|address| {
         format!(
             "fallback: every other port → {address} from {}",
             from(address)
         )
     });
-    rules.chain(fallback)
+    rules.chain(fallbacks).collect()
 }

@@ -9,8 +9,8 @@ mod structure;
 use super::{EgressRouter, parse};
 
 /// The documentation's example, which the tests break in one place or another.
-const EXAMPLE: &str = include_str!("../../../../docs/examples/egress-router.yaml");
-const DUAL_STACK: &str = include_str!("../../../../docs/examples/dual-stack.yaml");
+const EXAMPLE: &str = include_str!("../../../docs/examples/egress-router.yaml");
+const DUAL_STACK: &str = include_str!("../../../docs/examples/dual-stack.yaml");
 
 /// `text` with the first `from` replaced.
 #[track_caller]

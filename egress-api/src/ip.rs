@@ -2,15 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::address::OwnAddresses;
-use super::node::Node;
-use super::prefix::Family;
-use super::reader::{Located, Reader};
+use crate::node::Node;
+use crate::reader::{Located, Reader};
 
 const ADDRESS: &str = "an IP address";
 
 /// Reads a single address without a judgement on it.
-pub(super) fn address<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<IpAddr> {
+pub(crate) fn read<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<IpAddr> {
     let Node::Text(text) = place.node else {
         reader.error(place.is_not(ADDRESS).help("such as 203.0.113.26"));
         return None;
@@ -82,7 +80,7 @@ fn is_host_name(text: &str) -> bool {
 }
 
 /// Why nothing can be sent to, or from, an address: it is "a …".
-pub(super) fn unusable(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => {
             if address.is_unspecified() {
@@ -113,55 +111,4 @@ pub(super) fn unusable(address: IpAddr) -> Option<&'static str> {
             }
         }
     }
-}
-
-/// Reads an address that a rule or the fallback sends traffic to.
-///
-/// One that nothing can be sent to is an error, but still tells the address family.
-pub(super) fn read<'n>(
-    reader: &mut Reader<'n>,
-    place: &Located<'n>,
-    own: &OwnAddresses,
-) -> Option<IpAddr> {
-    let address = address(reader, place)?;
-    judge(reader, place, address, own);
-    Some(address)
-}
-
-fn judge<'n>(reader: &mut Reader<'n>, place: &Located<'n>, address: IpAddr, own: &OwnAddresses) {
-    const EXPECTED: &str = "the unicast address of a server";
-    let family = Family::of(address);
-    let error = if let Some(kind) = unusable(address) {
-        let error = place.instead(format!("{address} is {kind}"), EXPECTED);
-        match address {
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => error.help(format!("write {v4}")),
-                None => error,
-            },
-            IpAddr::V4(_) => error,
-        }
-    } else if let Some((path, _)) = own.find(|own| own.address == address) {
-        place.instead(
-            format!("{address} is the router itself ({path}.ip)"),
-            EXPECTED,
-        )
-    } else if let Some((path, own)) = own.find(|own| {
-        own.broadcast()
-            .is_some_and(|broadcast| broadcast == address || own.network() == address)
-    }) {
-        place.instead(
-            format!("{address} is the broadcast or network address of {own} ({path}.ip)"),
-            EXPECTED,
-        )
-    } else if own.lacks(family) {
-        place
-            .instead(
-                format!("{address} is {family}, and spec.addresses has no {family} address to leave from"),
-                "a destination of the same family as one of the router's addresses",
-            )
-            .help(format!("add an {family} address to spec.addresses"))
-    } else {
-        return;
-    };
-    reader.error(error);
 }

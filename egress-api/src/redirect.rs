@@ -3,24 +3,20 @@
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 
-use super::address::OwnAddresses;
-use super::destination;
-use super::error::SpecError;
-use super::model::{Protocol, Redirect, RedirectRule};
-use super::node::Node;
-use super::prefix::Family;
-use super::reader::{Located, Object, Path, Reader};
+use crate::address::OwnAddresses;
+use crate::destination;
+use crate::error::SpecError;
+use crate::family::Family;
+use crate::model::{Redirect, RedirectRule};
+use crate::node::Node;
+use crate::protocol::Protocol;
+use crate::reader::{Located, Object, Path, Reader};
 
 const PORT: &str = "a port (1–65535)";
-const PROTOCOLS: [(&str, Protocol); 3] = [
-    ("TCP", Protocol::Tcp),
-    ("UDP", Protocol::Udp),
-    ("SCTP", Protocol::Sctp),
-];
 const SOMETHING: &str = "redirectRules, fallbackIP or both";
 
 /// Reads rules and fallback.
-pub(super) fn read<'n>(
+pub(crate) fn read<'n>(
     reader: &mut Reader<'n>,
     spec: &Object<'n>,
     own: &OwnAddresses,
@@ -94,7 +90,10 @@ fn rule<'n>(
         .and_then(|place| port(reader, &place));
     let protocol = reader
         .required(&object, "protocol", "TCP, UDP or SCTP")
-        .and_then(|place| reader.choice(&place, "a protocol", &PROTOCOLS));
+        .and_then(|place| {
+            let protocols = Protocol::ALL.map(|protocol| (protocol.name(), protocol));
+            reader.choice(&place, "a protocol", &protocols)
+        });
     let target_port = match reader.optional(&object, "targetPort") {
         Some(place) => port(reader, &place).map(Some),
         None => Some(None),

@@ -35,7 +35,7 @@ enum Phrase {
 
 impl SpecError {
     /// `found` is a value that is not an `expected`.
-    pub(super) fn is_not(
+    pub(crate) fn is_not(
         path: impl ToString,
         found: impl Into<String>,
         expected: impl Into<String>,
@@ -44,7 +44,7 @@ impl SpecError {
     }
 
     /// `found` says what is the case instead of `expected`.
-    pub(super) fn instead(
+    pub(crate) fn instead(
         path: impl ToString,
         found: impl Into<String>,
         expected: impl Into<String>,
@@ -53,12 +53,12 @@ impl SpecError {
     }
 
     /// A required field that is not there.
-    pub(super) fn missing(path: impl ToString, expected: impl Into<String>) -> Self {
+    pub(crate) fn missing(path: impl ToString, expected: impl Into<String>) -> Self {
         Self::instead(path, "missing", expected)
     }
 
     /// Adds what to do.
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }

@@ -1,17 +1,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
+use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::super::{
-    Address, ApiVersion, EgressRouter, EgressRouterSpec, Family, IpPrefix, Kind, Macvlan,
-    MacvlanMode, Metadata, Mode, NetworkInterface, Protocol, Redirect, RedirectRule, parse,
+use super::{DUAL_STACK, EXAMPLE};
+use crate::{
+    Address, ApiVersion, EgressRouter, EgressRouterSpec, Family, Kind, Macvlan, MacvlanMode,
+    Metadata, Mode, NetworkInterface, Protocol, Redirect, RedirectRule, address::broadcast, parse,
     source::parse_bytes,
 };
-use super::{DUAL_STACK, EXAMPLE};
 
 /// A host's address in 10/8 or `2001:db8::/32`, never at the edge of a subnet of eight addresses or more.
 fn host(family: Family) -> BoxedStrategy<IpAddr> {
@@ -31,15 +32,12 @@ fn own(family: Family) -> impl Strategy<Value = Address> {
     (host(family), 9..=family.bits(), any::<bool>()).prop_filter_map(
         "the gateway or the address is at the edge of the subnet",
         move |(address, prefix_length, has_gateway)| {
-            let ip = IpPrefix {
-                address,
-                prefix_length,
-            };
+            let ip = IpNet::new(address, prefix_length).expect("a prefix length of the family");
             let gateway = match address {
                 IpAddr::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address.to_bits() ^ 0x3)),
                 IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() ^ 0x3).into(),
             };
-            let is_valid = prefix_length <= family.bits() - 3 || ip.is_single_address();
+            let is_valid = prefix_length <= family.bits() - 3 || prefix_length == family.bits();
             is_valid.then_some(Address {
                 ip,
                 gateway: has_gateway.then_some(gateway),
@@ -49,7 +47,7 @@ fn own(family: Family) -> impl Strategy<Value = Address> {
 }
 
 fn rule(families: Vec<Family>) -> impl Strategy<Value = RedirectRule> {
-    let protocol = select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    let protocol = select(Protocol::ALL.as_slice());
     let destination = select(families).prop_flat_map(host);
     (
         destination,
@@ -91,8 +89,8 @@ prop_compose! {
             namespace in option::of("[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?"),
         ) -> Option<EgressRouter> {
             let is_edge_or_own = |destination: IpAddr| addresses.iter().any(|own| {
-                own.ip.address == destination || own.ip.network() == destination
-                    || own.ip.broadcast().is_some_and(|broadcast| broadcast == destination)
+                own.ip.addr() == destination || own.ip.network() == destination
+                    || broadcast(own.ip).is_some_and(|broadcast| broadcast == destination)
             });
             redirect_rules.retain(|rule| !is_edge_or_own(rule.destination_ip));
             redirect_rules.sort_by_key(|rule| (rule.port, rule.protocol, rule.family()));
@@ -103,10 +101,9 @@ prop_compose! {
                 kind: Kind::EgressRouter,
                 metadata: Metadata { name, namespace },
                 spec: EgressRouterSpec {
-                    mode: Mode::Redirect,
                     network_interface,
                     addresses,
-                    redirect: Redirect { redirect_rules, fallback_ip },
+                    mode: Mode::Redirect(Redirect { redirect_rules, fallback_ip }),
                 },
             })
         }
@@ -233,10 +230,10 @@ proptest! {
 
     #[test]
     fn a_subnet_holds_its_own_edges(own in prop_oneof![own(Family::V4), own(Family::V6)]) {
-        prop_assert!(own.ip.contains(own.ip.address));
-        prop_assert!(own.ip.contains(own.ip.network()));
-        if let Some(broadcast) = own.ip.broadcast() {
-            prop_assert!(own.ip.contains(broadcast.into()));
+        prop_assert!(own.ip.contains(&own.ip.addr()));
+        prop_assert!(own.ip.contains(&own.ip.network()));
+        if let Some(broadcast) = broadcast(own.ip) {
+            prop_assert!(own.ip.contains(&IpAddr::from(broadcast)));
             prop_assert!(own.ip.network() < IpAddr::from(broadcast));
         }
     }

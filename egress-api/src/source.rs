@@ -3,16 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::error::{SpecError, SpecErrors};
-use super::model::EgressRouter;
-use super::parse;
+use crate::error::{SpecError, SpecErrors};
+use crate::model::EgressRouter;
+use crate::{document, resource};
 
 /// The file name that stands for standard input.
 pub const STDIN: &str = "-";
-/// The exit code of a command that was given a file it cannot read.
-pub const EXIT_UNREADABLE: u8 = 1;
-/// The exit code of a command that was given a spec with errors.
-pub const EXIT_INVALID_SPEC: u8 = 3;
 
 /// A rule takes about a hundred bytes: one for every port of each protocol is to fit. Kubernetes refuses objects much smaller.
 const LARGEST: u64 = 16 << 20;
@@ -34,14 +30,19 @@ pub enum LoadError {
     Invalid(#[from] SpecErrors),
 }
 
-impl LoadError {
-    /// What the process should exit with.
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Unreadable { .. } => EXIT_UNREADABLE,
-            Self::Invalid(_) => EXIT_INVALID_SPEC,
-        }
-    }
+/// Reads one `EgressRouter` from YAML or JSON.
+///
+/// `source` is what the errors call the text: a file name, mostly.
+///
+/// # Errors
+/// Everything that is wrong, in one go. Only a syntax error hides what comes after it.
+pub fn parse(text: &str, source: &str) -> Result<EgressRouter, SpecErrors> {
+    document::read(text)
+        .and_then(|node| resource::read(&node))
+        .map_err(|errors| SpecErrors {
+            file: source.to_owned(),
+            errors,
+        })
 }
 
 /// Reads and checks the spec in `file`; `-` is standard input.
@@ -69,7 +70,7 @@ fn read_all(from: impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// [`parse`] for what may not even be text.
-pub(super) fn parse_bytes(bytes: &[u8], source: &str) -> Result<EgressRouter, SpecErrors> {
+pub(crate) fn parse_bytes(bytes: &[u8], source: &str) -> Result<EgressRouter, SpecErrors> {
     let invalid = |found: String, expected: &str| SpecErrors {
         file: source.to_owned(),
         errors: vec![SpecError::instead("document", found, expected)],

@@ -1,15 +1,15 @@
 //! `metadata`: the router's name and namespace.
 
-use super::error::SpecError;
-use super::model::Metadata;
-use super::node::Node;
-use super::reader::{Located, Reader};
+use crate::error::SpecError;
+use crate::model::Metadata;
+use crate::node::Node;
+use crate::reader::{Located, Reader};
 
 const NAME: &str = "a name of lower-case letters, digits, '-' and '.' that starts and ends with a letter or digit (at most 253 characters)";
 const NAMESPACE: &str = "a namespace of lower-case letters, digits and '-' that starts and ends with a letter or digit (at most 63 characters)";
 
 /// Reads what the router needs of the metadata. Whatever else a cluster writes there is accepted as it is.
-pub(super) fn read<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<Metadata> {
+pub(crate) fn read<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<Metadata> {
     let Node::Fields(fields) = place.node else {
         reader.error(place.is_not("an object with name and namespace"));
         return None;

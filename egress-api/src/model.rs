@@ -2,17 +2,16 @@
 //!
 //! The doc comments of everything that serialises are also the descriptions in the JSON Schema.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
-use super::node::Node;
-use super::prefix::{Family, IpPrefix};
-use super::resource;
-use super::schema;
+use crate::family::Family;
+use crate::field_schema;
+use crate::protocol::Protocol;
 
 /// A router that lets pods reach servers outside of the cluster from a reserved source address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -26,50 +25,6 @@ pub struct EgressRouter {
     pub metadata: Metadata,
     /// What the router does.
     pub spec: EgressRouterSpec,
-}
-
-impl EgressRouter {
-    /// The reserved IPv4 source address and its prefix length.
-    pub fn reserved_v4(&self) -> Option<(Ipv4Addr, u8)> {
-        self.spec
-            .addresses
-            .iter()
-            .find_map(|own| match own.ip.address {
-                IpAddr::V4(address) => Some((address, own.ip.prefix_length)),
-                IpAddr::V6(_) => None,
-            })
-    }
-
-    /// The reserved IPv6 source address and its prefix length.
-    pub fn reserved_v6(&self) -> Option<(Ipv6Addr, u8)> {
-        self.spec
-            .addresses
-            .iter()
-            .find_map(|own| match own.ip.address {
-                IpAddr::V6(address) => Some((address, own.ip.prefix_length)),
-                IpAddr::V4(_) => None,
-            })
-    }
-
-    /// The reserved source address of a family.
-    pub fn reserved(&self, family: Family) -> Option<IpAddr> {
-        self.spec
-            .addresses
-            .iter()
-            .map(|own| own.ip.address)
-            .find(|address| Family::of(*address) == family)
-    }
-}
-
-/// Runs every check of [`parse`](super::parse): a router that serde made is as valid as one that was parsed.
-impl<'de> Deserialize<'de> for EgressRouter {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let node = Node::deserialize(deserializer)?;
-        resource::read(&node).map_err(|errors| {
-            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            serde::de::Error::custom(errors.join("; "))
-        })
-    }
 }
 
 /// `network.operator.openshift.io/v1`
@@ -96,39 +51,71 @@ pub enum Kind {
 #[schemars(inline)]
 pub struct Metadata {
     /// The router's name.
-    #[schemars(length(max = 253), regex(pattern = schema::NAME_PATTERN))]
+    #[schemars(length(max = 253), regex(pattern = field_schema::NAME_PATTERN))]
     pub name: String,
     /// The namespace that the router's pod runs in.
-    #[schemars(length(max = 63), regex(pattern = schema::NAMESPACE_PATTERN))]
+    #[schemars(length(max = 63), regex(pattern = field_schema::NAMESPACE_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
 /// What the router does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(inline)]
+#[serde(into = "WrittenSpec")]
+#[schemars(from = "WrittenSpec", inline)]
 pub struct EgressRouterSpec {
-    /// How traffic reaches the router.
-    #[schemars(default)]
-    pub mode: Mode,
     /// The interface that traffic leaves by, net1 in the pod.
-    #[schemars(default)]
     pub network_interface: NetworkInterface,
     /// The reserved source addresses: one of IPv4, one of IPv6, or one of each.
-    #[schemars(length(min = 1, max = 2))]
     pub addresses: Vec<Address>,
+    /// How traffic reaches the router, and where it goes.
+    pub mode: Mode,
+}
+
+/// How traffic reaches the router, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Clients connect to the router's own address, and the router redirects them by port.
+    Redirect(Redirect),
+}
+
+/// [`EgressRouterSpec`] as it is written: the mode is one field, and what it takes stands in another.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline)]
+struct WrittenSpec {
+    /// How traffic reaches the router.
+    #[schemars(default)]
+    mode: ModeName,
+    /// The interface that traffic leaves by, net1 in the pod.
+    #[schemars(default)]
+    network_interface: NetworkInterface,
+    /// The reserved source addresses: one of IPv4, one of IPv6, or one of each.
+    #[schemars(length(min = 1, max = 2))]
+    addresses: Vec<Address>,
     /// Where traffic goes.
-    pub redirect: Redirect,
+    redirect: Redirect,
 }
 
 /// How traffic reaches the router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
-pub enum Mode {
+pub(crate) enum ModeName {
     /// Clients connect to the router's own address, and the router redirects them by port.
     #[default]
     Redirect,
+}
+
+impl From<EgressRouterSpec> for WrittenSpec {
+    fn from(spec: EgressRouterSpec) -> Self {
+        let Mode::Redirect(redirect) = spec.mode;
+        Self {
+            mode: ModeName::Redirect,
+            network_interface: spec.network_interface,
+            addresses: spec.addresses,
+            redirect,
+        }
+    }
 }
 
 /// The interface that traffic leaves by.
@@ -150,7 +137,7 @@ pub struct Macvlan {
     #[schemars(default)]
     pub mode: MacvlanMode,
     /// The node's interface below the macvlan. Left out: the one that holds the node's default route.
-    #[schemars(length(min = 1, max = 15), regex(pattern = schema::INTERFACE_PATTERN))]
+    #[schemars(length(min = 1, max = 15), regex(pattern = field_schema::INTERFACE_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master: Option<String>,
 }
@@ -177,9 +164,10 @@ pub enum MacvlanMode {
 #[schemars(inline)]
 pub struct Address {
     /// The reserved source address with its subnet's prefix length, such as 192.168.12.99/24.
-    pub ip: IpPrefix,
+    #[schemars(with = "field_schema::Cidr")]
+    pub ip: IpNet,
     /// The next hop towards everything outside of the subnet.
-    #[schemars(with = "Option<schema::IpAddress>")]
+    #[schemars(with = "Option<field_schema::IpAddress>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
 }
@@ -187,14 +175,14 @@ pub struct Address {
 /// Where traffic goes: by rule, to the fallback, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(inline, extend("anyOf" = schema::rule_or_fallback()))]
+#[schemars(inline, extend("anyOf" = field_schema::rule_or_fallback()))]
 pub struct Redirect {
     /// One destination per port, protocol and address family.
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redirect_rules: Vec<RedirectRule>,
     /// Takes what no rule takes, on the port that the client used.
-    #[schemars(with = "Option<schema::IpAddress>")]
+    #[schemars(with = "Option<field_schema::IpAddress>")]
     #[serde(rename = "fallbackIP", skip_serializing_if = "Option::is_none")]
     pub fallback_ip: Option<IpAddr>,
 }
@@ -206,15 +194,15 @@ pub struct Redirect {
 pub struct RedirectRule {
     /// The server's IPv4 or IPv6 address. Clients reach the rule over the same family.
     #[serde(rename = "destinationIP")]
-    #[schemars(with = "schema::IpAddress")]
+    #[schemars(with = "field_schema::IpAddress")]
     pub destination_ip: IpAddr,
     /// The port that clients connect to, on the router.
-    #[schemars(with = "schema::Port")]
+    #[schemars(with = "field_schema::Port")]
     pub port: NonZeroU16,
     /// The transport protocol.
     pub protocol: Protocol,
     /// The server's port. Left out: the port that clients connect to.
-    #[schemars(with = "Option<schema::Port>")]
+    #[schemars(with = "Option<field_schema::Port>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_port: Option<NonZeroU16>,
 }
@@ -228,41 +216,5 @@ impl RedirectRule {
     /// The address family that the rule applies to.
     pub const fn family(&self) -> Family {
         Family::of(self.destination_ip)
-    }
-}
-
-/// A transport protocol.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "UPPERCASE")]
-#[schemars(inline)]
-pub enum Protocol {
-    /// Transmission Control Protocol
-    Tcp,
-    /// User Datagram Protocol
-    Udp,
-    /// Stream Control Transmission Protocol
-    Sctp,
-}
-
-impl Protocol {
-    /// The number in the IP header, as IANA assigns it.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-        })
     }
 }

@@ -1,17 +1,30 @@
 //! The resource as a whole.
 
-use super::error::SpecError;
-use super::model::{ApiVersion, EgressRouter, EgressRouterSpec, Kind, Mode};
-use super::node::Node;
-use super::reader::{Located, Object, Path, Reader};
-use super::{address, interface, metadata, redirect};
+use serde::{Deserialize, Deserializer};
+
+use crate::error::SpecError;
+use crate::model::{ApiVersion, EgressRouter, EgressRouterSpec, Kind, Mode, ModeName};
+use crate::node::Node;
+use crate::reader::{Located, Object, Path, Reader};
+use crate::{address, interface, metadata, redirect};
 
 const API_VERSION: &str = "network.operator.openshift.io/v1";
 const KIND: &str = "EgressRouter";
 const SPEC_FIELDS: [&str; 4] = ["mode", "networkInterface", "addresses", "redirect"];
 
+/// Runs every check of [`parse`](crate::parse): a router that serde made is as valid as one that was parsed.
+impl<'de> Deserialize<'de> for EgressRouter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let node = Node::deserialize(deserializer)?;
+        read(&node).map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            serde::de::Error::custom(errors.join("; "))
+        })
+    }
+}
+
 /// Checks everything and makes the router of it.
-pub(super) fn read(node: &Node) -> Result<EgressRouter, Vec<SpecError>> {
+pub(crate) fn read(node: &Node) -> Result<EgressRouter, Vec<SpecError>> {
     let mut reader = Reader::default();
     let document = Located {
         path: Path::root(),
@@ -75,17 +88,18 @@ fn spec<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<EgressRouter
     let own = address::read(reader, &object);
     let redirect = redirect::read(reader, &object, &own);
     Some(EgressRouterSpec {
-        mode: mode?,
         network_interface: network_interface?,
         addresses: own.into_addresses()?,
-        redirect: redirect?,
+        mode: match mode? {
+            ModeName::Redirect => Mode::Redirect(redirect?),
+        },
     })
 }
 
-fn mode<'n>(reader: &mut Reader<'n>, spec: &Object<'n>) -> Option<Mode> {
+fn mode<'n>(reader: &mut Reader<'n>, spec: &Object<'n>) -> Option<ModeName> {
     match reader.optional(spec, "mode") {
-        None => Some(Mode::default()),
-        Some(place) => reader.choice(&place, "a mode", &[("Redirect", Mode::Redirect)]),
+        None => Some(ModeName::default()),
+        Some(place) => reader.choice(&place, "a mode", &[("Redirect", ModeName::Redirect)]),
     }
 }
 

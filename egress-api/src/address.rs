@@ -1,12 +1,15 @@
 //! `spec.addresses`: the reserved addresses and their gateways.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::destination::{self, unusable};
-use super::error::SpecError;
-use super::model::Address;
-use super::prefix::{Family, IpPrefix};
-use super::reader::{Located, Object, Path, Reader};
+use ipnet::IpNet;
+
+use crate::cidr::{self, CidrError};
+use crate::error::SpecError;
+use crate::family::Family;
+use crate::ip::{self, unusable};
+use crate::model::Address;
+use crate::reader::{Located, Object, Path, Reader};
 
 const AT_LEAST_ONE: &str = "at least one reserved source address";
 const OWN: &str = "the router's own unicast address";
@@ -14,7 +17,7 @@ const PREFIX: &str = "an address with its subnet's prefix length";
 
 /// The router's own addresses, as far as they could be read.
 #[derive(Debug, Default)]
-pub(super) struct OwnAddresses {
+pub(crate) struct OwnAddresses {
     readable: Vec<(Path, Address)>,
     /// Whether there is an address that could not be read, and that may be of either family.
     is_partial: bool,
@@ -22,7 +25,7 @@ pub(super) struct OwnAddresses {
 
 impl OwnAddresses {
     /// The first address that `matches`, and its path.
-    pub fn find(&self, matches: impl Fn(IpPrefix) -> bool) -> Option<(&Path, IpPrefix)> {
+    pub fn find(&self, matches: impl Fn(IpNet) -> bool) -> Option<(&Path, IpNet)> {
         self.readable
             .iter()
             .map(|(path, own)| (path, own.ip))
@@ -31,7 +34,7 @@ impl OwnAddresses {
 
     /// Whether nothing of this family can leave, for certain.
     pub fn lacks(&self, family: Family) -> bool {
-        !self.is_partial && self.find(|ip| ip.family() == family).is_none()
+        !self.is_partial && self.find(|ip| Family::of(ip.addr()) == family).is_none()
     }
 
     /// The addresses, if all of them could be read.
@@ -41,7 +44,7 @@ impl OwnAddresses {
 }
 
 /// Reads all addresses of the spec.
-pub(super) fn read<'n>(reader: &mut Reader<'n>, spec: &Object<'n>) -> OwnAddresses {
+pub(crate) fn read<'n>(reader: &mut Reader<'n>, spec: &Object<'n>) -> OwnAddresses {
     let mut own = OwnAddresses {
         readable: Vec::new(),
         is_partial: true,
@@ -77,7 +80,7 @@ fn read_one<'n>(reader: &mut Reader<'n>, item: &Located<'n>) -> Option<Address> 
     let gateway_place = reader.optional(&object, "gateway");
     let gateway = gateway_place
         .as_ref()
-        .and_then(|place| destination::address(reader, place));
+        .and_then(|place| ip::read(reader, place));
     let ip = ip?;
     if let (Some(place), Some(gateway)) = (gateway_place, gateway)
         && let Some(error) = wrong_gateway(&place, gateway, ip)
@@ -88,16 +91,16 @@ fn read_one<'n>(reader: &mut Reader<'n>, item: &Located<'n>) -> Option<Address> 
 }
 
 /// One address of each family: the router has one source address to translate to.
-fn unique<'n>(reader: &mut Reader<'n>, item: &Located<'n>, ip: IpPrefix, own: &OwnAddresses) {
-    let family = ip.family();
+fn unique<'n>(reader: &mut Reader<'n>, item: &Located<'n>, ip: IpNet, own: &OwnAddresses) {
+    let family = Family::of(ip.addr());
     let path = item.path.field("ip");
-    if let Some((first, _)) = own.find(|other| other.address == ip.address) {
+    if let Some((first, _)) = own.find(|other| other.addr() == ip.addr()) {
         reader.error(SpecError::instead(
             path,
-            format!("{} is given already ({first}.ip)", ip.address),
+            format!("{} is given already ({first}.ip)", ip.addr()),
             "each address once",
         ));
-    } else if let Some((first, _)) = own.find(|other| other.family() == family) {
+    } else if let Some((first, _)) = own.find(|other| Family::of(other.addr()) == family) {
         reader.error(SpecError::instead(
             path,
             format!("{ip} is a second {family} address ({first}.ip is the first)"),
@@ -106,7 +109,7 @@ fn unique<'n>(reader: &mut Reader<'n>, item: &Located<'n>, ip: IpPrefix, own: &O
     }
 }
 
-fn prefix<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<IpPrefix> {
+fn prefix<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<IpNet> {
     let text = reader.text(place, PREFIX)?;
     let ip = match parse_prefix(place, text) {
         Ok(ip) => ip,
@@ -115,70 +118,69 @@ fn prefix<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<IpPrefix> 
             return None;
         }
     };
-    if let Some(kind) = unusable(ip.address) {
-        reader.error(place.instead(format!("{} is {kind}", ip.address), OWN));
+    if let Some(kind) = unusable(ip.addr()) {
+        reader.error(place.instead(format!("{} is {kind}", ip.addr()), OWN));
         return None;
     }
     // The subnet is known, so that the gateway can be checked all the same.
     if let Some(kind) = edge(ip) {
-        reader.error(place.instead(format!("{} is {kind} of {}", ip.address, subnet(ip)), OWN));
+        reader.error(place.instead(format!("{} is {kind} of {}", ip.addr(), ip.trunc()), OWN));
     }
     Some(ip)
 }
 
-fn parse_prefix(place: &Located<'_>, text: &str) -> Result<IpPrefix, SpecError> {
-    let Some((address, length)) = text.split_once('/') else {
-        let error = place.is_not(PREFIX);
-        return Err(match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(address)) => error.help(format!("add it, such as {address}/24")),
-            Ok(IpAddr::V6(address)) => error.help(format!("add it, such as {address}/64")),
-            Err(_) => error.help("such as 192.168.12.99/24"),
-        });
-    };
-    let Ok(address) = address.parse::<IpAddr>() else {
-        return Err(place.is_not(PREFIX).help("such as 192.168.12.99/24"));
-    };
-    let family = Family::of(address);
-    let bits = family.bits();
-    let is_number = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-    match length.parse::<u8>() {
-        Ok(prefix_length) if is_number && (1..=bits).contains(&prefix_length) => Ok(IpPrefix {
-            address,
-            prefix_length,
-        }),
-        _ => {
-            let expected = format!("a prefix length of {family} (1–{bits})");
-            let found = format!(
-                "/{}",
-                length.chars().take(20).collect::<String>().escape_debug()
-            );
-            let error = SpecError::is_not(&place.path, found, expected);
-            Err(match netmask(length) {
-                Some(length) => error.help(format!("write {address}/{length}")),
-                None => error,
-            })
+fn parse_prefix(place: &Located<'_>, text: &str) -> Result<IpNet, SpecError> {
+    const EXAMPLE: &str = "such as 192.168.12.99/24";
+    match cidr::parse(text) {
+        Ok(ip) if ip.prefix_len() > 0 => Ok(ip),
+        Ok(ip) => {
+            let (_, length) = text.split_once('/').unwrap_or_default();
+            Err(wrong_length(place, ip.addr(), length))
+        }
+        Err(CidrError::Length { address, length }) => Err(wrong_length(place, address, &length)),
+        Err(CidrError::Address(_)) => Err(place.is_not(PREFIX).help(EXAMPLE)),
+        Err(CidrError::NoLength(address)) => {
+            let usual = match Family::of(address) {
+                Family::V4 => 24,
+                Family::V6 => 64,
+            };
+            let help = format!("add it, such as {address}/{usual}");
+            Err(place.is_not(PREFIX).help(help))
         }
     }
 }
 
-/// The prefix length of a mask such as 255.255.255.0.
-fn netmask(text: &str) -> Option<u32> {
-    let mask = text.parse::<std::net::Ipv4Addr>().ok()?.to_bits();
-    (mask != 0 && mask.leading_ones() + mask.trailing_zeros() == u32::BITS)
-        .then(|| mask.leading_ones())
+fn wrong_length(place: &Located<'_>, address: IpAddr, length: &str) -> SpecError {
+    let family = Family::of(address);
+    let expected = format!("a prefix length of {family} (1–{})", family.bits());
+    let shown: String = length.chars().take(20).collect();
+    let error = SpecError::is_not(&place.path, format!("/{}", shown.escape_debug()), expected);
+    match length
+        .parse()
+        .ok()
+        .and_then(|mask| ipnet::ipv4_mask_to_prefix(mask).ok())
+    {
+        Some(length) if length > 0 => error.help(format!("write {address}/{length}")),
+        _ => error,
+    }
+}
+
+/// The directed broadcast address: IPv4 only, and only where the subnet is large enough to have one (RFC 3021).
+pub(crate) fn broadcast(ip: IpNet) -> Option<Ipv4Addr> {
+    match ip {
+        IpNet::V4(ip) if ip.prefix_len() < 31 => Some(ip.broadcast()),
+        _ => None,
+    }
 }
 
 /// What the address is, if it is not a host's in its subnet.
-fn edge(ip: IpPrefix) -> Option<&'static str> {
-    let has_edges = ip.prefix_length < ip.family().bits() - 1;
-    if ip
-        .broadcast()
-        .is_some_and(|broadcast| broadcast == ip.address)
-    {
+fn edge(ip: IpNet) -> Option<&'static str> {
+    let has_edges = ip.prefix_len() < ip.max_prefix_len() - 1;
+    if broadcast(ip).is_some_and(|broadcast| broadcast == ip.addr()) {
         Some("the broadcast address")
-    } else if has_edges && ip.network() == ip.address {
+    } else if has_edges && ip.network() == ip.addr() {
         // RFC 4291, section 2.6.1: every router of the subnet answers to it.
-        Some(match ip.family() {
+        Some(match Family::of(ip.addr()) {
             Family::V4 => "the network address",
             Family::V6 => "the subnet-router anycast address",
         })
@@ -187,50 +189,45 @@ fn edge(ip: IpPrefix) -> Option<&'static str> {
     }
 }
 
-fn subnet(ip: IpPrefix) -> IpPrefix {
-    IpPrefix {
-        address: ip.network(),
-        ..ip
-    }
-}
-
 /// Why `gateway` cannot be the next hop from `ip`.
-fn wrong_gateway(place: &Located<'_>, gateway: IpAddr, ip: IpPrefix) -> Option<SpecError> {
+fn wrong_gateway(place: &Located<'_>, gateway: IpAddr, ip: IpNet) -> Option<SpecError> {
     let family = Family::of(gateway);
     // IPv6 routers announce themselves by their link-local address, which is on every link (RFC 4861, section 4.2).
     let is_link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    if family != ip.family() {
+    if family != Family::of(ip.addr()) {
         return Some(place.instead(
-            format!("{gateway} is {family}, and the address is {}", ip.family()),
+            format!(
+                "{gateway} is {family}, and the address is {}",
+                Family::of(ip.addr())
+            ),
             format!("a gateway of the same family as {ip}"),
         ));
     }
     if let Some(kind) = unusable(gateway).filter(|_| !is_link_local) {
         return Some(place.instead(format!("{gateway} is {kind}"), "the address of a router"));
     }
-    if gateway == ip.address {
+    if gateway == ip.addr() {
         return Some(place.instead(
             format!("{gateway} is the router's own address"),
             "the next hop's address",
         ));
     }
-    if is_link_local || ip.is_single_address() {
+    if is_link_local || ip.prefix_len() == ip.max_prefix_len() {
         return None;
     }
-    if !ip.contains(gateway) {
+    if !ip.contains(&gateway) {
         return Some(place.instead(
-            format!("{gateway} is outside of {}", subnet(ip)),
+            format!("{gateway} is outside of {}", ip.trunc()),
             format!("a gateway in the subnet of {ip}"),
         ));
     }
     // Routers of an IPv6 subnet do answer to its anycast address.
-    let gateway_prefix = IpPrefix {
-        address: gateway,
-        ..ip
+    let kind = match IpNet::new(gateway, ip.prefix_len()) {
+        Ok(gateway @ IpNet::V4(_)) => edge(gateway)?,
+        _ => return None,
     };
-    let kind = edge(gateway_prefix).filter(|_| family == Family::V4)?;
     Some(place.instead(
-        format!("{gateway} is {kind} of {}", subnet(ip)),
+        format!("{gateway} is {kind} of {}", ip.trunc()),
         "the next hop's address",
     ))
 }

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::error::SpecError;
-use super::node::{Node, quote};
+use crate::error::SpecError;
+use crate::node::{Node, quote};
 
 /// The way from the document to a field: `spec.redirect.redirectRules[2].port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Path(String);
+pub(crate) struct Path(String);
 
 impl Path {
     /// The document itself.
@@ -48,7 +48,7 @@ impl fmt::Display for Path {
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Located<'n> {
+pub(crate) struct Located<'n> {
     pub path: Path,
     pub node: &'n Node,
 }
@@ -67,7 +67,7 @@ impl Located<'_> {
 
 /// An object whose fields are known.
 #[derive(Debug)]
-pub(super) struct Object<'n> {
+pub(crate) struct Object<'n> {
     pub path: Path,
     /// Whether there are fields that could not be told from their names.
     pub has_unknown: bool,
@@ -119,7 +119,7 @@ fn home_in(
 
 /// Reads values and remembers every error.
 #[derive(Debug, Default)]
-pub(super) struct Reader<'n> {
+pub(crate) struct Reader<'n> {
     errors: Vec<SpecError>,
     /// Fields that were found in the wrong object: they are read all the same, and their absence from the right one
     /// is no second error.

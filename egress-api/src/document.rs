@@ -2,8 +2,8 @@
 
 use serde::Deserialize as _;
 
-use super::error::SpecError;
-use super::node::Node;
+use crate::error::SpecError;
+use crate::node::Node;
 
 const DOCUMENT: &str = "document";
 const ONE_ROUTER: &str = "one EgressRouter, as YAML or JSON";
@@ -12,7 +12,7 @@ const ONE_ROUTER: &str = "one EgressRouter, as YAML or JSON";
 const DEEPEST: usize = 1000;
 
 /// Reads the text's only document.
-pub(super) fn read(text: &str) -> Result<Node, Vec<SpecError>> {
+pub(crate) fn read(text: &str) -> Result<Node, Vec<SpecError>> {
     let documents = documents(text).map_err(|error| vec![error])?;
     match <[Node; 1]>::try_from(documents) {
         Ok([document]) => Ok(document),

@@ -1,11 +1,11 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use super::super::{
-    Address, Family, IpPrefix, Macvlan, MacvlanMode, Mode, NetworkInterface, Protocol, Redirect,
-    RedirectRule, json_schema,
-};
 use super::{DUAL_STACK, EXAMPLE, edited, valid};
+use crate::{
+    Address, Family, Macvlan, MacvlanMode, Mode, NetworkInterface, Protocol, Redirect,
+    RedirectRule, Rule, RuleTable, json_schema,
+};
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -25,17 +25,15 @@ fn the_documented_example_is_read_in_full() {
     let router = valid(EXAMPLE);
     assert_eq!(router.metadata.name, "egress-router-redirect");
     assert_eq!(router.metadata.namespace.as_deref(), Some("example"));
-    assert_eq!(router.spec.mode, Mode::Redirect);
     let macvlan = Macvlan {
         mode: MacvlanMode::Bridge,
         master: None,
     };
     assert_eq!(router.spec.network_interface, NetworkInterface { macvlan });
     let own = Address {
-        ip: IpPrefix {
-            address: address("192.168.12.99"),
-            prefix_length: 24,
-        },
+        ip: "192.168.12.99/24"
+            .parse()
+            .expect("an address with its prefix length"),
         gateway: Some(address("192.168.12.1")),
     };
     assert_eq!(router.spec.addresses, [own]);
@@ -47,35 +45,47 @@ fn the_documented_example_is_read_in_full() {
         ],
         fallback_ip: None,
     };
-    assert_eq!(router.spec.redirect, redirect);
-    assert_eq!(
-        router.reserved_v4(),
-        Some((Ipv4Addr::new(192, 168, 12, 99), 24))
-    );
-    assert_eq!(router.reserved_v6(), None);
-    assert_eq!(router.reserved(Family::V6), None);
+    assert_eq!(router.spec.mode, Mode::Redirect(redirect));
+}
+
+#[test]
+fn the_rule_table_has_the_rules_in_order_and_what_they_leave_from() {
+    let table = RuleTable::from(&valid(EXAMPLE));
+    let rule = |protocol, port, destination, target_port| Rule {
+        protocol,
+        port: NonZeroU16::new(port).expect("a port"),
+        destination: address(destination),
+        target_port: NonZeroU16::new(target_port).expect("a port"),
+    };
+    let expected = RuleTable {
+        reserved_v4: Some([192, 168, 12, 99].into()),
+        rules: vec![
+            rule(Protocol::Udp, 80, "10.0.0.99", 80),
+            rule(Protocol::Tcp, 8080, "203.0.113.26", 80),
+            rule(Protocol::Tcp, 8443, "203.0.113.27", 443),
+        ],
+        ..RuleTable::default()
+    };
+    assert_eq!(table, expected);
+    assert_eq!(table.len(), 3);
 }
 
 #[test]
 fn a_router_may_have_an_address_of_each_family() {
-    let router = valid(DUAL_STACK);
-    assert!(router.reserved_v4().is_some());
+    let table = RuleTable::from(&valid(DUAL_STACK));
+    assert!(table.reserved_v4.is_some());
+    assert_eq!(table.reserved(Family::V6), Some(address("2001:db8:12::99")));
     assert_eq!(
-        router
-            .reserved_v6()
-            .map(|(address, length)| (address.into(), length)),
-        Some((address("2001:db8:12::99"), 64))
-    );
-    assert_eq!(
-        router.spec.redirect.fallback_ip,
-        Some(address("203.0.113.99"))
+        table.fallbacks().collect::<Vec<_>>(),
+        [address("203.0.113.99")]
     );
 }
 
 #[test]
 fn a_target_port_left_out_is_the_port() {
-    let rules = valid(EXAMPLE).spec.redirect.redirect_rules;
-    let ports: Vec<_> = rules
+    let Mode::Redirect(redirect) = valid(EXAMPLE).spec.mode;
+    let ports: Vec<_> = redirect
+        .redirect_rules
         .iter()
         .map(|rule| rule.destination_port().get())
         .collect();
@@ -107,7 +117,7 @@ fn what_a_cluster_adds_is_accepted() {
 
 #[test]
 fn the_schema_in_the_documentation_is_the_one_that_is_printed() {
-    let written = include_str!("../../../../docs/egressrouter.schema.json");
+    let written = include_str!("../../../docs/egressrouter.schema.json");
     let printed = serde_json::to_string_pretty(&json_schema()).expect("a schema is JSON") + "\n";
     assert!(
         written == printed,

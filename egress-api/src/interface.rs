@@ -1,7 +1,7 @@
 //! `spec.networkInterface`: the macvlan that traffic leaves by.
 
-use super::model::{Macvlan, MacvlanMode, NetworkInterface};
-use super::reader::{Located, Reader};
+use crate::model::{Macvlan, MacvlanMode, NetworkInterface};
+use crate::reader::{Located, Reader};
 
 const MODES: [(&str, MacvlanMode); 4] = [
     ("Bridge", MacvlanMode::Bridge),
@@ -13,7 +13,7 @@ const INTERFACE_NAME: &str =
     "an interface name (1–15 bytes, without white space, '/' and ':', and neither '.' nor '..')";
 
 /// Reads the interface, or the default where there is none.
-pub(super) fn read<'n>(
+pub(crate) fn read<'n>(
     reader: &mut Reader<'n>,
     place: Option<&Located<'n>>,
 ) -> Option<NetworkInterface> {

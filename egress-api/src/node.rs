@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, EnumAccess, MapAccess, SeqAcces
 /// Other than `yaml_serde::Value` it keeps a field that is given twice, so that this is one error among others
 /// instead of the end of reading.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Null,
     Bool(bool),
     Integer(i128),
@@ -23,7 +23,7 @@ pub(super) enum Node {
 const LONGEST_SHOWN: usize = 60;
 
 /// `text` as a message shows it: quoted, escaped and not too long.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(LONGEST_SHOWN) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),

@@ -1,0 +1,58 @@
+//! Where traffic goes: the addresses of servers.
+
+use std::net::IpAddr;
+
+use crate::address::{OwnAddresses, broadcast};
+use crate::family::Family;
+use crate::ip::{self, unusable};
+use crate::reader::{Located, Reader};
+
+/// Reads an address that a rule or the fallback sends traffic to.
+///
+/// One that nothing can be sent to is an error, but still tells the address family.
+pub(crate) fn read<'n>(
+    reader: &mut Reader<'n>,
+    place: &Located<'n>,
+    own: &OwnAddresses,
+) -> Option<IpAddr> {
+    let address = ip::read(reader, place)?;
+    judge(reader, place, address, own);
+    Some(address)
+}
+
+fn judge<'n>(reader: &mut Reader<'n>, place: &Located<'n>, address: IpAddr, own: &OwnAddresses) {
+    const EXPECTED: &str = "the unicast address of a server";
+    let family = Family::of(address);
+    let error = if let Some(kind) = unusable(address) {
+        let error = place.instead(format!("{address} is {kind}"), EXPECTED);
+        match address {
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => error.help(format!("write {v4}")),
+                None => error,
+            },
+            IpAddr::V4(_) => error,
+        }
+    } else if let Some((path, _)) = own.find(|own| own.addr() == address) {
+        place.instead(
+            format!("{address} is the router itself ({path}.ip)"),
+            EXPECTED,
+        )
+    } else if let Some((path, own)) = own.find(|own| {
+        broadcast(own).is_some_and(|broadcast| broadcast == address || own.network() == address)
+    }) {
+        place.instead(
+            format!("{address} is the broadcast or network address of {own} ({path}.ip)"),
+            EXPECTED,
+        )
+    } else if own.lacks(family) {
+        place
+            .instead(
+                format!("{address} is {family}, and spec.addresses has no {family} address to leave from"),
+                "a destination of the same family as one of the router's addresses",
+            )
+            .help(format!("add an {family} address to spec.addresses"))
+    } else {
+        return;
+    };
+    reader.error(error);
+}

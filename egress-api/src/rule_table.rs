@@ -1,0 +1,101 @@
+//! The rule table: what a dataplane needs to know of a resource.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+
+use crate::family::Family;
+use crate::model::{EgressRouter, Mode, RedirectRule};
+use crate::protocol::Protocol;
+
+/// All rules of a router, with its reserved addresses and its fallback.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleTable {
+    /// The source address that IPv4 packets leave with.
+    pub reserved_v4: Option<Ipv4Addr>,
+    /// The source address that IPv6 packets leave with.
+    pub reserved_v6: Option<Ipv6Addr>,
+    /// One rule for each port, protocol and address family, in the resource's order.
+    pub rules: Vec<Rule>,
+    /// The destination of IPv4 packets that no rule matches, on the port that the client used.
+    pub fallback_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub fallback_v6: Option<Ipv6Addr>,
+}
+
+/// Port and protocol → destination and target port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rule {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The router's port, where clients connect.
+    pub port: NonZeroU16,
+    /// The server. Its family is the rule's.
+    pub destination: IpAddr,
+    /// The server's port.
+    pub target_port: NonZeroU16,
+}
+
+impl RuleTable {
+    /// The reserved address of a family.
+    pub fn reserved(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.reserved_v4.map(IpAddr::V4),
+            Family::V6 => self.reserved_v6.map(IpAddr::V6),
+        }
+    }
+
+    /// The fallbacks: none, one, or one of each family.
+    pub fn fallbacks(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.fallback_v4.map(IpAddr::V4);
+        v4.into_iter().chain(self.fallback_v6.map(IpAddr::V6))
+    }
+
+    /// How many rules there are, with the fallbacks.
+    pub fn len(&self) -> usize {
+        self.rules.len() + self.fallbacks().count()
+    }
+
+    /// Whether nothing is redirected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where packets go: the destinations of all rules and the fallbacks, with repetitions.
+    pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
+        let rules = self.rules.iter().map(|rule| rule.destination);
+        rules.chain(self.fallbacks())
+    }
+}
+
+impl From<&EgressRouter> for RuleTable {
+    fn from(router: &EgressRouter) -> Self {
+        let Mode::Redirect(redirect) = &router.spec.mode;
+        let mut table = Self {
+            rules: redirect.redirect_rules.iter().map(Rule::from).collect(),
+            ..Self::default()
+        };
+        for own in &router.spec.addresses {
+            match own.ip.addr() {
+                IpAddr::V4(address) => table.reserved_v4 = Some(address),
+                IpAddr::V6(address) => table.reserved_v6 = Some(address),
+            }
+        }
+        match redirect.fallback_ip {
+            Some(IpAddr::V4(address)) => table.fallback_v4 = Some(address),
+            Some(IpAddr::V6(address)) => table.fallback_v6 = Some(address),
+            None => {}
+        }
+        table
+    }
+}
+
+impl From<&RedirectRule> for Rule {
+    fn from(rule: &RedirectRule) -> Self {
+        Self {
+            protocol: rule.protocol,
+            port: rule.port,
+            destination: rule.destination_ip,
+            target_port: rule.destination_port(),
+        }
+    }
+}
