@@ -10,7 +10,7 @@ use egress_api::{EgressRouter, RuleTable};
 use egress_common::Outcome;
 use egress_tests::requirements::skipped;
 use egress_tests::{function_name, router};
-use egress_userspace::metrics::registry;
+use egress_userspace::telemetry::metrics::registry;
 use serde_json::Value;
 
 /// The files of a router that Kubernetes runs.

@@ -9,7 +9,7 @@ use egress_common::{
     Address, Exchange, Flow, FlowState, Ipv4Address, Ipv6Address, LAYOUT_VERSION, Outcome,
     SweepItem, Timeouts, Tuple, Verdict, sctp, tcp::State,
 };
-use egress_userspace::metrics::registry;
+use egress_userspace::telemetry::metrics::registry;
 
 const COMMANDS: &str = include_str!("../docs/commands.md");
 const METRICS: &str = include_str!("../docs/metrics.md");

@@ -8,7 +8,7 @@ use egress_common::{Flow, Ipv4Address, Pair, Port, Ports, Side, Translation, Tup
 use egress_tests::addresses::{HTTP, ROUTER_ETH0, ROUTER_NET1, V4, V6, client};
 use egress_tests::{Lab, Network, RouterProcess, Rule, Spec, skip_unless_lab_works, tcp, udp};
 use egress_userspace::dataplane::{FamilyMaps, Instance};
-use egress_userspace::kernel;
+use egress_userspace::net::kernel;
 use serde_json::Value;
 
 use crate::lab::{Connection, Running, UNDEFINED_PORT, outcome, status};

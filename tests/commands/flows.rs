@@ -172,7 +172,7 @@ fn fill(lab: &Lab, number: u32) -> Result<()> {
                 },
             );
             let mut flow: Flow<Ipv4Address> = Flow::zeroed();
-            flow.opened_ns = egress_userspace::kernel::monotonic_ns();
+            flow.opened_ns = egress_userspace::net::kernel::monotonic_ns();
             flow.last_seen_ns = flow.opened_ns;
             let mut original = flow;
             original.translation =

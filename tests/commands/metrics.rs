@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{HTTP, ROUTER_NET1, V4};
 use egress_tests::requirements::skipped;
 use egress_tests::{Lab, Namespace, PATIENCE, http, router, skip_unless_lab_works, tcp};
-use egress_userspace::metrics::registry;
+use egress_userspace::telemetry::metrics::registry;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -11,7 +11,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use egress_tests::addresses::RULES;
 use egress_tests::requirements::skipped;
 use egress_tests::{Lab, skip_unless_lab_works};
-use egress_userspace::kernel;
+use egress_userspace::net::kernel;
 use serde_json::Value;
 
 use crate::lab::{PROGRAMS, Running, skip_without_tcx};

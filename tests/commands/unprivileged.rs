@@ -13,7 +13,7 @@ use egress_tests::requirements::skipped;
 use egress_tests::router::{self, example_spec};
 use egress_tests::{BpfFs, Lab, function_name, skip_unless_lab_works};
 use egress_userspace::dataplane::Pins;
-use egress_userspace::kernel;
+use egress_userspace::net::kernel;
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -12,7 +12,7 @@ use egress_api::RuleTable;
 use egress_common::{Config, LAYOUT_VERSION, NatRange, Outcome, Side, Timeouts};
 use egress_userspace::{
     dataplane::{FlowReport, Options, PROGRAMS, RuleReport},
-    kernel::{self, Features},
+    net::kernel::{self, Features},
 };
 use log::LevelFilter;
 

@@ -9,7 +9,7 @@ use egress_common::{
 use egress_tests::skip_unless_lab_works;
 use egress_userspace::{
     dataplane::{FlowChange, Listener},
-    kernel,
+    net::kernel,
 };
 
 use crate::{

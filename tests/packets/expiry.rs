@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use egress_common::Side::Cluster;
 use egress_tests::sctp::chunk::INIT;
 use egress_tests::{requirements, skip_unless_lab_works};
-use egress_userspace::kernel;
+use egress_userspace::net::kernel;
 
 use crate::{
     bench::{Bench, FAMILIES, Setup},

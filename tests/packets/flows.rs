@@ -7,7 +7,7 @@ use egress_common::{
     Timeouts,
 };
 use egress_tests::skip_unless_lab_works;
-use egress_userspace::{dataplane::Swept, kernel};
+use egress_userspace::{dataplane::Swept, net::kernel};
 
 use crate::{
     bench::{Bench, DROP, Family, Setup, for_each_family},

@@ -6,7 +6,7 @@ use anyhow::Result;
 use egress_tests::skip_unless_lab_works;
 use egress_userspace::{
     dataplane::{Dataplane, Options, PROGRAMS},
-    kernel,
+    net::kernel,
 };
 use log::LevelFilter;
 

@@ -6,7 +6,7 @@ use egress_common::{
     Side::{self, Cluster, Egress},
 };
 use egress_tests::skip_unless_lab_works;
-use egress_userspace::kernel;
+use egress_userspace::net::kernel;
 
 use crate::{
     bench::{Bench, Family, Setup, for_each_family},

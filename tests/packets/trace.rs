@@ -9,7 +9,7 @@ use egress_common::{
 use egress_tests::skip_unless_lab_works;
 use egress_userspace::{
     dataplane::{FoundFlow, Listener, TracedPacket},
-    kernel,
+    net::kernel,
 };
 use std::net::IpAddr;
 

@@ -17,7 +17,7 @@ use super::{
     load::{Dataplane, LoadError, PROGRAMS},
     pins::PinsError,
 };
-use crate::interface::{Interface, Interfaces};
+use crate::net::interface::{Interface, Interfaces};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

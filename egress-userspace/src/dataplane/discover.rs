@@ -21,7 +21,7 @@ use super::{
     pins::Pins,
     presence::Presence,
 };
-use crate::{
+use crate::net::{
     interface::{Interface, Interfaces},
     kernel,
 };

@@ -11,7 +11,7 @@ use super::{
     maps::{Maps, MapsError},
     pins::{self, Pins, PinsError},
 };
-use crate::kernel::Features;
+use crate::net::kernel::Features;
 
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EGRESS_ROUTER_BPF_OBJECT"));

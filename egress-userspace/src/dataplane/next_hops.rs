@@ -9,9 +9,11 @@ use egress_common::{NEXT_HOPS, NextHop, NextHopRef, Side};
 
 use super::maps::{Maps, MapsError};
 use crate::{
-    interface::{Interface, InterfaceError, Interfaces, MacAddress},
-    kernel,
-    metrics::Neighbours,
+    net::{
+        interface::{Interface, InterfaceError, Interfaces, MacAddress},
+        kernel,
+    },
+    telemetry::metrics::Neighbours,
 };
 
 /// How long a next hop is good once it was looked at: at least twice the time between two looks, so that one may be late.

@@ -22,7 +22,7 @@ use super::{
     load::{Dataplane, LoadError, classifier},
     maps::{FamilyMaps, Maps, MapsError, named},
 };
-use crate::kernel;
+use crate::net::kernel;
 
 /// Why rules could not be put in force. Those before are still.
 #[derive(Debug, Error)]

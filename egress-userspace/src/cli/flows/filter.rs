@@ -1,0 +1,180 @@
+//! Which flows are asked for.
+
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::super::{protocol::FlowProtocol, subnet};
+use crate::dataplane::{Endpoint, FlowReport};
+
+/// The names of all states of flows.
+const STATES: [&str; 16] = [
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "UNANSWERED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "TIME_WAIT",
+    "CLOSE",
+    "COOKIE_WAIT",
+    "COOKIE_ECHOED",
+    "HEARTBEAT_SENT",
+    "SHUTDOWN",
+    "CLOSED",
+    "UNREPLIED",
+    "REPLIED",
+    "ASSURED",
+];
+
+/// Options that select flows. One that is given several times means any of its values; different ones mean all of them.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Which flows")]
+pub struct Filter {
+    /// Flows of clients with this address, or in this subnet
+    #[arg(long, value_name = "ADDR[/LEN]", value_parser = subnet::parse, conflicts_with = "follow")]
+    client: Vec<IpNet>,
+
+    /// Flows to servers with this address, or in this subnet, and with this port; IPv6 with a port in brackets
+    #[arg(long, value_name = "ADDR[/LEN][:PORT]", conflicts_with = "follow")]
+    destination: Vec<Destination>,
+
+    /// Flows by the rule with this number, as `rules` shows it
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    rule: Vec<u32>,
+
+    /// Flows of this protocol
+    #[arg(
+        long,
+        value_name = "P",
+        value_enum,
+        ignore_case = true,
+        conflicts_with = "follow"
+    )]
+    protocol: Vec<FlowProtocol>,
+
+    /// Flows in this state
+    #[arg(long, value_name = "NAME", ignore_case = true, hide_possible_values = true, conflicts_with = "follow",
+        value_parser = STATES)]
+    state: Vec<String>,
+}
+
+/// A server, or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Destination {
+    subnet: IpNet,
+    port: Option<u16>,
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (subnet, port) = if let Some(bracketed) = text.strip_prefix('[') {
+            let (subnet, rest) = bracketed
+                .split_once(']')
+                .ok_or_else(|| "the bracket is not closed".to_owned())?;
+            let port = match rest {
+                "" => None,
+                _ => Some(rest.strip_prefix(':').ok_or_else(|| {
+                    format!("expected a colon and a port after the bracket, not {rest:?}")
+                })?),
+            };
+            (subnet, port)
+        } else if text.matches(':').count() == 1 {
+            let (subnet, port) = text.split_once(':').unwrap_or((text, ""));
+            (subnet, Some(port))
+        } else {
+            (text, None)
+        };
+        let port = port
+            .map(|port| {
+                port.parse()
+                    .map_err(|_| format!("{port:?} is not a port (0–65535)"))
+            })
+            .transpose()?;
+        Ok(Self {
+            subnet: subnet::parse(subnet)?,
+            port,
+        })
+    }
+}
+
+impl Destination {
+    fn has(&self, server: Endpoint) -> bool {
+        self.subnet.contains(&server.address) && self.port.is_none_or(|port| port == server.port)
+    }
+}
+
+/// Whether any of the values fits, or there are none.
+fn any<T>(values: &[T], fits: impl Fn(&T) -> bool) -> bool {
+    values.is_empty() || values.iter().any(fits)
+}
+
+impl Filter {
+    /// Whether the flow is asked for.
+    pub fn has(&self, flow: &FlowReport) -> bool {
+        any(&self.rule, |rule| *rule == flow.rule)
+            && any(&self.client, |subnet| subnet.contains(&flow.client.address))
+            && any(&self.destination, |destination| {
+                destination.has(flow.server)
+            })
+            && any(&self.protocol, |it| it.name() == flow.protocol)
+            && any(&self.state, |name| name.eq_ignore_ascii_case(flow.state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::order::tests::flow, *};
+
+    #[test]
+    fn a_destination_is_an_address_or_a_subnet_with_or_without_a_port() {
+        let server = flow(1).server;
+        for text in [
+            "203.0.113.26",
+            "203.0.113.0/24:80",
+            "203.0.113.26:80",
+            "0.0.0.0/0",
+        ] {
+            assert!(text.parse::<Destination>().unwrap().has(server), "{text}");
+        }
+        for text in ["203.0.113.27", "203.0.113.26:81", "[::]/0", "::/0"] {
+            let destination = text.parse::<Destination>();
+            assert!(!destination.is_ok_and(|it| it.has(server)), "{text}");
+        }
+        let v6: Destination = "[2001:db8::/32]:443".parse().unwrap();
+        assert!(v6.has(Endpoint {
+            address: "2001:db8::1".parse().unwrap(),
+            port: 443
+        }));
+        assert!("2001:db8::1".parse::<Destination>().unwrap().port.is_none());
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_the_reason() {
+        let error = |text: &str| text.parse::<Destination>().unwrap_err();
+        assert!(error("10.0.0.0/33").contains("(0–32)"));
+        assert!(error("10.0.0.1:http").contains("not a port"));
+        assert!(error("server").contains("not an IP address"));
+        assert!(error("[::1").contains("not closed"));
+        assert!(error("[::1]80").contains("colon"));
+    }
+
+    #[test]
+    fn several_values_are_any_of_them_and_several_options_all() {
+        let filter = |rules: &[u32], clients: &[&str]| Filter {
+            rule: rules.to_vec(),
+            client: clients
+                .iter()
+                .map(|text| subnet::parse(text).unwrap())
+                .collect(),
+            ..Filter::default()
+        };
+        let flow = flow(1);
+        assert!(Filter::default().has(&flow));
+        assert!(filter(&[7, flow.rule], &[]).has(&flow));
+        assert!(!filter(&[7], &["10.128.0.0/16"]).has(&flow));
+        assert!(filter(&[flow.rule], &["192.0.2.1", "10.128.0.0/16"]).has(&flow));
+    }
+}

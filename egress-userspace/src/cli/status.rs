@@ -1,0 +1,299 @@
+//! `egress-router status`: one screen.
+
+use std::{fmt::Write as _, net::IpAddr, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{
+    instance,
+    output::{self, Output},
+    terminal,
+};
+use crate::{
+    dataplane::{AttachMode, Instance, OutcomeReport},
+    net::kernel,
+};
+
+/// Show the running router on one screen
+///
+/// Where and how it is attached, how many rules and flows it has, and what it did not forward, by reason.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  egress-router status
+  nsenter --net=/run/netns/pod egress-router status
+  egress-router status --output json | jq '.outcomes[] | select(.packets > 0)'")]
+pub struct Args {
+    #[command(flatten)]
+    instance: instance::Selector,
+
+    /// How to print the status
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// The columns that the names of the summary take.
+const NAMES: usize = 11;
+
+#[derive(Debug, Serialize)]
+struct Status {
+    pid: u32,
+    /// Whether the process that started the router is still there; the dataplane may go on without.
+    process_running: bool,
+    uptime_seconds: u64,
+    attached: AttachMode,
+    /// Who ends idle flows: `kernel` or `userspace`.
+    expiry: &'static str,
+    cluster_interface: String,
+    egress_interface: String,
+    reserved_addresses: Vec<IpAddr>,
+    fallback: Option<IpAddr>,
+    rules: usize,
+    flows: usize,
+    max_flows: u32,
+    /// Flows that were ended to make room for others.
+    flows_evicted: u64,
+    /// How changes of the spec went since the dataplane was started.
+    reloads: Reloads,
+    /// Packets that were not forwarded, by outcome.
+    outcomes: Vec<OutcomeReport>,
+}
+
+/// How changes of the spec went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reloads {
+    pub applied: u32,
+    pub refused: u32,
+    /// How long the rules have been in force.
+    pub rules_age_seconds: u64,
+    /// Why the last change was refused, if none was applied since.
+    pub error: Option<String>,
+}
+
+impl From<&egress_common::Reloads> for Reloads {
+    fn from(reloads: &egress_common::Reloads) -> Self {
+        let age_ns = kernel::monotonic_ns().saturating_sub(reloads.applied_ns);
+        Self {
+            applied: reloads.applied,
+            refused: reloads.refused,
+            rules_age_seconds: age_ns / 1_000_000_000,
+            error: reloads.error().map(ToOwned::to_owned),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let status = Status::of(&args.instance.find()?)?;
+    match args.output {
+        Output::Json => output::json(&status)?,
+        Output::Text => output::text(&status.text(terminal::columns()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name of the interface with this index.
+pub fn interface_name(index: u32) -> String {
+    nix::net::if_::if_indextoname(index)
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| format!("interface {index}, which is gone"))
+}
+
+impl Status {
+    fn of(instance: &Instance) -> anyhow::Result<Self> {
+        let config = &instance.config;
+        let common = config.rule_set(config.rules_in_force());
+        let rules = instance.maps.rules()?;
+        Ok(Self {
+            pid: config.pid,
+            process_running: instance.is_running(),
+            uptime_seconds: kernel::monotonic_ns().saturating_sub(config.started_ns)
+                / 1_000_000_000,
+            attached: instance.attach_mode(),
+            expiry: if config.kernel_expiry != 0 {
+                "kernel"
+            } else {
+                "userspace"
+            },
+            cluster_interface: interface_name(config.cluster_ifindex),
+            egress_interface: interface_name(config.egress_ifindex),
+            reserved_addresses: [common.reserved_v4.into(), common.reserved_v6.into()]
+                .into_iter()
+                .filter(|address: &IpAddr| !address.is_unspecified())
+                .collect(),
+            fallback: rules
+                .iter()
+                .find(|rule| rule.port.is_none())
+                .map(|fallback| fallback.destination.address),
+            rules: rules.iter().filter(|rule| rule.port.is_some()).count(),
+            flows: instance.maps.count_flows()?,
+            max_flows: config.max_flows,
+            flows_evicted: instance.maps.count_evicted()?,
+            reloads: (&config.reloads).into(),
+            outcomes: instance.maps.outcomes()?,
+        })
+    }
+
+    /// All on one screen, whose width is `columns`.
+    fn text(&self, columns: Option<usize>) -> String {
+        let mut text = terminal::wrap(&self.summary(), columns, NAMES);
+        if let Some(error) = &self.reloads.error {
+            let error = terminal::wrap(&refusal(error), columns, 4);
+            let _ = write!(text, "\n\n{error}\n");
+        }
+        for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
+            let _ = write!(text, "\n{}", self.outcomes(title, is_pass, columns));
+        }
+        text
+    }
+
+    /// A line for each thing that there is one of.
+    fn summary(&self) -> String {
+        let process = if self.process_running {
+            ""
+        } else {
+            " (gone; the dataplane goes on by itself)"
+        };
+        let reserved: Vec<_> = self
+            .reserved_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let evicted = match self.flows_evicted {
+            0 => String::new(),
+            number => format!(", {number} ended early to make room"),
+        };
+        format!(
+            "process    {}{process}, up {}\n\
+             attached   {} on {} (cluster) and {} (egress)\n\
+             expiry     by the {}\n\
+             reserved   {}\n\
+             rules      {}{}, in force for {}\n\
+             flows      {} of {}{}",
+            self.pid,
+            output::duration(self.uptime_seconds),
+            self.attached,
+            self.cluster_interface,
+            self.egress_interface,
+            self.expiry,
+            reserved.join(", "),
+            self.rules,
+            self.fallback
+                .map_or_else(String::new, |address| format!(", else to {address}")),
+            output::duration(self.reloads.rules_age_seconds),
+            self.flows,
+            self.max_flows,
+            evicted,
+        )
+    }
+
+    /// The outcomes that packets had, of those that are a pass or those that are not.
+    fn outcomes(&self, title: &str, is_pass: bool, columns: Option<usize>) -> String {
+        let of_kind = |outcome: &&OutcomeReport| {
+            (outcome.verdict == "pass") == is_pass && outcome.packets > 0
+        };
+        let outcomes = self.outcomes.iter().filter(of_kind);
+        let total: u64 = outcomes.clone().map(|outcome| outcome.packets).sum();
+        if total == 0 {
+            return format!("{title}: nothing");
+        }
+        let rows = outcomes.map(|outcome| {
+            [
+                format!("  {}", outcome.packets),
+                outcome.name.to_owned(),
+                outcome.description.to_owned(),
+            ]
+        });
+        let table = output::table(["  PACKETS", "REASON", "MEANING"], 3, rows, columns);
+        format!("{title}: {}\n{table}", output::packets(total))
+    }
+}
+
+/// What is said of a change of the spec that was refused, with the `error` as it is kept: cut off at some length.
+fn refusal(error: &str) -> String {
+    // It is cut off between characters.
+    let is_cut = error.len() + char::MAX_LEN_UTF8 > egress_common::Reloads::message("").len();
+    let cut = if is_cut { " …" } else { "" };
+    let error = error.replace('\n', "\n  ");
+    format!("The spec has changed, but is refused, and those rules stay:\n  {error}{cut}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        let outcome = |name, verdict, packets| OutcomeReport {
+            name,
+            verdict,
+            packets,
+            description: "A frame on the cluster interface that is not for the interface itself: with a VLAN tag, or for \
+                          another MAC.",
+        };
+        Status {
+            pid: 4_194_303,
+            process_running: false,
+            uptime_seconds: 400_000,
+            attached: AttachMode::Tcx,
+            expiry: "kernel",
+            cluster_interface: "eth0".to_owned(),
+            egress_interface: "net1".to_owned(),
+            reserved_addresses: vec![
+                "192.168.12.99".parse().unwrap(),
+                "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap(),
+            ],
+            fallback: Some("2001:db8:1234:5678:9abc:def0:1234:5679".parse().unwrap()),
+            rules: 1000,
+            flows: 100_000,
+            max_flows: 262_144,
+            flows_evicted: 1_000_000,
+            reloads: Reloads {
+                applied: 1,
+                refused: 1,
+                rules_age_seconds: 400_000,
+                error: Some(
+                    "router.yaml: 2 errors\n  spec.addresses: a\n  spec.redirect.redirectRules[12].destinationIP: \"x\" is \
+                     not an address, and much more is to be said about that"
+                        .to_owned(),
+                ),
+            },
+            outcomes: vec![
+                outcome("unrelated_icmp_error", "drop", 1_000_000_000),
+                outcome("no_free_port", "drop", 0),
+                outcome("other_frame", "pass", 1),
+            ],
+        }
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal_and_each_thing_begins_a_line() {
+        for columns in [80, 200] {
+            let text = status().text(Some(columns));
+            for line in text.lines() {
+                assert!(output::display_width(line) <= columns, "{text}");
+            }
+            for start in [
+                "process ",
+                "attached ",
+                "  router.yaml: 2 errors",
+                "    spec.addresses: a",
+                "    spec.redirect.redirectRules[12]",
+                "dropped: 1000000000 packets",
+                "  1000000000  unrelated_icmp_error  A frame",
+                "left to the pod's own stack: 1 packet",
+            ] {
+                let is_there = text.lines().any(|line| line.starts_with(start));
+                assert!(is_there, "no {start:?} in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_that_was_cut_off_ends_in_dots() {
+        assert!(!refusal("an error").contains('…'));
+        let kept = egress_common::Reloads::message(&"é".repeat(1000));
+        let kept = str::from_utf8(&kept).unwrap();
+        assert!(refusal(kept).ends_with("é …"));
+    }
+}

@@ -1,0 +1,92 @@
+//! Snapshots for tests.
+
+use std::time::Duration;
+
+use super::{
+    super::status::Reloads,
+    snapshot::{Router, Snapshot},
+};
+use crate::dataplane::{
+    AttachMode, Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport,
+};
+
+pub fn traffic(packets: u64, bytes: u64) -> TrafficReport {
+    TrafficReport { packets, bytes }
+}
+
+pub fn endpoint(address: &str, port: u16) -> Endpoint {
+    Endpoint {
+        address: address.parse().unwrap(),
+        port,
+    }
+}
+
+/// A flow of a client's port that has sent so many packets of 1000 bytes.
+pub fn flow(port: u16, packets: u64) -> FlowReport {
+    FlowReport {
+        protocol: "TCP".to_owned(),
+        client: endpoint("10.128.0.2", port),
+        router: endpoint("10.128.0.100", 8080),
+        reserved: endpoint("192.168.12.99", port),
+        server: endpoint("203.0.113.26", 80),
+        state: "ESTABLISHED",
+        rule: 1,
+        age_seconds: 60,
+        idle_seconds: 0,
+        original: traffic(packets, packets * 1000),
+        reply: traffic(0, 0),
+    }
+}
+
+/// A rule that has opened so many flows, with ten packets of 1000 bytes from the client in each, and one back.
+pub fn rule(id: u32, flows: u64) -> RuleReport {
+    RuleReport {
+        id,
+        protocol: "TCP".to_owned(),
+        port: Some(8080),
+        destination: Target {
+            address: "203.0.113.26".parse().unwrap(),
+            port: Some(80),
+        },
+        flows,
+        original: traffic(flows * 10, flows * 10_000),
+        reply: traffic(flows, flows * 1000),
+    }
+}
+
+pub fn outcome(name: &'static str, packets: u64) -> OutcomeReport {
+    OutcomeReport {
+        name,
+        verdict: "drop",
+        packets,
+        description: "an example of a packet that was not forwarded, with words that say why it was not",
+    }
+}
+
+/// A snapshot, so many seconds after the router was started.
+pub fn snapshot(seconds: u64) -> Snapshot {
+    Snapshot {
+        taken: Duration::from_secs(1000 + seconds),
+        started_ns: 1_000_000_000_000,
+        router: Router {
+            pid: 4711,
+            process_running: true,
+            uptime_seconds: seconds,
+            attached: AttachMode::Tcx,
+            cluster_interface: "eth0".to_owned(),
+            egress_interface: "net1".to_owned(),
+            max_flows: 131_072,
+            flows_evicted: 0,
+            reloads: Reloads {
+                applied: 1,
+                refused: 0,
+                rules_age_seconds: seconds,
+                error: None,
+            },
+        },
+        rules: vec![rule(0, 0)],
+        outcomes: vec![outcome("fragment", 0)],
+        flows: Vec::new(),
+        has_all_flows: true,
+    }
+}
