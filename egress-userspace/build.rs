@@ -1,17 +1,25 @@
 //! Finds the kernel half, which the program embeds.
 //!
 //! The variable `EGRESS_ROUTER_BPF_OBJECT` names it; otherwise it is where
-//! `cargo xtask build-ebpf` puts it, in cargo's target directory.
+//! `cargo xtask build-ebpf` puts it, in cargo's target directory. It also lists the object's maps that are pinned.
 
 use std::env;
+use std::error::Error;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use aya_obj::{EbpfSectionKind, Object};
 
 const VARIABLE: &str = "EGRESS_ROUTER_BPF_OBJECT";
 const OBJECT: &str = "egress-router.bpf.o";
 /// What the kernel half is made of.
 const SOURCES: [&str; 2] = ["../egress-ebpf", "../egress-common"];
+/// How the names of maps begin that are no state: a CPU's working memory, and aya's log.
+const NOT_PINNED: [&str; 6] = [
+    "TEMP_", "AYA_LOGS", "SCRATCH_", "DRAFT_", "TRACED_", "FRAMES",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -24,6 +32,9 @@ fn main() {
             println!("cargo::rerun-if-changed={}", object.display());
             println!("cargo::rustc-env={VARIABLE}={}", object.display());
             warn_if_stale(&object);
+            if let Err(reason) = list_pinned_maps(&object) {
+                println!("cargo::error=the maps of {}: {reason}", object.display());
+            }
         }
         Err(reason) => println!("cargo::error={reason}"),
     }
@@ -61,6 +72,33 @@ fn find_object() -> Result<PathBuf, String> {
         "the kernel half is not built: there is no {OBJECT} in {place}. \
          Run `cargo xtask build-ebpf` once, then build again."
     ))
+}
+
+/// Writes down the maps that are pinned, in the order of their names, as elements of an array of `PinnedMap`.
+fn list_pinned_maps(object: &Path) -> Result<(), Box<dyn Error>> {
+    let object = Object::parse(&fs::read(object)?)?;
+    let mut maps: Vec<_> = object
+        .maps
+        .iter()
+        .filter(|(name, map)| {
+            map.section_kind() == EbpfSectionKind::BtfMaps
+                && !NOT_PINNED.iter().any(|start| name.starts_with(start))
+        })
+        .collect();
+    maps.sort_by_key(|(name, _)| name.as_str());
+    let mut list = "[\n".to_owned();
+    for (name, map) in maps {
+        writeln!(
+            list,
+            "PinnedMap {{ name: {name:?}, kind: {}, key_size: {}, value_size: {} }},",
+            map.map_type(),
+            map.key_size(),
+            map.value_size()
+        )?;
+    }
+    list.push(']');
+    let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    Ok(fs::write(Path::new(&out).join("pinned_maps.rs"), list)?)
 }
 
 fn warn_if_stale(object: &Path) {

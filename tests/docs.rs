@@ -113,7 +113,7 @@ fn the_memory_of_a_flow_is_that_of_its_entries_and_its_queue_item() {
 
 #[test]
 fn the_documented_layout_version_is_the_current_one() {
-    let documented = format!("| `CONFIG` | layout version ({LAYOUT_VERSION}), ");
+    let documented = format!("| `INSTANCE` | layout version ({LAYOUT_VERSION}), ");
     assert!(
         COMMANDS.contains(&documented),
         "docs/commands.md has no {documented}"

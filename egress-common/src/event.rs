@@ -8,7 +8,7 @@ use crate::{
     tuple::Tuple,
 };
 
-/// What has happened to a flow, and why. The number is that in [`FlowEvent`].
+/// What has happened to a flow, and why. The number is that in [`FlowEvent`], and never reused.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {

@@ -1,6 +1,7 @@
 //! Subscribers: who reads records from the kernel half.
 
-/// A listener, each with a ring buffer of its own. The number is the index in `SUBSCRIBERS` and `EVENTS_LOST`.
+/// A listener, each with a ring buffer of its own. The number is the index in `SUBSCRIBERS` and `EVENTS_LOST`, and
+/// never another's.
 ///
 /// The value in `SUBSCRIBERS` is the time until which it listens (`CLOCK_MONOTONIC` in nanoseconds), 0 for not at all. One that
 /// puts that time off again and again ends by itself when its process does.

@@ -61,7 +61,7 @@ const AHEAD: u32 = 512 * 1024;
 
 /// The flags that one direction of a connection has shown so far.
 ///
-/// Bits are as in the header, see [`Flags`]. SCTP has [those that do the same](crate::sctp::flags).
+/// Bits are as in the header, see [`Flags`], and so never change. A state is not kept: it follows from them. SCTP has [those that do the same](crate::sctp::flags).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Seen {

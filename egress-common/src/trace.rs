@@ -99,7 +99,7 @@ fn words<A: Address>(address: &A) -> impl Iterator<Item = u32> {
 /// How much of a packet a [`TraceRecord`] has at most: Ethernet, IPv6 with some extensions, TCP with options.
 pub const TRACE_FRAME_LEN: usize = 128;
 
-/// What became of a packet: the number in [`TraceRecord`].
+/// What became of a packet. Its number in [`TraceRecord`] is 0 or 1 if it was forwarded, else its outcome's and 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Forwarded. Whether its next hop was known, so that the kernel did not have to look for it.
@@ -109,27 +109,42 @@ pub enum Decision {
     },
     /// Not forwarded.
     Refused(Outcome),
+    /// Not forwarded, with an outcome whose number this version does not know.
+    Unknown(u32),
 }
 
 impl Decision {
+    /// Forwarded, after the kernel had looked for the next hop.
+    const FORWARDED: u32 = 0;
+    /// Forwarded to a next hop that was known.
+    const ADDRESSED: u32 = 1;
+    /// Where the numbers of outcomes begin.
     const OUTCOMES: u32 = 2;
 
     /// The decision's number.
     #[inline(always)]
     pub const fn number(self) -> u32 {
         match self {
-            Self::Forwarded { is_addressed } => is_addressed as u32,
+            Self::Forwarded {
+                is_addressed: false,
+            } => Self::FORWARDED,
+            Self::Forwarded { is_addressed: true } => Self::ADDRESSED,
             Self::Refused(outcome) => Self::OUTCOMES + outcome as u32,
+            Self::Unknown(outcome) => Self::OUTCOMES.saturating_add(outcome),
         }
     }
 
     /// The decision with this number.
-    pub fn from_number(number: u32) -> Option<Self> {
-        match number.checked_sub(Self::OUTCOMES) {
-            None => Some(Self::Forwarded {
-                is_addressed: number == 1,
-            }),
-            Some(outcome) => Outcome::from_number(outcome).map(Self::Refused),
+    pub fn from_number(number: u32) -> Self {
+        match number {
+            Self::FORWARDED => Self::Forwarded {
+                is_addressed: false,
+            },
+            Self::ADDRESSED => Self::Forwarded { is_addressed: true },
+            _ => {
+                let outcome = number - Self::OUTCOMES;
+                Outcome::from_number(outcome).map_or(Self::Unknown(outcome), Self::Refused)
+            }
         }
     }
 }
@@ -255,8 +270,8 @@ mod tests {
         let forwarded = [true, false].map(|is_addressed| Decision::Forwarded { is_addressed });
         let refused = Outcome::ALL.iter().map(|it| Decision::Refused(*it));
         for decision in forwarded.into_iter().chain(refused) {
-            assert_eq!(Decision::from_number(decision.number()), Some(decision));
+            assert_eq!(Decision::from_number(decision.number()), decision);
         }
-        assert_eq!(Decision::from_number(u32::MAX), None);
+        assert_eq!(Decision::from_number(63 + 2), Decision::Unknown(63));
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::network::{Address, Ipv4Address, Ipv6Address, Pair, Ports};
 
-/// The interface that a packet arrived on.
+/// The interface that a packet arrived on. The numbers stand in map keys and records, and stay.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {

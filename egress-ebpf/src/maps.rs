@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Config, HeldFragment, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters, Subscriber,
+    Config, HeldFragment, InstanceInfo, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters, Subscriber,
     TraceFilter,
 };
 
@@ -121,8 +121,12 @@ pub static SWEEPER: Array<Sweeper, 1> = Array::new();
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
 
+/// Of processes only: no program reads it.
 #[btf_map]
-pub static COUNTERS: PerCpuArray<u64, { Outcome::ALL.len() }> = PerCpuArray::new();
+pub static INSTANCE: Array<InstanceInfo, 1> = Array::new();
+
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Outcome::SLOTS }> = PerCpuArray::new();
 
 /// Flows that were ended to make room for others.
 #[btf_map]

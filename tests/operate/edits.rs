@@ -62,14 +62,14 @@ fn the_rules_in_force_are_always_those_of_the_last_valid_spec() -> Result<()> {
             refused += 1;
         }
         eventually("the edit was seen", || {
-            let reloads = maps.config()?.reloads;
+            let reloads = maps.instance()?.reloads;
             Ok(if is_valid {
                 reloads.applied == applied
             } else {
                 reloads.refused >= refused
             })
         })?;
-        refused = maps.config()?.reloads.refused;
+        refused = maps.instance()?.reloads.refused;
         let found = rows_in_force(&maps)?;
         ensure!(
             found == expected,

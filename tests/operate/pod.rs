@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
-use egress_common::Config;
+use egress_common::InstanceInfo;
 use egress_tests::{BpfFs, Lab, PATIENCE, RouterProcess, Spec, router};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -142,13 +142,13 @@ impl<'l> Pod<'l> {
         eventually(words, || Ok(process.log().contains(words)))
     }
 
-    /// Changes the pinned settings.
-    pub fn change_config(&self, change: impl FnOnce(&mut Config)) -> Result<()> {
-        let data = MapData::from_pin(self.pin_path().join("CONFIG"))?;
-        let mut map = Array::<_, Config>::try_from(Map::from_map_data(data)?)?;
-        let mut config = map.get(&0, 0)?;
-        change(&mut config);
-        map.set(0, config, 0)?;
+    /// Changes what is pinned of the instance.
+    pub fn change_instance(&self, change: impl FnOnce(&mut InstanceInfo)) -> Result<()> {
+        let data = MapData::from_pin(self.pin_path().join("INSTANCE"))?;
+        let mut map = Array::<_, InstanceInfo>::try_from(Map::from_map_data(data)?)?;
+        let mut instance = map.get(&0, 0)?;
+        change(&mut instance);
+        map.set(0, instance, 0)?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! A dataplane that outlives its process, and the next one that takes it over.
 
 use anyhow::{Context as _, Result, ensure};
-use egress_common::Config;
+use egress_common::InstanceInfo;
 use egress_tests::addresses::{V4, V6};
 use egress_tests::{Lab, skip_unless_lab_works, tcp};
 use nix::sys::signal::Signal;
@@ -72,7 +72,7 @@ fn maps_of_another_version_are_replaced_and_said_to_be() -> Result<()> {
     let mut pod = Pod::start_in(&lab, &[])?;
     Live::open(&lab, &V4, 1)?.during(|| Ok(()))?;
     pod.end(Signal::SIGKILL)?;
-    pod.change_config(|config: &mut Config| config.layout_version += 1)?;
+    pod.change_instance(|instance: &mut InstanceInfo| instance.identity.layout_version += 1)?;
     pod.start(&[])?;
     pod.wait_for_log("layout version")?;
     assert_eq!(pod.ask("status")?["flows"], 0);

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use egress_api::RuleTable;
-use egress_common::{Config, LAYOUT_VERSION, NatRange, Outcome, Side, Timeouts};
+use egress_common::{Config, InstanceInfo, NatRange, Outcome, Side, Timeouts};
 use egress_userspace::{
     dataplane::{FlowReport, Options, PROGRAMS, RuleReport},
     net::kernel::{self, Features},
@@ -225,15 +225,17 @@ impl Bench {
                 ..kernel::features()?
             },
         })?;
-        // The namespace stays 0, so that no other test takes this for a running router.
         let mut config = Config {
-            layout_version: LAYOUT_VERSION,
             nat_range: setup.nat_range,
-            max_flows: setup.max_flows,
             timeouts: Timeouts::DEFAULT,
             ..Config::zeroed()
         };
         let maps = &mut dataplane.maps;
+        // The namespace stays 0, so that no other test takes this for a running router.
+        maps.set_instance(&InstanceInfo {
+            max_flows: setup.max_flows,
+            ..InstanceInfo::zeroed()
+        })?;
         maps.set_config(&config)?;
         maps.apply_rules(&RuleTable::from(&egress_api::parse(SPEC, "router.yaml")?))?;
         config = maps.config()?;

@@ -40,7 +40,7 @@ async fn print_events(instance: Instance, output: Output) -> anyhow::Result<()> 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let subscriber = instance.maps.subscribe(Subscriber::Follow)?;
-    let events = subscriber.listen(instance.config.cluster_ifindex)?;
+    let events = subscriber.listen(instance.info.identity.cluster_ifindex)?;
     // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
     let mut events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
         .map_err(io::Error::from)?;

@@ -26,7 +26,7 @@ impl Selector {
             return Ok(Instance::only(index)?);
         };
         let instance = Instance::pinned(directory)?;
-        if index.is_some_and(|index| index != instance.config.cluster_ifindex) {
+        if index.is_some_and(|index| index != instance.info.identity.cluster_ifindex) {
             return Err(DiscoverError::NotPinned(directory.clone()))
                 .context("no router of that interface");
         }

@@ -232,7 +232,7 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
     let mut sweeps = every(SWEEP_INTERVAL);
     let mut looks = every(NEXT_HOP_INTERVAL);
     let mut spec_looks = every(SPEC_INTERVAL);
-    let kernel_expiry = router.dataplane.maps.config()?.kernel_expiry;
+    let kernel_expiry = router.dataplane.maps.instance()?.kernel_expiry;
     let reason = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",

@@ -102,22 +102,21 @@ pub fn interface_name(index: u32) -> String {
 
 impl Status {
     fn of(instance: &Instance) -> anyhow::Result<Self> {
-        let config = &instance.config;
+        let (info, config) = (&instance.info, &instance.config);
         let common = config.rule_set(config.rules_in_force());
         let rules = instance.maps.rules()?;
         Ok(Self {
-            pid: config.pid,
+            pid: info.identity.pid,
             process_running: instance.is_running(),
-            uptime_seconds: kernel::monotonic_ns().saturating_sub(config.started_ns)
-                / 1_000_000_000,
+            uptime_seconds: kernel::monotonic_ns().saturating_sub(info.started_ns) / 1_000_000_000,
             attached: instance.attach_mode(),
-            expiry: if config.kernel_expiry != 0 {
+            expiry: if info.kernel_expiry != 0 {
                 "kernel"
             } else {
                 "userspace"
             },
-            cluster_interface: interface_name(config.cluster_ifindex),
-            egress_interface: interface_name(config.egress_ifindex),
+            cluster_interface: interface_name(info.identity.cluster_ifindex),
+            egress_interface: interface_name(info.identity.egress_ifindex),
             reserved_addresses: [common.reserved_v4.into(), common.reserved_v6.into()]
                 .into_iter()
                 .filter(|address: &IpAddr| !address.is_unspecified())
@@ -128,9 +127,9 @@ impl Status {
                 .map(|fallback| fallback.destination.address),
             rules: rules.iter().filter(|rule| rule.port.is_some()).count(),
             flows: instance.maps.count_flows()?,
-            max_flows: config.max_flows,
+            max_flows: info.max_flows,
             flows_evicted: instance.maps.count_evicted()?,
-            reloads: (&config.reloads).into(),
+            reloads: (&info.reloads).into(),
             outcomes: instance.maps.outcomes()?,
         })
     }
@@ -142,8 +141,17 @@ impl Status {
             let error = terminal::wrap(&refusal(error), columns, 4);
             let _ = write!(text, "\n\n{error}\n");
         }
-        for (is_pass, title) in [(false, "dropped"), (true, "left to the pod's own stack")] {
-            let _ = write!(text, "\n{}", self.outcomes(title, is_pass, columns));
+        for (verdicts, title) in [
+            (&["drop", "reject"][..], "dropped"),
+            (&["pass"], "left to the pod's own stack"),
+        ] {
+            let outcomes = self.outcomes(title, verdicts, columns);
+            let outcomes = outcomes.unwrap_or_else(|| format!("{title}: nothing"));
+            let _ = write!(text, "\n{outcomes}");
+        }
+        let title = "not forwarded, for reasons of a newer version";
+        if let Some(outcomes) = self.outcomes(title, &["unknown"], columns) {
+            let _ = write!(text, "\n{outcomes}");
         }
         text
     }
@@ -188,25 +196,24 @@ impl Status {
         )
     }
 
-    /// The outcomes that packets had, of those that are a pass or those that are not.
-    fn outcomes(&self, title: &str, is_pass: bool, columns: Option<usize>) -> String {
-        let of_kind = |outcome: &&OutcomeReport| {
-            (outcome.verdict == "pass") == is_pass && outcome.packets > 0
-        };
+    /// The outcomes with these verdicts that packets had; `None` if there are none.
+    fn outcomes(&self, title: &str, verdicts: &[&str], columns: Option<usize>) -> Option<String> {
+        let of_kind =
+            |outcome: &&OutcomeReport| verdicts.contains(&outcome.verdict) && outcome.packets > 0;
         let outcomes = self.outcomes.iter().filter(of_kind);
         let total: u64 = outcomes.clone().map(|outcome| outcome.packets).sum();
         if total == 0 {
-            return format!("{title}: nothing");
+            return None;
         }
         let rows = outcomes.map(|outcome| {
             [
                 format!("  {}", outcome.packets),
-                outcome.name.to_owned(),
+                outcome.name.to_string(),
                 outcome.description.to_owned(),
             ]
         });
         let table = output::table(["  PACKETS", "REASON", "MEANING"], 3, rows, columns);
-        format!("{title}: {}\n{table}", output::packets(total))
+        Some(format!("{title}: {}\n{table}", output::packets(total)))
     }
 }
 
@@ -224,8 +231,8 @@ mod tests {
     use super::*;
 
     fn status() -> Status {
-        let outcome = |name, verdict, packets| OutcomeReport {
-            name,
+        let outcome = |name: &'static str, verdict, packets| OutcomeReport {
+            name: name.into(),
             verdict,
             packets,
             description: "A frame on the cluster interface that is not for the interface itself: with a VLAN tag, or for \
@@ -262,6 +269,7 @@ mod tests {
                 outcome("unrelated_icmp_error", "drop", 1_000_000_000),
                 outcome("no_free_port", "drop", 0),
                 outcome("other_frame", "pass", 1),
+                outcome("unknown_63", "unknown", 2),
             ],
         }
     }
@@ -282,6 +290,7 @@ mod tests {
                 "dropped: 1000000000 packets",
                 "  1000000000  unrelated_icmp_error  A frame",
                 "left to the pod's own stack: 1 packet",
+                "not forwarded, for reasons of a newer version: 2 packets",
             ] {
                 let is_there = text.lines().any(|line| line.starts_with(start));
                 assert!(is_there, "no {start:?} in\n{text}");

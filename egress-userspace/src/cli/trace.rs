@@ -1,6 +1,7 @@
 //! `egress-router trace`: what the kernel half decides for packets, step by step.
 
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
@@ -101,7 +102,7 @@ async fn trace(args: &Args, instance: Instance) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let subscriber = instance.maps.subscribe(Subscriber::Trace)?;
     let mut printer = Printer::new(&instance, args.output, args.count);
-    let mut packets = subscriber.listen(instance.config.cluster_ifindex)?;
+    let mut packets = subscriber.listen(instance.info.identity.cluster_ifindex)?;
     packets.set_filter(&args.filter())?;
     // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
     let mut packets = unsafe { AsyncFd::register_with_interest(packets, Interest::READABLE) }
@@ -157,14 +158,17 @@ struct Printer {
 
 impl Printer {
     fn new(instance: &Instance, output: Output, left: Option<u64>) -> Self {
-        let config = &instance.config;
+        let identity = &instance.info.identity;
         let name = |index| {
             let name = nix::net::if_::if_indextoname(index).ok();
             name.and_then(|name| name.into_string().ok())
                 .unwrap_or_else(|| format!("interface {index}"))
         };
         Self {
-            interfaces: [name(config.cluster_ifindex), name(config.egress_ifindex)],
+            interfaces: [
+                name(identity.cluster_ifindex),
+                name(identity.egress_ifindex),
+            ],
             output,
             columns: terminal::columns(),
             left,
@@ -215,10 +219,7 @@ impl Printer {
     }
 
     fn line<'p>(&'p self, packet: &'p TracedPacket, clock: &WallClock) -> Line<'p> {
-        let (outcome, description) = match packet.decision {
-            Decision::Refused(outcome) => (Some(outcome.name()), Some(outcome.description())),
-            Decision::Forwarded { .. } => (None, None),
-        };
+        let outcome = packet.outcome();
         Line {
             time: clock.format(packet.time_ns),
             interface: &self.interfaces[packet.side as usize],
@@ -236,11 +237,11 @@ impl Printer {
             },
             flow: packet.flow.as_ref(),
             verdict: packet.verdict(),
-            outcome,
-            description,
+            description: outcome.as_ref().map(|outcome| outcome.description),
+            outcome: outcome.map(|outcome| outcome.name),
             next_hop_known: match packet.decision {
                 Decision::Forwarded { is_addressed } => Some(is_addressed),
-                Decision::Refused(_) => None,
+                Decision::Refused(_) | Decision::Unknown(_) => None,
             },
         }
     }
@@ -253,7 +254,7 @@ impl Printer {
             length,
             found,
             flow,
-            decision,
+            decision: _,
         } = traced;
         let mut text = format!(
             "{} {} {}, {length} bytes",
@@ -268,12 +269,13 @@ impl Printer {
             let _ = write!(text, "\n  {line}");
         };
         step(&flow_step(*found, flow.as_ref(), *side));
-        match decision {
-            Decision::Forwarded { is_addressed } => {
+        match traced.outcome() {
+            None => {
                 if let Some(flow) = flow {
                     step(&translation(flow, *side));
                 }
-                let by = if *is_addressed {
+                let is_addressed = Decision::Forwarded { is_addressed: true };
+                let by = if traced.decision == is_addressed {
                     "to the next hop that is known"
                 } else {
                     "the kernel looks for the next hop"
@@ -281,11 +283,9 @@ impl Printer {
                 let out = &self.interfaces[side.opposite() as usize];
                 step(&format!("forward: out of {out}, {by}"));
             }
-            Decision::Refused(outcome) => step(&format!(
+            Some(outcome) => step(&format!(
                 "{}: {}: {}",
-                traced.verdict(),
-                outcome.name(),
-                outcome.description()
+                outcome.verdict, outcome.name, outcome.description
             )),
         }
         text
@@ -349,7 +349,7 @@ struct Line<'p> {
     packets_before: Option<u64>,
     flow: Option<&'p FlowReport>,
     verdict: &'static str,
-    outcome: Option<&'static str>,
+    outcome: Option<Cow<'static, str>>,
     description: Option<&'static str>,
     next_hop_known: Option<bool>,
 }

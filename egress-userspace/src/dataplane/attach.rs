@@ -192,9 +192,9 @@ fn attach_by_clsact(
 impl Attachment {
     /// Takes the programs off the interfaces, and the qdiscs that were there for them.
     pub async fn detach(self, mut dataplane: Dataplane, interfaces: &Interfaces) {
-        let ours = dataplane.maps.config().ok();
-        if let (Some(pins), Some(config)) = (&dataplane.pins, ours)
-            && pins.is_of(&config)
+        let ours = dataplane.maps.instance().ok();
+        if let (Some(pins), Some(instance)) = (&dataplane.pins, ours)
+            && pins.is_of(&instance.identity)
             && let Err(error) = pins.remove()
         {
             log::warn!("{error}");

@@ -1,5 +1,5 @@
 //! Finding the router that runs in this network namespace: by its programs, which the kernel lists, or by where its
-//! dataplane is pinned, and by what its `CONFIG` says of the namespace.
+//! dataplane is pinned, and by what its map `INSTANCE` says of the namespace.
 
 use std::{
     collections::BTreeSet,
@@ -11,14 +11,14 @@ use aya::{
     maps::{Map, MapData, MapError, MapInfo},
     programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs, tc::TcError},
 };
-use egress_common::{Config, LAYOUT_VERSION};
+use egress_common::{Config, Identity, InstanceInfo, LAYOUT_VERSION};
 use thiserror::Error;
 
 use super::{
     attach::{AttachMode, detach_leftover, drop_empty_clsact},
     load::PROGRAMS,
     maps::{Maps, MapsError},
-    pins::Pins,
+    pins::{self, IDENTITY_MAPS, Pins},
     presence::Presence,
 };
 use crate::net::{
@@ -77,7 +77,9 @@ pub enum DiscoverError {
 
 /// A router in this network namespace.
 pub struct Instance {
-    /// What it was started with.
+    /// Whose it is, and what its process keeps there.
+    pub info: InstanceInfo,
+    /// Its settings.
     pub config: Config,
     /// Its maps.
     pub maps: Maps,
@@ -115,41 +117,39 @@ pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
             .iter()
             .filter_map(|id| MapInfo::from_id(*id).ok())
             .collect();
-        let maps = Maps::from_source(|name| {
+        let find = |name: &str| {
             // The kernel keeps the first 15 characters of a name.
             let kept = &name[..name.len().min(15)];
-            let info = infos.iter().find(|info| info.name_as_str() == Some(kept))?;
-            Some(MapData::from_id(info.id()).and_then(Map::from_map_data))
-        });
-        // While one takes over from another, two programs have the same maps.
-        let settings = infos
-            .iter()
-            .find(|info| info.name_as_str() == Some("CONFIG"));
-        if !settings.is_none_or(|info| known.insert(info.id())) {
-            continue;
-        }
+            infos.iter().find(|info| info.name_as_str() == Some(kept))
+        };
         // Another program of that name is none of ours.
-        let Ok(maps) = maps else { continue };
-        let config = maps.config()?;
-        if config.netns_inode != netns_inode {
+        let Some(own) = IDENTITY_MAPS.into_iter().find_map(find) else {
+            continue;
+        };
+        let map = MapData::from_id(own.id()).ok();
+        let Some(Ok(identity)) = map.as_ref().map(pins::identity) else {
+            continue;
+        };
+        // While one takes over from another, two programs have the same maps.
+        if identity.netns_inode != netns_inode || !known.insert(own.id()) {
             continue;
         }
-        check_version(&config)?;
-        instances.push(Instance {
-            config,
-            maps,
-            pins: None,
-        });
+        check_version(&identity)?;
+        let maps = Maps::from_source(|name| {
+            let info = find(name)?;
+            Some(MapData::from_id(info.id()).and_then(Map::from_map_data))
+        })?;
+        instances.push(Instance::new(maps, None)?);
     }
     Ok(instances)
 }
 
-const fn check_version(config: &Config) -> Result<(), MapsError> {
-    if config.layout_version == LAYOUT_VERSION {
+const fn check_version(identity: &Identity) -> Result<(), MapsError> {
+    if identity.layout_version == LAYOUT_VERSION {
         Ok(())
     } else {
         Err(MapsError::Version {
-            found: config.layout_version,
+            found: identity.layout_version,
             known: LAYOUT_VERSION,
         })
     }
@@ -172,8 +172,7 @@ pub fn discover_pinned(parent: &Path) -> Result<Vec<Instance>, DiscoverError> {
                 DiscoverError::NotPinned(_)
                 | DiscoverError::Closed { .. }
                 | DiscoverError::Elsewhere { .. }
-                // Of another version, and so of nobody knows which network namespace.
-                | DiscoverError::Maps(MapsError::Missing(_)),
+                | DiscoverError::Maps(MapsError::Unidentified),
             ) => {}
             Err(error) => return Err(error),
         }
@@ -182,6 +181,15 @@ pub fn discover_pinned(parent: &Path) -> Result<Vec<Instance>, DiscoverError> {
 }
 
 impl Instance {
+    fn new(maps: Maps, pins: Option<Pins>) -> Result<Self, MapsError> {
+        Ok(Self {
+            info: maps.instance()?,
+            config: maps.config()?,
+            maps,
+            pins,
+        })
+    }
+
     /// The one router in this network namespace, or the one whose cluster interface has this index. Without the privilege
     /// to list the kernel's programs, the one that is pinned by default.
     ///
@@ -201,7 +209,7 @@ impl Instance {
             result => result?,
         };
         if let Some(index) = cluster_ifindex {
-            instances.retain(|instance| instance.config.cluster_ifindex == index);
+            instances.retain(|instance| instance.info.identity.cluster_ifindex == index);
         }
         match (instances.pop(), instances.len()) {
             (None, _) => Err(DiscoverError::None),
@@ -217,7 +225,7 @@ impl Instance {
     /// If there is none, or it may not be opened.
     pub fn pinned(directory: &Path) -> Result<Self, DiscoverError> {
         let pins = Pins::existing(directory);
-        let config = pins.settings().map_err(|error| match error {
+        let identity = pins.identity().map_err(|error| match error {
             MapsError::Map { source, .. } => match refusal(source) {
                 Ok(source) if source.kind() == io::ErrorKind::NotFound => {
                     DiscoverError::NotPinned(directory.to_owned())
@@ -226,23 +234,18 @@ impl Instance {
                     directory: directory.to_owned(),
                     source,
                 },
-                // Of another size.
-                Err(_) => MapsError::Missing("CONFIG").into(),
+                Err(_) => MapsError::Unidentified.into(),
             },
             error => error.into(),
         })?;
-        if config.netns_inode != kernel::netns_inode()? {
+        if identity.netns_inode != kernel::netns_inode()? {
             return Err(DiscoverError::Elsewhere {
                 directory: directory.to_owned(),
-                netns_inode: config.netns_inode,
+                netns_inode: identity.netns_inode,
             });
         }
-        check_version(&config)?;
-        Ok(Self {
-            config,
-            maps: pins.maps()?,
-            pins: Some(pins),
-        })
+        check_version(&identity)?;
+        Ok(Self::new(pins.maps()?, Some(pins))?)
     }
 
     /// Where it was found pinned.
@@ -252,7 +255,7 @@ impl Instance {
 
     /// Whether the process that started it is still there.
     pub fn is_running(&self) -> bool {
-        Presence::is_claimed(self.config.cluster_ifindex)
+        Presence::is_claimed(self.info.identity.cluster_ifindex)
     }
 
     /// How its programs are attached. A program that is loaded, but in no TCX list, hangs on a clsact qdisc.
@@ -260,7 +263,7 @@ impl Instance {
         // Pins are asked where the kernel's list of programs is not: it takes more privileges.
         let is_by_tcx = match &self.pins {
             Some(pins) => pins.link(PROGRAMS[0]).exists(),
-            None => is_on_tcx(PROGRAMS[0], self.config.cluster_ifindex),
+            None => is_on_tcx(PROGRAMS[0], self.info.identity.cluster_ifindex),
         };
         if is_by_tcx {
             AttachMode::Tcx
@@ -315,6 +318,7 @@ fn is_on_tcx(program: &str, ifindex: u32) -> bool {
 fn refusal(error: MapError) -> Result<io::Error, MapError> {
     match error {
         MapError::SyscallError(error) => Ok(error.io_error),
+        MapError::IoError(error) if error.raw_os_error().is_some() => Ok(error),
         error => Err(error),
     }
 }

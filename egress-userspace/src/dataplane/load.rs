@@ -1,8 +1,11 @@
 //! Loading the kernel half.
 
+use std::{io, os::fd::AsFd as _};
+
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
+    maps::Map,
+    programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use thiserror::Error;
 
@@ -10,6 +13,7 @@ use super::{
     events::END_FLOW,
     maps::{Maps, MapsError},
     pins::{self, Pins, PinsError},
+    raw,
 };
 use crate::net::kernel::Features;
 
@@ -35,6 +39,23 @@ pub(super) fn classifier<'e>(
         .map_err(|source| LoadError::Program { name, source })
 }
 
+/// Makes the map that says whose dataplane it is belong to the program that a reader looks for: no program uses it.
+fn bind_identity(ebpf: &Ebpf) -> Result<(), LoadError> {
+    let [program, name] = [PROGRAMS[0], pins::IDENTITY_MAPS[0]];
+    let Some(Map::Array(map)) = ebpf.map(name) else {
+        return Err(MapsError::Missing(name).into());
+    };
+    let fd = match ebpf.program(program) {
+        Some(Program::SchedClassifier(classifier)) => classifier.fd(),
+        _ => return Err(LoadError::NoProgram(program)),
+    };
+    let fd = fd.map_err(|source| LoadError::Program {
+        name: program,
+        source,
+    })?;
+    raw::bind(fd.as_fd(), map.fd().as_fd()).map_err(LoadError::Bind)
+}
+
 /// Why the kernel half could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -54,6 +75,11 @@ pub enum LoadError {
         "the kernel half has no program {0}: it was built from other sources; run `cargo xtask build`"
     )]
     NoProgram(&'static str),
+    /// The map `INSTANCE` could not be made the program's.
+    #[error(
+        "the kernel refused to bind the map INSTANCE to a program, which Linux has since 5.10: {0}"
+    )]
+    Bind(#[source] io::Error),
     /// The timer of the kernel half did not start.
     #[error("the kernel half's timer, which ends idle flows, did not start")]
     Timer,
@@ -148,9 +174,9 @@ impl Dataplane {
         // Whole frames: a family without flows needs none.
         let held = |max_flows| if max_flows > 1 { HELD_FRAGMENTS } else { 1 };
         let mut loader = EbpfLoader::new();
-        for name in pins::MAPS {
+        for map in pins::MAPS {
             if let Some(pins) = pins {
-                loader.map_pin_path(name, pins.map(name));
+                loader.map_pin_path(map.name, pins.map(map.name));
             }
         }
         let rules = options.max_rules.saturating_mul(2);
@@ -177,6 +203,7 @@ impl Dataplane {
                 .load()
                 .map_err(|source| LoadError::Program { name, source })?;
         }
+        bind_identity(&ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         Ok(Self {
             ebpf,

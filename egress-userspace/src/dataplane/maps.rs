@@ -9,8 +9,8 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use egress_common::{
-    Address, AddressKey, Config, Flow, Ipv4Address, Ipv6Address, NextHop, NextHopRef, Outcome,
-    Rule, RuleCounters, RuleKey, Side, Subscriber, Tuple,
+    Address, AddressKey, Config, Flow, InstanceInfo, Ipv4Address, Ipv6Address, NextHop, NextHopRef,
+    Outcome, Rule, RuleCounters, RuleKey, Side, Subscriber, Tuple,
 };
 use thiserror::Error;
 
@@ -33,11 +33,14 @@ pub enum MapsError {
     /// The layout is of another version.
     #[error("the dataplane's maps have layout version {found}, this program knows version {known}")]
     Version {
-        /// The version in the map `CONFIG`.
+        /// The dataplane's version.
         found: u32,
         /// This program's version.
         known: u32,
     },
+    /// The map that says which version it is is too short to.
+    #[error("the dataplane does not say of which version its maps are")]
+    Unidentified,
 }
 
 /// One family's maps.
@@ -61,6 +64,7 @@ pub struct Maps {
     /// IPv6.
     pub v6: FamilyMaps<Ipv6Address>,
     config: Array<MapData, Config>,
+    instance: Array<MapData, InstanceInfo>,
     counters: PerCpuArray<MapData, u64>,
     rule_counters: PerCpuArray<MapData, RuleCounters>,
     evicted: PerCpuArray<MapData, u64>,
@@ -105,6 +109,7 @@ impl Maps {
                 wanted: typed("UNRESOLVED_V6", &mut source)?,
             },
             config: typed("CONFIG", &mut source)?,
+            instance: typed("INSTANCE", &mut source)?,
             counters: typed("COUNTERS", &mut source)?,
             rule_counters: typed("RULE_COUNTERS", &mut source)?,
             evicted: typed("EVICTED", &mut source)?,
@@ -158,7 +163,26 @@ impl Maps {
             rule_set: self.config()?.rule_set,
             ..Config::zeroed()
         };
+        self.set_instance(&InstanceInfo::zeroed())?;
         self.set_config(&retired)
+    }
+
+    /// Whose dataplane it is, and what its process keeps there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn instance(&self) -> Result<InstanceInfo, MapsError> {
+        named("INSTANCE", self.instance.get(&0, 0))
+    }
+
+    /// Writes whose dataplane it is, and what its process keeps there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_instance(&mut self, instance: &InstanceInfo) -> Result<(), MapsError> {
+        named("INSTANCE", self.instance.set(0, instance, 0))
     }
 
     /// Writes the settings.
@@ -176,8 +200,30 @@ impl Maps {
     ///
     /// If the kernel refuses.
     pub fn count(&self, outcome: Outcome) -> Result<u64, MapsError> {
-        let values = named("COUNTERS", self.counters.get(&(outcome as u32), 0))?;
+        self.counter(outcome as u32)
+    }
+
+    /// How many packets had the outcome with this number, on all CPUs.
+    fn counter(&self, number: u32) -> Result<u64, MapsError> {
+        let values = named("COUNTERS", self.counters.get(&number, 0))?;
         Ok(values.iter().sum())
+    }
+
+    /// Every outcome that this version knows, and every other number that has been counted, each with its packets on all
+    /// CPUs: a newer kernel half may have outcomes that a reader does not know.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub(super) fn counts(&self) -> Result<Vec<(Result<Outcome, u32>, u64)>, MapsError> {
+        let mut counts = Vec::new();
+        for number in 0..self.counters.len() {
+            let (outcome, count) = (Outcome::from_number(number), self.counter(number)?);
+            if outcome.is_some() || count > 0 {
+                counts.push((outcome.ok_or(number), count));
+            }
+        }
+        Ok(counts)
     }
 
     /// How many flows were ended to make room for others, on all CPUs.

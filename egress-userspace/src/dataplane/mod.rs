@@ -9,6 +9,7 @@ mod maps;
 mod next_hops;
 mod pins;
 mod presence;
+mod raw;
 mod report;
 mod rules;
 mod subscribers;

@@ -136,10 +136,10 @@ impl NextHops {
     /// If the kernel refuses.
     pub fn begin_anew(&mut self, maps: &mut Maps) -> Result<(), MapsError> {
         // The places of next hops get other numbers than they ever had, so that what flows still refer to is not good.
-        let mut config = maps.config()?;
-        config.next_hop_generation = config.next_hop_generation.wrapping_add(1);
-        maps.set_config(&config)?;
-        self.generation = config.next_hop_generation;
+        let mut instance = maps.instance()?;
+        instance.next_hop_generation = instance.next_hop_generation.wrapping_add(1);
+        maps.set_instance(&instance)?;
+        self.generation = instance.next_hop_generation;
         let places: BTreeSet<_> = self.hops.drain().map(|(_, it)| it.index()).collect();
         for index in places {
             maps.set_next_hop(index, &bytemuck::Zeroable::zeroed())?;

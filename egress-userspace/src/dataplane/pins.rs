@@ -7,49 +7,46 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
-use egress_common::{Config, LAYOUT_VERSION};
+use egress_common::{Identity, InstanceInfo, LAYOUT_VERSION};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
 use super::{
     load::PROGRAMS,
     maps::{Maps, MapsError, named},
+    raw,
 };
 
-/// The maps that make up a dataplane's state. The others are a CPU's scratch, or a reader's.
-pub(super) const MAPS: [&str; 31] = [
-    "FLOWS_V4",
-    "FLOWS_V6",
-    "RULES_V4",
-    "RULES_V6",
-    "ADDRESSES_V4",
-    "ADDRESSES_V6",
-    "FRAGMENTS_V4",
-    "FRAGMENTS_V6",
-    "HELD_V4",
-    "HELD_V6",
-    "NEXT_HOPS",
-    "ROUTES_V4",
-    "ROUTES_V6",
-    "UNRESOLVED_V4",
-    "UNRESOLVED_V6",
-    "EXHAUSTED_V4",
-    "EXHAUSTED_V6",
-    "SWEEP_V4",
-    "SWEEP_V6",
-    "SWEEPER",
-    "CONFIG",
-    "COUNTERS",
-    "EVICTED",
-    "RULE_COUNTERS",
-    "ERROR_LIMIT",
-    "SUBSCRIBERS",
-    "EVENTS_LOST",
-    "FLOW_LOG",
-    "FOLLOW",
-    "TRACE",
-    "TRACE_FILTER",
-];
+/// A map that is pinned, as the object declares it.
+pub(super) struct PinnedMap {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Its type: a `bpf_map_type`.
+    kind: u32,
+    /// Bytes of a key.
+    key_size: u32,
+    /// Bytes of a value.
+    value_size: u32,
+}
+
+/// The maps that make up a dataplane's state: all those of the object but a CPU's working memory. The build script lists
+/// them.
+pub(super) const MAPS: &[PinnedMap] = &include!(concat!(env!("OUT_DIR"), "/pinned_maps.rs"));
+
+/// Maps that earlier versions pinned, and that are gone. They go with a dataplane that is replaced.
+const RETIRED_MAPS: [&str; 4] = ["TAPS", "TAPS_LOST", "WANTED_V4", "WANTED_V6"];
+
+/// The map that says whose dataplane it is, and before layout version 7 the one that did.
+pub(super) const IDENTITY_MAPS: [&str; 2] = ["INSTANCE", "CONFIG"];
+
+impl PinnedMap {
+    /// Whether a map is of this type, and its keys and values of these sizes.
+    fn is_like(&self, info: &MapInfo) -> bool {
+        let kind = info.map_type().map(|kind| kind as u32);
+        kind.is_ok_and(|kind| kind == self.kind)
+            && (info.key_size(), info.value_size()) == (self.key_size, self.value_size)
+    }
+}
 
 /// Why the dataplane could not be pinned.
 #[derive(Debug, Error)]
@@ -96,9 +93,14 @@ pub enum Left {
     /// Nothing.
     Nothing,
     /// The dataplane of the same interfaces, which can be taken over.
-    Dataplane(Box<Config>),
-    /// One of the same interfaces whose maps cannot be used. The reason is for people.
-    Unusable(String),
+    Dataplane(Box<InstanceInfo>),
+    /// One of the same interfaces whose maps cannot be used.
+    Unusable {
+        /// Why, for people.
+        reason: String,
+        /// How many flows it has; `None` if they cannot be counted.
+        flows: Option<u32>,
+    },
     /// One of other interfaces.
     Foreign(String),
 }
@@ -115,11 +117,11 @@ pub struct Place {
 }
 
 impl Place {
-    const fn of(config: &Config) -> Self {
+    const fn of(identity: &Identity) -> Self {
         Self {
-            netns_inode: config.netns_inode,
-            cluster_ifindex: config.cluster_ifindex,
-            egress_ifindex: config.egress_ifindex,
+            netns_inode: identity.netns_inode,
+            cluster_ifindex: identity.cluster_ifindex,
+            egress_ifindex: identity.egress_ifindex,
         }
     }
 }
@@ -208,41 +210,75 @@ impl Pins {
         if is_empty {
             return Ok(Left::Nothing);
         }
-        let Some(config) = self.config() else {
-            return Ok(Left::Unusable(
-                "its settings are of another version, or not there".to_owned(),
-            ));
+        let unusable = |reason| Left::Unusable {
+            reason,
+            flows: self.count_flows(),
         };
-        let was = Place::of(&config);
-        Ok(if was != place && config.layout_version != 0 {
-            Left::Foreign(format!(
+        let Ok(identity) = self.identity() else {
+            return Ok(unusable("no map says of which version it is".to_owned()));
+        };
+        let was = Place::of(&identity);
+        Ok(match identity.layout_version {
+            0 => unusable("its maps were not filled".to_owned()),
+            _ if was != place => Left::Foreign(format!(
                 "it is of interfaces {} and {} in network namespace {}",
                 was.cluster_ifindex, was.egress_ifindex, was.netns_inode
-            ))
-        } else if config.layout_version != LAYOUT_VERSION {
-            Left::Unusable(format!(
-                "its maps have layout version {}, this program knows version {LAYOUT_VERSION}",
-                config.layout_version
-            ))
-        } else if let Some(missing) = MAPS.iter().find(|name| !self.map(name).exists()) {
-            Left::Unusable(format!("the map {missing} is not there"))
-        } else {
-            Left::Dataplane(Box::new(config))
+            )),
+            LAYOUT_VERSION => match self.info() {
+                Ok(info) => match self.unlike() {
+                    None => Left::Dataplane(Box::new(info)),
+                    Some(name) => unusable(format!(
+                        "the map {name} is not there, or not as this program has it"
+                    )),
+                },
+                Err(error) => unusable(error.to_string()),
+            },
+            found => unusable(
+                MapsError::Version {
+                    found,
+                    known: LAYOUT_VERSION,
+                }
+                .to_string(),
+            ),
         })
     }
 
-    /// The settings, if they are of this version's size.
-    fn config(&self) -> Option<Config> {
-        self.settings().ok()
+    /// The name of a map that is not pinned, or whose type or sizes are not the object's.
+    fn unlike(&self) -> Option<&'static str> {
+        let is_like = |map: &PinnedMap| {
+            MapInfo::from_pin(self.map(map.name)).is_ok_and(|info| map.is_like(&info))
+        };
+        let other = MAPS.iter().find(|map| !is_like(map));
+        other.map(|map| map.name)
     }
 
-    /// The settings.
-    pub(super) fn settings(&self) -> Result<Config, MapsError> {
+    /// How many flows there are, if they can be counted. Each has two entries, in every version.
+    fn count_flows(&self) -> Option<u32> {
+        ["FLOWS_V4", "FLOWS_V6"].iter().try_fold(0, |flows, name| {
+            let entries = raw::count_keys(&MapData::from_pin(self.map(name)).ok()?).ok()?;
+            Some(flows + entries / 2)
+        })
+    }
+
+    /// Whose dataplane it is, of whatever version.
+    pub(super) fn identity(&self) -> Result<Identity, MapsError> {
+        // One of before version 7 has no `INSTANCE`.
+        let [name, earlier] = IDENTITY_MAPS;
+        let pinned = |name| named(name, MapData::from_pin(self.map(name)));
+        match pinned(name).or_else(|error| pinned(earlier).map_err(|_| error)) {
+            Ok(map) => identity(&map),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What its process keeps, if it is of this version.
+    fn info(&self) -> Result<InstanceInfo, MapsError> {
+        let [name, _] = IDENTITY_MAPS;
         let open = || {
-            let data = MapData::from_pin(self.map("CONFIG"))?;
-            Array::<_, Config>::try_from(Map::from_map_data(data)?)?.get(&0, 0)
+            let data = MapData::from_pin(self.map(name))?;
+            Array::<_, InstanceInfo>::try_from(Map::from_map_data(data)?)?.get(&0, 0)
         };
-        named("CONFIG", open())
+        named(name, open())
     }
 
     /// Removes the pins of these maps. They live on in the programs that use them.
@@ -256,13 +292,13 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins of all maps.
+    /// Removes the pins of all maps, also of those that only earlier versions had.
     ///
     /// # Errors
     ///
     /// If that fails.
     pub fn remove_all_maps(&self) -> Result<(), PinsError> {
-        self.remove_maps(MAPS)
+        self.remove_maps(MAPS.iter().map(|map| map.name).chain(RETIRED_MAPS))
     }
 
     /// Whether programs are attached by links that are pinned here.
@@ -296,12 +332,18 @@ impl Pins {
         }
     }
 
-    /// Whether these are the pins of the dataplane with these settings. A router of other interfaces may have displaced them.
-    pub(super) fn is_of(&self, config: &Config) -> bool {
-        self.config().is_some_and(|pinned| {
-            pinned.pid == config.pid && Place::of(&pinned) == Place::of(config)
-        })
+    /// Whether these are the pins of this dataplane. A router of other interfaces may have displaced them.
+    pub(super) fn is_of(&self, identity: &Identity) -> bool {
+        self.identity().is_ok_and(|pinned| pinned == *identity)
     }
+}
+
+/// Whose dataplane one of [`IDENTITY_MAPS`] is of.
+pub(super) fn identity(map: &MapData) -> Result<Identity, MapsError> {
+    const LEN: usize = size_of::<Identity>();
+    let value = named(IDENTITY_MAPS[0], raw::only_value(map))?;
+    let head = value.get(..LEN).ok_or(MapsError::Unidentified)?;
+    Ok(bytemuck::pod_read_unaligned(head))
 }
 
 fn remove(path: &Path) -> Result<(), PinsError> {

@@ -1,6 +1,6 @@
 //! What the maps say, as a person thinks of it.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use egress_api::Family;
 use egress_common::{
@@ -109,11 +109,11 @@ pub struct FlowReport {
 }
 
 /// How often packets had an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutcomeReport {
-    /// Its name.
-    pub name: &'static str,
-    /// `pass` (to the pod's own stack), `drop`, or `reject` (dropped, and the sender is told).
+    /// Its name; `unknown_` and its number for one that this version does not know.
+    pub name: Cow<'static, str>,
+    /// `pass` (to the pod's own stack), `drop`, `reject` (dropped, and the sender is told), or `unknown`.
     pub verdict: &'static str,
     /// Packets since the router started.
     pub packets: u64,
@@ -249,7 +249,7 @@ impl Maps {
         &self,
         now_ns: u64,
     ) -> Result<impl Iterator<Item = FlowReport> + '_, MapsError> {
-        let max_flows = self.config()?.max_flows;
+        let max_flows = self.instance()?.max_flows;
         Ok(flows(&self.v4, max_flows, now_ns).chain(flows(&self.v6, max_flows, now_ns)))
     }
 
@@ -259,7 +259,7 @@ impl Maps {
     ///
     /// If the kernel refuses.
     pub fn count_flows(&self) -> Result<usize, MapsError> {
-        let max_flows = self.config()?.max_flows;
+        let max_flows = self.instance()?.max_flows;
         Ok(count_flows(&self.v4, max_flows) + count_flows(&self.v6, max_flows))
     }
 
@@ -269,7 +269,7 @@ impl Maps {
     ///
     /// If the kernel refuses.
     pub fn count_expendable(&self, family: Family) -> Result<usize, MapsError> {
-        let max_flows = self.config()?.max_flows;
+        let max_flows = self.instance()?.max_flows;
         Ok(match family {
             Family::V4 => count_expendable(&self.v4, max_flows),
             Family::V6 => count_expendable(&self.v6, max_flows),
@@ -349,20 +349,36 @@ impl Maps {
     ///
     /// If the kernel refuses.
     pub fn outcomes(&self) -> Result<Vec<OutcomeReport>, MapsError> {
-        Outcome::ALL
-            .iter()
-            .map(|outcome| {
-                Ok(OutcomeReport {
-                    name: outcome.name(),
-                    verdict: match outcome.verdict() {
-                        Verdict::Pass => "pass",
-                        Verdict::Drop => "drop",
-                        Verdict::Reject => "reject",
-                    },
-                    packets: self.count(*outcome)?,
-                    description: outcome.description(),
-                })
+        let counts = self.counts()?.into_iter();
+        Ok(counts
+            .map(|(outcome, packets)| OutcomeReport {
+                packets,
+                ..OutcomeReport::of(outcome)
             })
-            .collect()
+            .collect())
+    }
+}
+
+impl OutcomeReport {
+    /// The outcome, or the one that has a number which this version does not know, with no packets.
+    pub fn of(outcome: Result<Outcome, u32>) -> Self {
+        match outcome {
+            Ok(outcome) => Self {
+                name: outcome.name().into(),
+                verdict: match outcome.verdict() {
+                    Verdict::Pass => "pass",
+                    Verdict::Drop => "drop",
+                    Verdict::Reject => "reject",
+                },
+                packets: 0,
+                description: outcome.description(),
+            },
+            Err(number) => Self {
+                name: format!("unknown_{number}").into(),
+                verdict: "unknown",
+                packets: 0,
+                description: "An outcome that this version of the program does not know.",
+            },
+        }
     }
 }

@@ -290,9 +290,10 @@ impl Dataplane {
             .identities_in_force(&config)?
             .into_values()
             .collect();
+        let max_flows = self.maps.instance()?.max_flows;
         let program = classifier(&mut self.ebpf, END_FLOW)?;
-        let v4 = end_flows(&self.maps.v4, program, &config, &ids, rules.reserved_v4)?;
-        let v6 = end_flows(&self.maps.v6, program, &config, &ids, rules.reserved_v6)?;
+        let v4 = end_flows(&self.maps.v4, program, max_flows, &ids, rules.reserved_v4)?;
+        let v6 = end_flows(&self.maps.v6, program, max_flows, &ids, rules.reserved_v6)?;
         Ok(v4 + v6)
     }
 }
@@ -300,12 +301,12 @@ impl Dataplane {
 fn end_flows<A: Address>(
     maps: &FamilyMaps<A>,
     program: &mut SchedClassifier,
-    config: &Config,
+    max_flows: u32,
     ids: &BTreeSet<u32>,
     reserved: A,
 ) -> Result<u64, LoadError> {
     // The kernel begins anew when the entry that it stands on has gone, so some may be met again.
-    let limit = 4 * config.max_flows as usize;
+    let limit = 4 * max_flows as usize;
     // A key that vanishes while the table is read is one less to care for.
     let entries = maps.flows.iter().take(limit).filter_map(Result::ok);
     let without: Vec<_> = entries

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use egress_common::{
     Decision, ETHERNET_HEADER_LEN, Either, Family, Ipv4Address, Ipv6Address, Side, TraceRecord,
-    TransportHeader, V4, V6, Verdict, protocol, tcp::Flags,
+    TransportHeader, V4, V6, protocol, tcp::Flags,
 };
 use serde::Serialize;
 
-use super::report::{Endpoint, FlowReport, endpoint, protocol_name};
+use super::report::{Endpoint, FlowReport, OutcomeReport, endpoint, protocol_name};
 
 /// A packet, and what was decided for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl TracedPacket {
 
     fn of<F: Family<Address: Into<IpAddr>>>(record: &TraceRecord<F::Address>) -> Option<Self> {
         let flow = record.flow();
-        let decision = Decision::from_number(record.decision)?;
+        let decision = Decision::from_number(record.decision);
         // A packet that was forwarded is counted by now, unless its flow began anew.
         let is_counted = record.entry.traffic.packets > record.packets_before;
         let is_forwarded = matches!(decision, Decision::Forwarded { .. });
@@ -108,15 +108,18 @@ impl TracedPacket {
         })
     }
 
-    /// The decision in a word: `forward`, `pass`, `drop` or `reject`.
-    pub const fn verdict(&self) -> &'static str {
+    /// The decision in a word: `forward`, `pass`, `drop` or `reject`; `unknown` for an outcome that this version does not
+    /// know.
+    pub fn verdict(&self) -> &'static str {
+        self.outcome().map_or("forward", |outcome| outcome.verdict)
+    }
+
+    /// Why it was not forwarded; `None` if it was.
+    pub fn outcome(&self) -> Option<OutcomeReport> {
         match self.decision {
-            Decision::Forwarded { .. } => "forward",
-            Decision::Refused(outcome) => match outcome.verdict() {
-                Verdict::Pass => "pass",
-                Verdict::Drop => "drop",
-                Verdict::Reject => "reject",
-            },
+            Decision::Forwarded { .. } => None,
+            Decision::Refused(outcome) => Some(OutcomeReport::of(Ok(outcome))),
+            Decision::Unknown(number) => Some(OutcomeReport::of(Err(number))),
         }
     }
 }
@@ -159,7 +162,7 @@ mod tests {
             ]
         ) {
             if let Some(packet) = TracedPacket::read(&record) {
-                prop_assert!(["forward", "pass", "drop", "reject"].contains(&packet.verdict()));
+                prop_assert!(["forward", "pass", "drop", "reject", "unknown"].contains(&packet.verdict()));
             }
             let _ = crate::dataplane::FlowChange::read(&record);
         }

@@ -53,8 +53,16 @@ impl<'c> Steps<'c> {
         }
         self.note_mtu();
         for (side, index, destination) in [
-            (Side::Egress, self.config.egress_ifindex, server.address),
-            (Side::Cluster, self.config.cluster_ifindex, self.args.client),
+            (
+                Side::Egress,
+                self.instance.info.identity.egress_ifindex,
+                server.address,
+            ),
+            (
+                Side::Cluster,
+                self.instance.info.identity.cluster_ifindex,
+                self.args.client,
+            ),
         ] {
             let explanation = &mut self.explanation;
             way::note(explanation, &self.interfaces, side, index, destination).await?;
@@ -67,7 +75,7 @@ impl<'c> Steps<'c> {
         let (family, args) = (self.family, self.args);
         let addresses = self
             .interfaces
-            .addresses(self.config.cluster_ifindex)
+            .addresses(self.instance.info.identity.cluster_ifindex)
             .await?;
         let mut own = addresses;
         own.retain(|own| Family::of(*own) == family);
@@ -150,8 +158,10 @@ impl<'c> Steps<'c> {
         let explanation = &mut self.explanation;
         explanation.note("flows", Finding::Good, detail);
         let expendable = || maps.count_expendable(self.family);
-        Ok(table.note_room(explanation, config.max_flows, expendable)?
-            && table.note_ports(explanation, args, config.nat_range))
+        Ok(
+            table.note_room(explanation, self.instance.info.max_flows, expendable)?
+                && table.note_ports(explanation, args, config.nat_range),
+        )
     }
 
     fn note_mtu(&mut self) {

@@ -47,8 +47,9 @@ impl Leftover {
         let ours = [cluster.index, egress.index];
         let leftover: Vec<_> = others
             .into_iter()
-            .filter(|Instance { config, .. }| {
-                ours.contains(&config.cluster_ifindex) || ours.contains(&config.egress_ifindex)
+            .filter(|Instance { info, .. }| {
+                let identity = info.identity;
+                ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex)
             })
             .filter(|other| other.pins().map(Pins::directory) != own.map(Pins::directory))
             .collect();
@@ -115,13 +116,14 @@ pub async fn replace_filters(
         Err(error) => return Err(error.into()),
     };
     let ours = [cluster.index, egress.index];
-    for Instance { config, .. } in instances {
+    for Instance { info, .. } in instances {
+        let identity = info.identity;
         let shared =
-            ours.contains(&config.cluster_ifindex) || ours.contains(&config.egress_ifindex);
+            ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex);
         if shared && Instance::detach_leftover(interfaces, cluster, egress).await? {
             log::warn!(
                 "replaced the dataplane that process {}, which is gone, had left attached",
-                config.pid
+                identity.pid
             );
         }
     }

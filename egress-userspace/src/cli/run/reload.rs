@@ -153,8 +153,8 @@ impl Router<'_> {
     /// Writes down for `status` how it went.
     fn report(&mut self, result: &anyhow::Result<Option<RulesChange>>) -> anyhow::Result<()> {
         let maps = &mut self.dataplane.maps;
-        let mut config = maps.config()?;
-        let reloads = &mut config.reloads;
+        let mut instance = maps.instance()?;
+        let reloads = &mut instance.reloads;
         match result {
             Ok(change) => {
                 if change.is_some() {
@@ -170,7 +170,7 @@ impl Router<'_> {
                 reloads.error = Reloads::message(&format!("{error:#}"));
             }
         }
-        maps.set_config(&config)?;
+        maps.set_instance(&instance)?;
         Ok(())
     }
 }

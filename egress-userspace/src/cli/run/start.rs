@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use egress_api::{EgressRouter, Family, RuleTable};
-use egress_common::{Config, LAYOUT_VERSION, NatRange, Side};
+use egress_common::{Config, Identity, InstanceInfo, LAYOUT_VERSION, NatRange, Side};
 use log::LevelFilter;
 use thiserror::Error;
 
@@ -101,8 +101,8 @@ pub async fn start(
         Some(pins) => Dataplane::load_pinned(&options, pins)?,
         None => Dataplane::load(&options)?,
     };
-    let config = config(args, place, features, earlier.as_ref(), [&cluster, &egress])?;
-    fill(&mut dataplane, &config, router, [&cluster, &egress])?;
+    let instance = instance(args, place, features, earlier.as_ref());
+    fill(&mut dataplane, args, &instance, router, [&cluster, &egress])?;
     if features.kernel_expiry {
         dataplane.start_expiry()?;
     }
@@ -156,14 +156,22 @@ fn default_pin_path(router: &EgressRouter) -> PathBuf {
     Path::new(Pins::DEFAULT).join(name)
 }
 
-/// The settings of the dataplane that an earlier router has left and that can be taken over. What cannot is cleared away.
-fn take_over(pins: &Pins, place: Place) -> anyhow::Result<Option<Config>> {
+/// What the process of the dataplane kept that an earlier router has left and that can be taken over. What cannot is cleared
+/// away.
+fn take_over(pins: &Pins, place: Place) -> anyhow::Result<Option<InstanceInfo>> {
     let directory = pins.directory().display();
     match pins.left(place)? {
         Left::Nothing => Ok(None),
-        Left::Dataplane(config) => Ok(Some(*config)),
-        Left::Unusable(reason) => {
-            log::warn!("the dataplane in {directory} is replaced, and its flows end: {reason}");
+        Left::Dataplane(instance) => Ok(Some(*instance)),
+        Left::Unusable { reason, flows } => {
+            let flows = match flows {
+                Some(1) => "its 1 flow ends".to_owned(),
+                Some(flows) => format!("its {flows} flows end"),
+                None => "its flows end".to_owned(),
+            };
+            log::warn!(
+                "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
+            );
             // Its links stay, so that its programs are there until ours replace them.
             pins.remove_all_maps()?;
             Ok(None)
@@ -184,12 +192,13 @@ fn claim(cluster: &Interface, egress: &Interface) -> anyhow::Result<Presence> {
         Err(taken) => taken,
     };
     let has_it = |other: &Instance| {
-        [other.config.cluster_ifindex, other.config.egress_ifindex].contains(&ifindex)
+        let identity = other.info.identity;
+        [identity.cluster_ifindex, identity.egress_ifindex].contains(&ifindex)
     };
     let pid = dataplane::discover()
         .ok()
         .and_then(|instances| instances.into_iter().find(has_it))
-        .map(|instance| instance.config.pid);
+        .map(|instance| instance.info.identity.pid);
     let interface = [cluster, egress]
         .into_iter()
         .find(|interface| interface.index == ifindex)
@@ -233,13 +242,38 @@ fn options(
     }
 }
 
-fn config(
+/// What this process keeps in the maps, with what an earlier one did.
+fn instance(
     args: &Args,
     place: Place,
     features: Features,
-    earlier: Option<&Config>,
+    earlier: Option<&InstanceInfo>,
+) -> InstanceInfo {
+    InstanceInfo {
+        identity: Identity {
+            layout_version: LAYOUT_VERSION,
+            cluster_ifindex: place.cluster_ifindex,
+            egress_ifindex: place.egress_ifindex,
+            pid: process::id(),
+            netns_inode: place.netns_inode,
+        },
+        max_flows: args.max_flows,
+        kernel_expiry: u32::from(features.kernel_expiry),
+        ..earlier.copied().unwrap_or_else(|| InstanceInfo {
+            started_ns: kernel::monotonic_ns(),
+            ..bytemuck::Zeroable::zeroed()
+        })
+    }
+}
+
+/// Fills the maps.
+fn fill(
+    dataplane: &mut Dataplane,
+    args: &Args,
+    instance: &InstanceInfo,
+    router: &EgressRouter,
     [cluster, egress]: [&Interface; 2],
-) -> anyhow::Result<Config> {
+) -> anyhow::Result<()> {
     let nat_range = NatRange::without(
         kernel::local_port_range().context("could not read the local port range")?,
     );
@@ -247,41 +281,23 @@ fn config(
         !nat_range.is_empty(),
         "net.ipv4.ip_local_port_range covers every port: none is left for flows; make it smaller"
     );
-    Ok(Config {
-        layout_version: LAYOUT_VERSION,
-        cluster_ifindex: cluster.index,
-        egress_ifindex: egress.index,
-        pid: process::id(),
-        netns_inode: place.netns_inode,
-        nat_range,
-        max_flows: args.max_flows,
-        cluster_mtu: cluster.mtu,
-        egress_mtu: egress.mtu,
-        kernel_expiry: u32::from(features.kernel_expiry),
-        timeouts: timeout::apply(&args.timeouts),
-        ..earlier.copied().unwrap_or_else(|| Config {
-            started_ns: kernel::monotonic_ns(),
-            ..bytemuck::Zeroable::zeroed()
-        })
-    })
-}
-
-/// Fills the maps.
-fn fill(
-    dataplane: &mut Dataplane,
-    config: &Config,
-    router: &EgressRouter,
-    [cluster, egress]: [&Interface; 2],
-) -> anyhow::Result<()> {
     let maps = &mut dataplane.maps;
     maps.set_addresses(Side::Cluster, &cluster.addresses)?;
     maps.set_addresses(Side::Egress, &egress.addresses)?;
-    maps.set_config(config)?;
+    maps.set_config(&Config {
+        nat_range,
+        cluster_mtu: cluster.mtu,
+        egress_mtu: egress.mtu,
+        timeouts: timeout::apply(&args.timeouts),
+        // The rules in force are those of an earlier process, or none.
+        ..maps.config()?
+    })?;
+    maps.set_instance(instance)?;
     maps.apply_rules(&RuleTable::from(router))?;
-    let mut config = maps.config()?;
-    config.reloads.applied_ns = kernel::monotonic_ns();
-    config.reloads.refused_ns = 0;
-    maps.set_config(&config)?;
+    let mut instance = *instance;
+    instance.reloads.applied_ns = kernel::monotonic_ns();
+    instance.reloads.refused_ns = 0;
+    maps.set_instance(&instance)?;
     Ok(())
 }
 

@@ -56,7 +56,7 @@ pub fn rule(id: u32, flows: u64) -> RuleReport {
 
 pub fn outcome(name: &'static str, packets: u64) -> OutcomeReport {
     OutcomeReport {
-        name,
+        name: name.into(),
         verdict: "drop",
         packets,
         description: "an example of a packet that was not forwarded, with words that say why it was not",

@@ -311,7 +311,7 @@ fn outcomes(before: Option<&Before<'_>>, now: &Snapshot) -> Vec<OutcomeRow> {
         .iter()
         .filter(|outcome| outcome.packets > 0)
         .map(|outcome| OutcomeRow {
-            outcome: *outcome,
+            outcome: outcome.clone(),
             packets_per_second: rate(outcome),
         })
         .collect();
@@ -320,7 +320,7 @@ fn outcomes(before: Option<&Before<'_>>, now: &Snapshot) -> Vec<OutcomeRow> {
         (one.is_pass().cmp(&other.is_pass()))
             .then(rate(other).total_cmp(&rate(one)))
             .then(other.outcome.packets.cmp(&one.outcome.packets))
-            .then(one.outcome.name.cmp(other.outcome.name))
+            .then_with(|| one.outcome.name.cmp(&other.outcome.name))
     });
     rows
 }
@@ -474,7 +474,11 @@ mod tests {
         now.outcomes[3].packets = 1000;
         now.outcomes[3].verdict = "pass";
         let frame = between(&before, &now);
-        let names: Vec<_> = frame.outcomes.iter().map(|row| row.outcome.name).collect();
+        let names: Vec<_> = frame
+            .outcomes
+            .iter()
+            .map(|row| &*row.outcome.name)
+            .collect();
         assert_eq!(names, ["now", "much", "passed"]);
         assert_eq!(frame.outcomes[0].packets_per_second, Some(5.0));
     }

@@ -271,7 +271,7 @@ fn outcome(row: &OutcomeRow) -> Vec<String> {
         known(row.packets_per_second),
         row.outcome.packets.to_string(),
         row.outcome.verdict.to_owned(),
-        row.outcome.name.to_owned(),
+        row.outcome.name.to_string(),
         row.outcome.description.to_owned(),
     ]
 }

@@ -50,7 +50,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Looks at the router.
     pub fn take(instance: &Instance) -> anyhow::Result<Self> {
-        let config = &instance.config;
+        let info = &instance.info;
         let now_ns = kernel::monotonic_ns();
         let (rules, outcomes) = (instance.maps.rules()?, instance.maps.outcomes()?);
         let mut walk = instance.maps.walk_flows(now_ns)?;
@@ -58,17 +58,17 @@ impl Snapshot {
         let has_all_flows = flows.len() < FLOWS || walk.next().is_none();
         Ok(Self {
             taken: Duration::from_nanos(now_ns),
-            started_ns: config.started_ns,
+            started_ns: info.started_ns,
             router: Router {
-                pid: config.pid,
+                pid: info.identity.pid,
                 process_running: instance.is_running(),
-                uptime_seconds: now_ns.saturating_sub(config.started_ns) / 1_000_000_000,
+                uptime_seconds: now_ns.saturating_sub(info.started_ns) / 1_000_000_000,
                 attached: instance.attach_mode(),
-                cluster_interface: interface_name(config.cluster_ifindex),
-                egress_interface: interface_name(config.egress_ifindex),
-                max_flows: config.max_flows,
+                cluster_interface: interface_name(info.identity.cluster_ifindex),
+                egress_interface: interface_name(info.identity.egress_ifindex),
+                max_flows: info.max_flows,
                 flows_evicted: instance.maps.count_evicted()?,
-                reloads: (&config.reloads).into(),
+                reloads: (&info.reloads).into(),
             },
             rules,
             outcomes,

@@ -80,7 +80,10 @@ impl Question {
 }
 
 fn read(maps: &Maps, state: &RunState) -> Result<Reading, String> {
-    let max_flows = maps.config().map_err(|error| error.to_string())?.max_flows;
+    let max_flows = maps
+        .instance()
+        .map_err(|error| error.to_string())?
+        .max_flows;
     Ok(Reading {
         snapshot: Snapshot::take(maps, state).map_err(|error| error.to_string())?,
         tables: FlowTables::of(maps, max_flows).map_err(|error| error.to_string())?,

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use egress_common::{Address as _, Config, protocol};
+use egress_common::{Address as _, Config, InstanceInfo, protocol};
 
 use super::{
     census::Census,
@@ -19,6 +19,7 @@ const SIDES: [&str; 2] = ["cluster", "egress"];
 pub struct Snapshot {
     state: RunState,
     config: Config,
+    instance: InstanceInfo,
     rules: Vec<RuleReport>,
     outcomes: Vec<OutcomeReport>,
     evicted: u64,
@@ -34,6 +35,7 @@ impl Snapshot {
         Ok(Self {
             state: state.clone(),
             config: maps.config()?,
+            instance: maps.instance()?,
             rules: maps.rules()?,
             outcomes: maps.outcomes()?,
             evicted: maps.count_evicted()?,
@@ -53,7 +55,10 @@ impl Snapshot {
 
     fn process(&self, encoder: &mut Encoder) {
         encoder.family(&registry::BUILD).sample(
-            &[&env!("CARGO_PKG_VERSION"), &self.config.layout_version],
+            &[
+                &env!("CARGO_PKG_VERSION"),
+                &self.instance.identity.layout_version,
+            ],
             1,
         );
         encoder.single(&registry::START_TIME, seconds(self.state.started));
@@ -102,7 +107,7 @@ impl Snapshot {
         }
         let mut max_flows = encoder.family(&registry::MAX_FLOWS);
         for index in (0..2).filter(|index| used(*index)) {
-            max_flows.sample(&[&families[index].0], self.config.max_flows);
+            max_flows.sample(&[&families[index].0], self.instance.max_flows);
         }
         encoder.single(&registry::FLOWS_EVICTED, self.evicted);
         encoder.single(&registry::NAT_PORTS, self.config.nat_range.len());

@@ -1,0 +1,130 @@
+//! Calls of bpf(2) that aya does not have: on maps whose layout this program does not know, and on what belongs to a
+//! program without being used by it.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+};
+
+use aya::maps::{MapData, MapError, MapType};
+
+const MAP_LOOKUP_ELEM: nix::libc::c_int = 1;
+const MAP_GET_NEXT_KEY: nix::libc::c_int = 4;
+const PROG_BIND_MAP: nix::libc::c_int = 35;
+
+/// `bpf_attr` of the calls on an element.
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `bpf_attr` of `BPF_PROG_BIND_MAP`.
+#[repr(C)]
+struct Bind {
+    program: u32,
+    map: u32,
+    flags: u32,
+}
+
+/// The value of an array of one element, whatever its size.
+///
+/// # Errors
+///
+/// If the map is not one, or the kernel refuses.
+pub(super) fn only_value(map: &MapData) -> Result<Vec<u8>, MapError> {
+    let info = map.info()?;
+    let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
+    if !is_array || info.max_entries() != 1 {
+        return Err(io::Error::other("not an array of one element").into());
+    }
+    let key = 0_u32.to_ne_bytes();
+    let mut value = vec![0; info.value_size() as usize];
+    // SAFETY: the key has the four bytes of an array's, the value has room for what the kernel said is its size.
+    unsafe { element(MAP_LOOKUP_ELEM, map.fd().as_fd(), Some(&key), &mut value)? };
+    Ok(value)
+}
+
+/// How many keys a hash has, at most as many as it has room for: the kernel begins anew when the key that it stands on has
+/// gone.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub(super) fn count_keys(map: &MapData) -> Result<u32, MapError> {
+    let info = map.info()?;
+    let (mut key, mut next) = (None::<Vec<u8>>, vec![0; info.key_size() as usize]);
+    for count in 0..info.max_entries() {
+        // SAFETY: both keys have the size that the kernel said.
+        match unsafe {
+            element(
+                MAP_GET_NEXT_KEY,
+                map.fd().as_fd(),
+                key.as_deref(),
+                &mut next,
+            )
+        } {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(count),
+            result => result?,
+        }
+        key.get_or_insert_default().clone_from(&next);
+    }
+    Ok(info.max_entries())
+}
+
+/// Makes a map belong to a program that does not use it: the program's list of maps has it, and it lives as long.
+///
+/// # Errors
+///
+/// If the kernel refuses. It knows the call since 5.10.
+pub(super) fn bind(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = Bind {
+        program: program.as_raw_fd().cast_unsigned(),
+        map: map.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    // SAFETY: the call takes numbers only.
+    unsafe { bpf(PROG_BIND_MAP, &attributes) }
+}
+
+/// # Safety
+///
+/// Key and value have to be as large as the map's.
+unsafe fn element(
+    command: nix::libc::c_int,
+    map: BorrowedFd<'_>,
+    key: Option<&[u8]>,
+    value: &mut [u8],
+) -> io::Result<()> {
+    let attributes = Element {
+        map: map.as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: key.map_or(0, |key| key.as_ptr().expose_provenance() as u64),
+        value: value.as_mut_ptr().expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: the caller's.
+    unsafe { bpf(command, &attributes) }
+}
+
+/// # Safety
+///
+/// The attributes have to be those of the command.
+unsafe fn bpf<T>(command: nix::libc::c_int, attributes: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads no more of the attributes than their size.
+    let result = unsafe {
+        nix::libc::syscall(
+            nix::libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
