@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     census::{Cache, FlowTables},
-    encode::Format,
+    encode::{Format, encode},
     health,
     snapshot::Snapshot,
     state::RunState,
@@ -241,8 +241,10 @@ impl Server {
         match self.ask(Question::Metrics).await {
             Some(Ok(Reading { snapshot, tables })) => {
                 let census = self.census.get(tables).await;
-                let text = snapshot.encode(census.as_deref(), format);
-                respond(StatusCode::OK, format.content_type(), text)
+                match encode(Snapshot { census, ..snapshot }, format) {
+                    Ok(text) => respond(StatusCode::OK, format.content_type(), text),
+                    Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+                }
             }
             Some(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, error + "\n"),
             None => stuck(),

@@ -12,7 +12,5 @@ pub mod registry;
 mod snapshot;
 mod state;
 
-pub use encode::Format;
 pub use http::{Endpoint, ListenError, Question};
-pub use snapshot::Snapshot;
 pub use state::{Neighbours, Reloads, RunState};
