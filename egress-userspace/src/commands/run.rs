@@ -195,7 +195,7 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
         dataplane,
         attachment,
         mut recorder,
-        mut metrics,
+        mut queries,
     } = start::start(args, &spec, level, &interfaces).await?;
     let mut router = Router {
         args,
@@ -252,7 +252,7 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
                     router.reload("the spec has changed").await;
                 }
             }
-            question = metrics.question() => question.answer(&router.dataplane.maps, &router.state()),
+            query = queries.next() => query.answer(&router.dataplane.maps, &router.state()),
             changed = changes.next() => router.follow(&changed.unwrap_or_default()).await,
             _ = looks.tick() => router.look_for_next_hops().await,
             _ = sweeps.tick(), if kernel_expiry == 0 => router.sweep()?,

@@ -15,7 +15,7 @@ use egress_userspace::{
     },
     interface::{self, Interface, Interfaces},
     kernel::{self, Features},
-    metrics::Endpoint,
+    metrics::{self, Queries},
     privileges,
     spec::{EgressRouter, Family},
 };
@@ -49,7 +49,7 @@ pub struct Started {
     pub dataplane: Dataplane,
     pub attachment: Attachment,
     pub recorder: Recorder,
-    pub metrics: Endpoint,
+    pub queries: Queries,
 }
 
 /// Checks what is there, takes over or cleans up what an earlier router has left, and brings the dataplane up.
@@ -91,7 +91,7 @@ pub async fn start(
     warn_of_forwarding();
 
     // Before anything is attached, so that an address that is taken changes nothing.
-    let metrics = Endpoint::listen(args.metrics_address, &cluster.name, interfaces)?;
+    let queries = metrics::start(args.metrics_address, &cluster.name, interfaces)?;
 
     let features = kernel::features()?;
     let options = options(args, router, level, features, place);
@@ -125,7 +125,7 @@ pub async fn start(
         dataplane,
         attachment,
         recorder,
-        metrics,
+        queries,
     })
 }
 
