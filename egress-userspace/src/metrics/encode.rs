@@ -1,8 +1,8 @@
 //! The text that a scrape gets, in either format.
 //!
 //! `prometheus-client` writes `OpenMetrics`, which Prometheus asks for. The older text format, for `curl` and
-//! `promtool check metrics`, differs in three places, so the same library writes it too: the family of a counter or info
-//! has the name of its samples, the type `info` is missing, and so is the last line.
+//! `promtool check metrics`, differs in three places, so the same library writes it too: the family of a counter or
+//! info has the name of its samples, the type `info` is missing, and so is the last line.
 
 use std::fmt::{self, Display};
 

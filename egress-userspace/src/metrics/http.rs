@@ -13,7 +13,7 @@ use tokio::{
 
 use super::pages::Pages;
 
-/// The clients that wait in the kernel's queue.
+/// How many clients wait in the kernel's queue.
 const BACKLOG: u32 = 64;
 /// How long a client may take for the header of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,11 +1,11 @@
 //! Metrics and health: what a monitoring system and an orchestrator ask a running router, by HTTP.
 //!
-//! The run loop owns the maps, on one thread. A page puts its query into a bounded channel, and the loop answers it between
-//! two other events ([`Queries::next`], [`Query::answer`]). Whatever takes time, such as walking the flow table, happens
+//! The run loop owns the maps, on one thread. A page sends its query through a bounded channel, and the loop answers it
+//! between two other events ([`Queries::next`], [`Query::answer`]). Slow work, such as walking the flow table, happens
 //! outside the loop.
 
-mod census;
 mod encode;
+mod flow_counts;
 mod health;
 mod http;
 mod pages;
@@ -51,7 +51,7 @@ pub fn start(
     let pages = Arc::new(Pages {
         run_loop,
         kernel: kernel.clone(),
-        census: Arc::default(),
+        flow_counts: Arc::default(),
     });
     let lane = Lane::new(CLIENTS);
     for listener in [outer, inner] {

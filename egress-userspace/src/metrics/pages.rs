@@ -10,8 +10,8 @@ use hyper::{
 };
 
 use super::{
-    census::Cache,
     encode::{Format, encode},
+    flow_counts::Cache,
     health,
     queries::{Query, Reading, RunLoop},
     snapshot::Snapshot,
@@ -24,7 +24,7 @@ type Answer = Response<Full<Bytes>>;
 pub(super) struct Pages {
     pub run_loop: RunLoop,
     pub kernel: Interfaces,
-    pub census: Arc<Cache>,
+    pub flow_counts: Arc<Cache>,
 }
 
 impl Pages {
@@ -56,8 +56,11 @@ impl Pages {
         let format = Format::accepted(accept.and_then(|it| it.to_str().ok()));
         let text = match self.run_loop.ask(Query::Metrics).await? {
             Ok(Reading { snapshot, tables }) => {
-                let census = self.census.get(tables).await;
-                encode(Snapshot { census, ..snapshot }, format).map_err(|error| error.to_string())
+                let snapshot = Snapshot {
+                    flow_counts: self.flow_counts.get(tables).await,
+                    ..snapshot
+                };
+                encode(snapshot, format).map_err(|error| error.to_string())
             }
             Err(error) => Err(error),
         };

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{census::FlowTables, snapshot::Snapshot, state::RunState};
+use super::{flow_counts::FlowTables, snapshot::Snapshot, state::RunState};
 use crate::dataplane::Maps;
 
 /// How long the run loop has to answer.
@@ -40,7 +40,7 @@ impl Query {
 
 fn read(maps: &Maps, state: &RunState) -> Result<Reading, String> {
     let snapshot = Snapshot::take(maps, state).map_err(|error| error.to_string())?;
-    let tables = FlowTables::of(maps, snapshot.config.max_flows);
+    let tables = FlowTables::duplicate(maps, snapshot.config.max_flows);
     Ok(Reading {
         snapshot,
         tables: tables.map_err(|error| error.to_string())?,

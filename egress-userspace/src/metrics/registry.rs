@@ -1,5 +1,5 @@
-//! The list of all metrics, with the source of their values. Tests compare the documentation, the dashboard and the alerts
-//! with it.
+//! The list of all metrics, with the source of their values. Tests compare the documentation, the dashboard and the
+//! alerts with it.
 
 use std::{
     fmt,
@@ -81,8 +81,8 @@ metrics! {
     };
     /// Flows that are in the table, as of the last count.
     Gauge "flows" ["family"] = |now, samples| {
-        now.census.iter().try_for_each(|census| {
-            now.families().try_for_each(|(index, name)| samples.add(&[&name], census.flows[index]))
+        now.flow_counts.iter().try_for_each(|counts| {
+            now.families().try_for_each(|(index, name)| samples.add(&[&name], counts.flows[index]))
         })
     };
     /// Flows that the table has room for.
@@ -95,7 +95,7 @@ metrics! {
     Gauge "nat_ports" [] = |now, samples| samples.add(&[], now.config.nat_range.len());
     /// NAT ports in use towards a server, for the 50 with the most, as of the last count.
     Gauge "nat_ports_used" ["server", "port", "protocol"] = |now, samples| {
-        let busiest = now.census.iter().flat_map(|census| &census.busiest);
+        let busiest = now.flow_counts.iter().flat_map(|counts| &counts.busiest);
         busiest.into_iter().try_for_each(|(destination, count)| {
             let protocol = protocol::name(destination.protocol).unwrap_or("other");
             samples.add(&[&destination.server, &destination.port, &protocol], *count)
@@ -103,11 +103,11 @@ metrics! {
     };
     /// Servers, ports and protocols that have flows, as of the last count.
     Gauge "nat_destinations" [] = |now, samples| {
-        now.census.iter().try_for_each(|census| samples.add(&[], census.destinations))
+        now.flow_counts.iter().try_for_each(|counts| samples.add(&[], counts.destinations))
     };
     /// When flows and NAT ports were counted last, in seconds since 1970.
     Gauge "flows_counted_timestamp_seconds" [] = |now, samples| {
-        now.census.iter().try_for_each(|census| samples.add(&[], seconds(census.taken)))
+        now.flow_counts.iter().try_for_each(|counts| samples.add(&[], seconds(counts.taken)))
     };
     /// Changes of the config while the router was running.
     Counter "reloads_total" ["result"] = |now, samples| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use egress_common::{Address as _, Config};
 
-use super::{census::Census, state::RunState};
+use super::{flow_counts::FlowCounts, state::RunState};
 use crate::dataplane::{Maps, MapsError, OutcomeReport, RuleReport};
 
 /// What the maps and the run loop say.
@@ -15,8 +15,8 @@ pub(super) struct Snapshot {
     pub rules: Vec<RuleReport>,
     pub outcomes: Vec<OutcomeReport>,
     pub evicted: u64,
-    /// What is in the flow table; `None` until it has been counted once.
-    pub census: Option<Arc<Census>>,
+    /// `None` until the flow table has been walked once.
+    pub flow_counts: Option<Arc<FlowCounts>>,
 }
 
 impl Snapshot {
@@ -32,7 +32,7 @@ impl Snapshot {
             rules: maps.rules()?,
             outcomes: maps.outcomes()?,
             evicted: maps.count_evicted()?,
-            census: None,
+            flow_counts: None,
         })
     }
 
