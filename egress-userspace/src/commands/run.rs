@@ -313,7 +313,7 @@ impl Router<'_> {
             reserved: reserved(&self.spec).map(|(address, _)| address).collect(),
             servers: servers.into_iter().collect(),
             reloads: self.reloads.clone(),
-            next_hops: self.next_hops.neighbours(),
+            next_hops: self.next_hops.counts(),
         }
     }
 

@@ -7,18 +7,13 @@
 use std::fmt::{self, Display};
 
 use prometheus_client::{
-    collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet, text,
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
     },
     metrics::MetricType,
-    registry::Registry,
 };
 
-use super::{
-    registry::{ALL, Metric},
-    snapshot::Snapshot,
-};
+use super::snapshot::Snapshot;
 
 /// A format of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,30 +43,30 @@ impl Format {
     }
 }
 
-/// The text of all metrics.
-pub(super) fn encode(snapshot: Snapshot, format: Format) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Exposition { snapshot, format }));
-    let mut text = String::with_capacity(16 * 1024);
-    match format {
-        Format::OpenMetrics => text::encode(&mut text, &registry),
-        Format::Text => text::encode_registry(&mut text, &registry),
-    }?;
-    Ok(text)
-}
-
+/// A metric.
 #[derive(Debug)]
-struct Exposition {
-    snapshot: Snapshot,
-    format: Format,
+pub struct Metric {
+    /// The name of its samples, which queries use.
+    pub name: &'static str,
+    /// Counter, gauge or info.
+    pub kind: MetricType,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// A sentence for people.
+    pub help: &'static str,
+    /// Adds its samples.
+    pub(super) collect: fn(&Snapshot, &mut Samples<'_>) -> fmt::Result,
 }
 
-impl Collector for Exposition {
-    fn encode(&self, mut descriptors: DescriptorEncoder<'_>) -> fmt::Result {
-        ALL.iter().try_for_each(|metric| {
-            let mut samples = Samples::begin(&mut descriptors, metric, self.format)?;
-            (metric.collect)(&self.snapshot, &mut samples)
-        })
+impl Metric {
+    /// The name of its family in `OpenMetrics` 1.0: without the suffix that the samples have.
+    pub(super) fn family(&self) -> &'static str {
+        let suffix = match self.kind {
+            MetricType::Counter => "_total",
+            MetricType::Info => "_info",
+            _ => "",
+        };
+        self.name.strip_suffix(suffix).unwrap_or(self.name)
     }
 }
 
@@ -83,7 +78,7 @@ pub(super) struct Samples<'e> {
 }
 
 impl<'e> Samples<'e> {
-    fn begin(
+    pub fn begin(
         descriptors: &'e mut DescriptorEncoder<'_>,
         metric: &Metric,
         format: Format,
@@ -124,6 +119,8 @@ impl<'e> Samples<'e> {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::{collector::Collector, encoding::text, registry::Registry};
+
     use super::*;
 
     const fn metric(

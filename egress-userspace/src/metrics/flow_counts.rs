@@ -1,7 +1,7 @@
 //! Counting the flows in the flow table.
 //!
-//! Each key costs a system call of about a microsecond, and a flow has two keys. So a thread of its own walks the table,
-//! by its own descriptors of the maps. There is one walk at a time, and its result is valid for [`MAX_AGE`].
+//! Each key costs a system call of about a microsecond, and a flow has two keys. So a thread of its own walks the
+//! table, by its own descriptors of the maps. There is one walk at a time, and its result is valid for [`MAX_AGE`].
 
 use std::{
     cmp::Reverse,

@@ -20,7 +20,7 @@ pub use http::ListenError;
 use http::{Lane, listen, serve};
 use pages::Pages;
 pub use queries::{Queries, Query};
-pub use state::{Neighbours, Reloads, RunState};
+pub use state::{Reloads, RunState};
 
 use crate::interface::Interfaces;
 

@@ -10,10 +10,11 @@ use hyper::{
 };
 
 use super::{
-    encode::{Format, encode},
+    encode::Format,
     flow_counts::Cache,
     health,
     queries::{Query, Reading, RunLoop},
+    registry,
     snapshot::Snapshot,
 };
 use crate::interface::Interfaces;
@@ -60,7 +61,7 @@ impl Pages {
                     flow_counts: self.flow_counts.get(tables).await,
                     ..snapshot
                 };
-                encode(snapshot, format).map_err(|error| error.to_string())
+                registry::encode(snapshot, format).map_err(|error| error.to_string())
             }
             Err(error) => Err(error),
         };

@@ -7,37 +7,19 @@ use std::{
 };
 
 use egress_common::protocol;
-use prometheus_client::metrics::MetricType;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, text},
+    metrics::MetricType,
+    registry::Registry,
+};
 
-use super::{encode::Samples, snapshot::Snapshot};
+pub use super::encode::Metric;
+use super::{
+    encode::{Format, Samples},
+    snapshot::Snapshot,
+};
 use crate::dataplane::{RuleReport, TrafficReport};
-
-/// A metric.
-#[derive(Debug)]
-pub struct Metric {
-    /// The name of its samples, which queries use.
-    pub name: &'static str,
-    /// Counter, gauge or info.
-    pub kind: MetricType,
-    /// The names of its labels.
-    pub labels: &'static [&'static str],
-    /// A sentence for people.
-    pub help: &'static str,
-    /// Adds its samples.
-    pub(super) collect: fn(&Snapshot, &mut Samples<'_>) -> fmt::Result,
-}
-
-impl Metric {
-    /// The name of its family in `OpenMetrics` 1.0: without the suffix that the samples have.
-    pub(super) fn family(&self) -> &'static str {
-        let suffix = match self.kind {
-            MetricType::Counter => "_total",
-            MetricType::Info => "_info",
-            _ => "",
-        };
-        self.name.strip_suffix(suffix).unwrap_or(self.name)
-    }
-}
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $kind:ident $name:literal [$($label:literal),*] = $collect:expr;)+) => {
@@ -124,9 +106,9 @@ metrics! {
     };
     /// Next hops in use, and whether the kernel knows their MAC address.
     Gauge "next_hops" ["side", "state"] = |now, samples| {
-        SIDES.iter().zip(now.state.next_hops).try_for_each(|(side, neighbours)| {
-            samples.add(&[side, &"good"], neighbours.good)?;
-            samples.add(&[side, &"unresolved"], neighbours.unresolved)
+        SIDES.iter().zip(now.state.next_hops).try_for_each(|(side, counts)| {
+            samples.add(&[side, &"good"], counts.good)?;
+            samples.add(&[side, &"unresolved"], counts.unresolved)
         })
     };
     /// The largest IP packet that an interface carries.
@@ -134,6 +116,33 @@ metrics! {
         samples.add(&[&SIDES[0], &now.state.cluster.name], now.config.cluster_mtu)?;
         samples.add(&[&SIDES[1], &now.state.egress.name], now.config.egress_mtu)
     };
+}
+
+/// The text of all metrics.
+pub(super) fn encode(snapshot: Snapshot, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposition { snapshot, format }));
+    let mut text = String::with_capacity(16 * 1024);
+    match format {
+        Format::OpenMetrics => text::encode(&mut text, &registry),
+        Format::Text => text::encode_registry(&mut text, &registry),
+    }?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Exposition {
+    snapshot: Snapshot,
+    format: Format,
+}
+
+impl Collector for Exposition {
+    fn encode(&self, mut descriptors: DescriptorEncoder<'_>) -> fmt::Result {
+        ALL.iter().try_for_each(|metric| {
+            let mut samples = Samples::begin(&mut descriptors, metric, self.format)?;
+            (metric.collect)(&self.snapshot, &mut samples)
+        })
+    }
 }
 
 const SIDES: [&str; 2] = ["cluster", "egress"];

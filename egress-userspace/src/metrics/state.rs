@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::SystemTime};
 
-use crate::interface::Interface;
+use crate::{dataplane::NextHopCounts, interface::Interface};
 
 /// The run loop's view of the router, for metrics and health.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct RunState {
     /// The reloads so far.
     pub reloads: Reloads,
     /// The next hops on the cluster network and on the external network.
-    pub next_hops: [Neighbours; 2],
+    pub next_hops: [NextHopCounts; 2],
 }
 
 /// The results of reloads since the process started.
@@ -61,15 +61,6 @@ impl Reloads {
         self.refused += 1;
         self.last_error = Some(error.into());
     }
-}
-
-/// The number of next hops on one side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Neighbours {
-    /// The kernel knows their MAC address.
-    pub good: usize,
-    /// The kernel would have to resolve them first.
-    pub unresolved: usize,
 }
 
 #[cfg(test)]
