@@ -197,7 +197,7 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
         dataplane,
         attachment,
         mut recorder,
-        mut metrics,
+        mut queries,
     } = start::start(args, &spec, level, &interfaces).await?;
     let mut router = Router {
         args,
@@ -254,7 +254,7 @@ async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::R
                     router.reload("the spec has changed").await;
                 }
             }
-            question = metrics.question() => question.answer(&router.dataplane.maps, &router.state()),
+            query = queries.next() => query.answer(&router.dataplane.maps, &router.state()),
             changed = changes.next() => router.follow(&changed.unwrap_or_default()).await,
             _ = looks.tick() => router.look_for_next_hops().await,
             _ = sweeps.tick(), if kernel_expiry == 0 => router.sweep()?,
@@ -310,7 +310,7 @@ impl Router<'_> {
             reserved: reserved(&self.spec).map(|own| own.addr()).collect(),
             servers: servers.into_iter().collect(),
             reloads: self.reloads.clone(),
-            next_hops: self.next_hops.neighbours(),
+            next_hops: self.next_hops.counts(),
         }
     }
 

@@ -21,7 +21,7 @@ pub use events::FlowChange;
 pub use expiry::Swept;
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};
 pub use maps::{FamilyMaps, Maps, MapsError};
-pub use next_hops::{NextHops, NextHopsError};
+pub use next_hops::{NextHopCounts, NextHops, NextHopsError};
 pub use pins::{Left, Pins, PinsError, Place};
 pub use presence::{Presence, Taken};
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};

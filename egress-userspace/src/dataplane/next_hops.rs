@@ -13,7 +13,6 @@ use crate::{
         interface::{Interface, InterfaceError, Interfaces, MacAddress},
         kernel,
     },
-    telemetry::metrics::Neighbours,
 };
 
 /// How long a next hop is good once it was looked at: at least twice the time between two looks, so that one may be late.
@@ -41,6 +40,15 @@ pub enum NextHopsError {
 struct Hop {
     side: Side,
     address: IpAddr,
+}
+
+/// The number of next hops on one side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHopCounts {
+    /// The kernel knows their MAC address.
+    pub good: usize,
+    /// The kernel would have to resolve them first.
+    pub unresolved: usize,
 }
 
 /// The next hops that are in use.
@@ -117,11 +125,11 @@ impl NextHops {
 
     /// How many next hops there are on the cluster network and on the external one, and how many of these were good when they
     /// were looked at last.
-    pub fn neighbours(&self) -> [Neighbours; 2] {
+    pub fn counts(&self) -> [NextHopCounts; 2] {
         [Side::Cluster, Side::Egress].map(|side| {
             let all = self.hops.keys().filter(|hop| hop.side == side).count();
             let good = self.good[side as usize];
-            Neighbours {
+            NextHopCounts {
                 good,
                 unresolved: all.saturating_sub(good),
             }

@@ -28,7 +28,7 @@ use crate::{
         kernel::{self, Features},
         privileges,
     },
-    telemetry::metrics::Endpoint,
+    telemetry::metrics::{self, Queries},
 };
 
 /// Another router is attached already.
@@ -51,7 +51,7 @@ pub struct Started {
     pub dataplane: Dataplane,
     pub attachment: Attachment,
     pub recorder: Recorder,
-    pub metrics: Endpoint,
+    pub queries: Queries,
 }
 
 /// Checks what is there, takes over or cleans up what an earlier router has left, and brings the dataplane up.
@@ -93,7 +93,7 @@ pub async fn start(
     warn_of_forwarding();
 
     // Before anything is attached, so that an address that is taken changes nothing.
-    let metrics = Endpoint::listen(args.metrics_address, &cluster.name, interfaces)?;
+    let queries = metrics::start(args.metrics_address, &cluster.name, interfaces)?;
 
     let features = kernel::features()?;
     let options = options(args, router, level, features, place);
@@ -127,7 +127,7 @@ pub async fn start(
         dataplane,
         attachment,
         recorder,
-        metrics,
+        queries,
     })
 }
 
