@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod duration;
 pub mod explain;
 pub mod flow_log;
 pub mod flows;

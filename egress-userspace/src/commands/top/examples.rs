@@ -7,8 +7,8 @@ use egress_userspace::dataplane::{
 };
 
 use super::{
-    super::status::Reloads,
-    snapshot::{Router, Snapshot},
+    super::status::{Reloads, Router},
+    snapshot::Snapshot,
 };
 
 pub fn traffic(packets: u64, bytes: u64) -> TrafficReport {

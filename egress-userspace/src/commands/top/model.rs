@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use egress_userspace::dataplane::{FlowReport, OutcomeReport, RuleReport, TrafficReport};
 use serde::Serialize;
 
-use super::snapshot::{Router, Snapshot};
+use super::{super::status::Router, snapshot::Snapshot};
 
 /// So many flows are shown, those that come first.
 pub const BUSIEST: usize = 200;

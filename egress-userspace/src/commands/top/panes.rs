@@ -3,7 +3,7 @@
 use egress_userspace::dataplane::RuleReport;
 
 use super::{
-    super::output,
+    super::{duration, output, rules},
     model::{FlowRow, Frame, OutcomeRow, Rate, Rates, RuleRow, Sort},
     table::{Column, Table},
 };
@@ -110,12 +110,12 @@ impl Pane {
 /// Such as `Flows: 200 of the first 20,000 of 1,000,000, by bytes per second`.
 fn flows_title(frame: &Frame) -> String {
     let flows = &frame.flows;
-    let (shown, looked_at) = (flows.busiest.len(), grouped(flows.looked_at as u64));
+    let (shown, looked_at) = (flows.busiest.len(), output::grouped(flows.looked_at as u64));
     let number = match flows.total {
         Some(total) if total > flows.looked_at => {
             format!(
                 "{shown} of the first {looked_at} of {}",
-                grouped(total as u64)
+                output::grouped(total as u64)
             )
         }
         None => format!("{shown} of the first {looked_at}, there are more"),
@@ -140,14 +140,14 @@ pub fn header(frame: &Frame) -> Vec<(&'static str, String)> {
     };
     let evicted = match router.flows_evicted {
         0 => String::new(),
-        number => format!(", {} ended early to make room", grouped(number)),
+        number => format!(", {} ended early to make room", output::grouped(number)),
     };
     let mut lines = vec![
         (
             "router",
             format!(
                 "up {}, process {}{process}, {} on {} and {}",
-                output::duration(router.uptime_seconds),
+                duration::short(router.uptime_seconds),
                 router.pid,
                 router.attached,
                 router.cluster_interface,
@@ -160,7 +160,7 @@ pub fn header(frame: &Frame) -> Vec<(&'static str, String)> {
             "rules",
             format!(
                 "in force for {}, {} applied, {} refused",
-                output::duration(router.reloads.rules_age_seconds),
+                duration::short(router.reloads.rules_age_seconds),
                 changes(router.reloads.applied),
                 router.reloads.refused,
             ),
@@ -192,8 +192,8 @@ fn fill(frame: &Frame) -> String {
     let filled = usize::try_from(percent.min(100).div_ceil(10)).unwrap_or(10);
     format!(
         "{more}{} of {} [{}{}] {percent}%",
-        grouped(total),
-        grouped(max),
+        output::grouped(total),
+        output::grouped(max),
         "#".repeat(filled),
         ".".repeat(10 - filled),
     )
@@ -207,27 +207,26 @@ fn traffic(frame: &Frame) -> String {
     let direction = |rate: Rate| {
         format!(
             "{} pkt/s {} bit/s",
-            si(rate.packets_per_second),
-            si(rate.bits_per_second)
+            output::rate(rate.packets_per_second),
+            output::rate(rate.bits_per_second)
         )
     };
     format!(
         "> {}   < {}   {} new flows/s",
         direction(original),
         direction(reply),
-        si(flows)
+        output::rate(flows)
     )
 }
 
 fn rule(row: &RuleRow) -> Vec<String> {
     let RuleReport {
         id,
-        protocol,
-        port,
         destination,
         flows,
         original,
         reply,
+        ..
     } = &row.rule;
     let (original_rate, reply_rate) = (
         row.rates.map(|it| it.original),
@@ -235,10 +234,7 @@ fn rule(row: &RuleRow) -> Vec<String> {
     );
     vec![
         id.to_string(),
-        port.map_or_else(
-            || "any other".to_owned(),
-            |port| format!("{port}/{protocol}"),
-        ),
+        rules::print::port(&row.rule),
         destination.to_string(),
         known(row.flows_per_second),
         known(original_rate.map(|rate| rate.packets_per_second)),
@@ -260,7 +256,7 @@ fn flow(row: &FlowRow) -> Vec<String> {
         known(rates.map(|it| it.reply.bits_per_second)),
         output::bytes(flow.original.bytes.saturating_add(flow.reply.bytes)),
         known(rates.map(|it| it.original.packets_per_second + it.reply.packets_per_second)),
-        output::duration(flow.age_seconds),
+        duration::short(flow.age_seconds),
         flow.rule.to_string(),
         flow.state.to_owned(),
         flow.reserved.to_string(),
@@ -278,61 +274,5 @@ fn outcome(row: &OutcomeRow) -> Vec<String> {
 }
 
 fn known(rate: Option<f64>) -> String {
-    rate.map_or_else(|| UNKNOWN.to_owned(), si)
-}
-
-/// A rate in few characters: 1234567 is `1.2M`.
-fn si(value: f64) -> String {
-    const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
-    let mut scaled = value;
-    let mut unit = 0;
-    // What would be rounded up to four digits has the next unit.
-    while scaled >= 999.5 && unit + 1 < UNITS.len() {
-        scaled /= 1000.0;
-        unit += 1;
-    }
-    let is_whole = scaled >= 99.95 || (unit == 0 && scaled.fract() == 0.0);
-    format!("{scaled:.*}{}", usize::from(!is_whole), UNITS[unit])
-}
-
-/// A number with its thousands apart: 1000000 is `1,000,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_short_and_numbers_are_grouped() {
-        for (value, expected) in [
-            (0.0, "0"),
-            (0.5, "0.5"),
-            (12.0, "12"),
-            (999.4, "999"),
-            (999.6, "1.0k"),
-            (1_234_567.0, "1.2M"),
-            (123_456.0, "123k"),
-            (25e9, "25.0G"),
-        ] {
-            assert_eq!(si(value), expected);
-        }
-        for (number, expected) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_000_000, "1,000,000"),
-        ] {
-            assert_eq!(grouped(number), expected);
-        }
-    }
+    rate.map_or_else(|| UNKNOWN.to_owned(), output::rate)
 }

@@ -11,7 +11,7 @@ use ratatui::{
 };
 
 use super::{
-    super::output,
+    super::duration,
     keys::{HELP, State},
     model::Frame,
     panes::{self, Pane},
@@ -159,7 +159,7 @@ fn header(shown: &Shown<'_>, theme: Theme, width: u16) -> Vec<Line<'static>> {
     if let Some(Missing { seconds, error }) = &shown.missing {
         let text = format!(
             "for {}; this is the last of it: {error}",
-            output::duration(*seconds)
+            duration::short(*seconds)
         );
         lines.push(line("GONE", &text, theme.alarm(), theme.alarm()));
     }
