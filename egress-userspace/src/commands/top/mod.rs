@@ -7,7 +7,6 @@ mod model;
 mod panes;
 mod snapshot;
 mod table;
-mod text;
 mod view;
 
 #[cfg(test)]
@@ -75,7 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let frame = once(&args)?;
         match args.output {
             Output::Json => output::json(&frame)?,
-            Output::Text => output::text(&text::text(&frame))?,
+            Output::Text => output::text(&panes::text(frame))?,
         }
     }
     Ok(ExitCode::SUCCESS)
