@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod duration;
 mod exit;
 mod explain;
 mod flow_log;

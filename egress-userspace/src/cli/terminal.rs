@@ -29,6 +29,12 @@ pub fn wrap(text: &str, columns: Option<usize>, hanging: usize) -> String {
     lines.join("\n")
 }
 
+/// Breaks `text` between words so that it fits `columns` columns beside something that is `indent` columns wide.
+pub fn wrap_beside(text: &str, columns: Option<usize>, indent: usize) -> String {
+    let beside = format!("\n{:indent$}", "");
+    wrap(text, columns, 0).replace('\n', &beside)
+}
+
 fn wrap_line(line: &str, columns: usize, hanging: usize) -> String {
     let words = line.trim_start();
     let own = &line[..line.len() - words.len()];

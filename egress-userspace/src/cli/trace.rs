@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    duration,
     follow::RENEWAL,
     instance,
     output::{self, Output},
@@ -62,7 +63,7 @@ pub struct Args {
     count: Option<u64>,
 
     /// End after this time, such as 10s or 5m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
 
     /// How to print the packets; as JSON, a line for each

@@ -8,11 +8,9 @@ use std::{
 use egress_common::{NEXT_HOPS, NextHop, NextHopRef, Side};
 
 use super::maps::{Maps, MapsError};
-use crate::{
-    net::{
-        interface::{Interface, InterfaceError, Interfaces, MacAddress},
-        kernel,
-    },
+use crate::net::{
+    interface::{Interface, InterfaceError, Interfaces, MacAddress},
+    kernel,
 };
 
 /// How long a next hop is good once it was looked at: at least twice the time between two looks, so that one may be late.

@@ -1,7 +1,7 @@
 //! `egress-router rules`: what is redirected where, and how much of it.
 
 mod order;
-mod print;
+pub mod print;
 
 use std::process::ExitCode;
 
