@@ -1,5 +1,6 @@
 //! The first process of a guest: this very program, which runs the test binaries there.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -29,11 +30,11 @@ const RESULTS: &str = "/dev/ttyS1";
 const POLL: Duration = Duration::from_millis(20);
 
 /// What a guest is to do.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub struct Plan {
     /// Kernel modules to load beforehand, where the kernel has them.
     pub modules: Vec<String>,
-    /// Set for the test binaries.
+    /// Set for all programs.
     pub environment: Vec<(String, String)>,
     /// What runs, one after the other.
     pub suites: Vec<Suite>,
@@ -42,7 +43,7 @@ pub struct Plan {
 }
 
 /// A test binary to run.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub struct Suite {
     /// Its name in the results.
     pub name: String,
@@ -55,43 +56,36 @@ pub struct Suite {
 }
 
 /// What a guest tells about its own work.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
     /// It has booted.
-    Booted {
-        /// What `uname -r` says.
-        release: String,
-    },
+    Booted { release: String },
     /// A suite begins.
-    Begin {
-        /// Its name.
-        suite: String,
-    },
+    Begin { suite: String },
     /// A suite has ended.
     End {
-        /// Its name.
         suite: String,
         /// In words, such as `exit status: 0`.
         status: String,
-        /// Whether it says that all is well.
-        success: bool,
         /// How long it took.
-        milliseconds: u64,
+        seconds: f64,
     },
     /// Something went wrong outside the suites.
-    Problem {
-        /// What.
-        message: String,
-    },
+    Problem { message: String },
     /// Everything was run.
     Done,
 }
 
+impl Plan {
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.environment.iter().cloned());
+        command
+    }
+}
+
 /// Runs the plan and turns the machine off. For the first process of a guest only.
-///
-/// # Errors
-/// The machine cannot be turned off.
 pub fn run() -> Result<()> {
     let mut results = None;
     if let Err(error) = work(&mut results) {
@@ -121,31 +115,36 @@ fn work(results: &mut Option<File>) -> Result<()> {
     let plan: Plan = serde_json::from_str(&text).context("cannot read the plan")?;
     for module in &plan.modules {
         // A kernel without it has tests that say so.
-        let _ = Command::new("modprobe").args(["-q", module]).status();
+        let _ = plan.command("modprobe").args(["-q", module]).status();
     }
-    Command::new("ip")
+    let up = plan
+        .command("ip")
         .args(["link", "set", "lo", "up"])
-        .status()?;
+        .status();
+    up.context("cannot start ip")?;
     for suite in &plan.suites {
         suffer(plan.sabotage)?;
+        let name = &suite.name;
         tell(
             results,
             &Report::Begin {
-                suite: suite.name.clone(),
+                suite: name.clone(),
             },
         )?;
         let started = Instant::now();
-        let status = run_suite(suite, &plan.environment, results);
-        let end = Report::End {
-            suite: suite.name.clone(),
-            success: status.as_ref().is_ok_and(ExitStatus::success),
-            status: match status {
-                Ok(status) => status.to_string(),
-                Err(error) => format!("{error:#}"),
-            },
-            milliseconds: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+        let status = match run_suite(suite, plan.command(&suite.program), results) {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("{error:#}"),
         };
-        tell(results, &end)?;
+        let seconds = started.elapsed().as_secs_f64();
+        tell(
+            results,
+            &Report::End {
+                suite: name.clone(),
+                status,
+                seconds,
+            },
+        )?;
     }
     tell(results, &Report::Done)
 }
@@ -163,12 +162,13 @@ fn suffer(sabotage: Option<Sabotage>) -> Result<()> {
 }
 
 fn mount_file_systems() -> Result<()> {
-    for (kind, place) in [
+    let mounts = [
         ("proc", "/proc"),
         ("sysfs", "/sys"),
         ("devtmpfs", "/dev"),
         ("bpf", "/sys/fs/bpf"),
-    ] {
+    ];
+    for (kind, place) in mounts {
         fs::create_dir_all(place).with_context(|| format!("cannot make {place}"))?;
         mount(
             Some(kind),
@@ -186,14 +186,9 @@ fn mount_file_systems() -> Result<()> {
     Ok(())
 }
 
-fn run_suite(
-    suite: &Suite,
-    environment: &[(String, String)],
-    results: &File,
-) -> Result<ExitStatus> {
-    let mut child = Command::new(&suite.program)
+fn run_suite(suite: &Suite, mut command: Command, results: &File) -> Result<ExitStatus> {
+    let mut child = command
         .args(&suite.arguments)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(results.try_clone()?)
         .stderr(results.try_clone()?)
