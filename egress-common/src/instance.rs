@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 /// (`docs/decisions/0025-versions-of-pinned-state.md`).
 pub const LAYOUT_VERSION: u32 = 7;
 
-/// Whose dataplane it is, and of which version: the first 24 bytes of the map `INSTANCE`, and before version 7 of `CONFIG`.
+/// Whose dataplane it is, and of which version: the first 32 bytes of the map `INSTANCE`, and before version 7 of `CONFIG`.
 ///
 /// No version changes this layout, so that every program can name a dataplane that it cannot use.
 #[repr(C)]
@@ -25,9 +25,12 @@ pub struct Identity {
     pub pid: u32,
     /// Inode of the router's network namespace (`stat /proc/self/ns/net`), which tells routers on one node apart.
     pub netns_inode: u64,
+    /// When the dataplane was started: `CLOCK_MONOTONIC` in nanoseconds. Of two on the same interfaces, the later one has
+    /// replaced the other.
+    pub started_ns: u64,
 }
 
-const _: () = assert!(size_of::<Identity>() == 24);
+const _: () = assert!(size_of::<Identity>() == 32);
 
 /// What processes read and packets do not: the only value of the array `INSTANCE`.
 #[repr(C)]
@@ -35,8 +38,6 @@ const _: () = assert!(size_of::<Identity>() == 24);
 pub struct InstanceInfo {
     /// Whose dataplane it is. It stays first.
     pub identity: Identity,
-    /// When the dataplane was started: `CLOCK_MONOTONIC` in nanoseconds.
-    pub started_ns: u64,
     /// How many flows the table of a family holds at most.
     pub max_flows: u32,
     /// 1 where the kernel half ends idle flows by itself; 0 where userspace does.
