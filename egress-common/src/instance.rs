@@ -1,5 +1,7 @@
 //! The record of an instance: whose dataplane this is, of which version its maps are, and what its process keeps there.
 
+use core::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 /// The version of every layout that two programs may share: of pinned maps and of ring buffers' records. A program uses
@@ -30,7 +32,15 @@ pub struct Identity {
     pub started_ns: u64,
 }
 
-const _: () = assert!(size_of::<Identity>() == 32);
+const _: () = {
+    assert!(size_of::<Identity>() == 32);
+    assert!(offset_of!(Identity, layout_version) == 0);
+    assert!(offset_of!(Identity, cluster_ifindex) == 4);
+    assert!(offset_of!(Identity, egress_ifindex) == 8);
+    assert!(offset_of!(Identity, pid) == 12);
+    assert!(offset_of!(Identity, netns_inode) == 16);
+    assert!(offset_of!(Identity, started_ns) == 24);
+};
 
 /// What processes read and packets do not: the only value of the array `INSTANCE`.
 #[repr(C)]
@@ -50,7 +60,7 @@ pub struct InstanceInfo {
     pub reloads: Reloads,
 }
 
-const _: () = assert!(core::mem::offset_of!(InstanceInfo, identity) == 0);
+const _: () = assert!(offset_of!(InstanceInfo, identity) == 0);
 
 /// How changes of the spec of a running router went.
 #[repr(C)]

@@ -60,7 +60,8 @@ pub(super) fn set_only_value(map: &MapData, value: &mut [u8]) -> Result<(), MapE
     }
     let key = 0_u32.to_ne_bytes();
     // SAFETY: the key has the four bytes of an array's, the value has the size that the kernel said.
-    Ok(unsafe { element(MAP_UPDATE_ELEM, map.fd().as_fd(), Some(&key), value)? })
+    unsafe { element(MAP_UPDATE_ELEM, map.fd().as_fd(), Some(&key), value)? };
+    Ok(())
 }
 
 /// How many keys a hash has, at most as many as it has room for: the kernel begins anew when the key that it stands on has
