@@ -120,7 +120,7 @@ impl Router {
         Ok(Self {
             pid: info.identity.pid,
             process_running: instance.is_running(),
-            uptime_seconds: now_ns.saturating_sub(info.started_ns) / 1_000_000_000,
+            uptime_seconds: now_ns.saturating_sub(info.identity.started_ns) / 1_000_000_000,
             attached: instance.attach_mode(),
             cluster_interface: interface_name(info.identity.cluster_ifindex),
             egress_interface: interface_name(info.identity.egress_ifindex),

@@ -24,7 +24,7 @@ pub struct StillAttached {
 }
 
 /// Dataplanes of routers that are gone, pinned beside ours, on the same interfaces.
-pub struct Leftover(Vec<Instance>);
+pub struct Leftover(Vec<Pins>);
 
 impl Leftover {
     /// How long the kernel may take to take off what a process had that was killed just now.
@@ -41,17 +41,14 @@ impl Leftover {
         egress: &Interface,
     ) -> anyhow::Result<Self> {
         let parent = own.and_then(|pins| pins.directory().parent());
-        let others = dataplane::discover_pinned(parent.unwrap_or(Path::new(Pins::DEFAULT)))
-            .inspect_err(|error| log::debug!("what is pinned beside: {error}"))
-            .unwrap_or_default();
         let ours = [cluster.index, egress.index];
-        let leftover: Vec<_> = others
+        let leftover: Vec<_> = dataplane::pinned_under(parent.unwrap_or(Path::new(Pins::DEFAULT)))
             .into_iter()
-            .filter(|Instance { info, .. }| {
-                let identity = info.identity;
+            .filter(|(_, identity)| {
                 ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex)
             })
-            .filter(|other| other.pins().map(Pins::directory) != own.map(Pins::directory))
+            .map(|(pins, _)| pins)
+            .filter(|other| Some(other.directory()) != own.map(Pins::directory))
             .collect();
         if leftover.is_empty() && !own.is_some_and(Pins::has_links) {
             expect_nothing_by_tcx(cluster, egress).await?;
@@ -61,13 +58,12 @@ impl Leftover {
 
     /// Takes them off, when ours is in place.
     pub fn remove(self) {
-        for mut instance in self.0 {
-            let Some(pins) = instance.pins().cloned() else {
-                continue;
-            };
+        for pins in self.0 {
             let directory = pins.directory().display();
+            // Those of another version are nobody's when the kernel has freed the programs.
+            let maps = pins.maps().ok();
             let removed = pins.remove().map_err(anyhow::Error::from);
-            let removed = removed.and_then(|()| Ok(instance.maps.retire()?));
+            let removed = removed.and_then(|()| Ok(maps.map_or(Ok(()), |mut it| it.retire())?));
             match removed {
                 Ok(()) => log::warn!(
                     "replaced the dataplane that was pinned in {directory}, whose flows end"

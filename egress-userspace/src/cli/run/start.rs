@@ -20,8 +20,8 @@ use super::{
 use crate::cli::{flow_log::Recorder, timeout};
 use crate::{
     dataplane::{
-        self, AttachMode, Attachment, Dataplane, Instance, Left, Options, Pins, PinsError, Place,
-        Presence, Taken,
+        self, AttachMode, Attachment, Dataplane, Former, Instance, Left, Options, Pins, PinsError,
+        Place, Presence, Taken,
     },
     net::{
         interface::{self, Interface, Interfaces},
@@ -84,10 +84,10 @@ pub async fn start(
     let pins = pins(args, router)?;
     let earlier = match &pins {
         Some(pins) => take_over(pins, place)?,
-        None => None,
+        None => Earlier::Nothing,
     };
     let leftover = Leftover::find(pins.as_ref(), &cluster, &egress).await?;
-    if earlier.is_none() {
+    if matches!(earlier, Earlier::Nothing) {
         leftover::replace_filters(interfaces, &cluster, &egress).await?;
     }
     warn_of_forwarding();
@@ -101,7 +101,7 @@ pub async fn start(
         Some(pins) => Dataplane::load_pinned(&options, pins)?,
         None => Dataplane::load(&options)?,
     };
-    let instance = instance(args, place, features, earlier.as_ref());
+    let instance = instance(args, place, features, &earlier);
     fill(&mut dataplane, args, &instance, router, [&cluster, &egress])?;
     if features.kernel_expiry {
         dataplane.start_expiry()?;
@@ -110,15 +110,21 @@ pub async fn start(
     // Last, when all is in place: the first packet finds every rule.
     let attachment = dataplane.attach(&cluster, &egress, args.attach.wish())?;
     leftover.remove();
-    if earlier.is_some() && attachment.mode == AttachMode::Tcx {
+    if !matches!(earlier, Earlier::Nothing) && attachment.mode == AttachMode::Tcx {
         // Of a process before that attached by clsact. Ours come first, so these have nothing to do any more.
         Instance::detach_leftover(interfaces, &cluster, &egress).await?;
     }
     // The gateway is asked for by CAP_NET_ADMIN.
     let is_asked = args.metrics_address.is_some();
     privileges::drop_all_but_needed(attachment.mode == AttachMode::Clsact || is_asked)?;
-    if earlier.is_some() {
-        log::info!("took over the dataplane of an earlier process, with its flows and counters");
+    match earlier {
+        Earlier::Nothing => {}
+        Earlier::Replaced(former) => former.disown(),
+        Earlier::TakenOver(_) => {
+            log::info!(
+                "took over the dataplane of an earlier process, with its flows and counters"
+            );
+        }
     }
     Ok(Started {
         _presence: presence,
@@ -156,13 +162,22 @@ fn default_pin_path(router: &EgressRouter) -> PathBuf {
     Path::new(Pins::DEFAULT).join(name)
 }
 
-/// What the process of the dataplane kept that an earlier router has left and that can be taken over. What cannot is cleared
-/// away.
-fn take_over(pins: &Pins, place: Place) -> anyhow::Result<Option<InstanceInfo>> {
+/// What becomes of the dataplane that an earlier router has left.
+enum Earlier {
+    /// There is none.
+    Nothing,
+    /// Its programs stay attached until ours replace them; its maps are not used.
+    Replaced(Former),
+    /// Its maps are used, and this is what its process kept there.
+    TakenOver(Box<InstanceInfo>),
+}
+
+/// Looks at what an earlier router has left, and clears away what cannot be taken over.
+fn take_over(pins: &Pins, place: Place) -> anyhow::Result<Earlier> {
     let directory = pins.directory().display();
     match pins.left(place)? {
-        Left::Nothing => Ok(None),
-        Left::Dataplane(instance) => Ok(Some(*instance)),
+        Left::Nothing => Ok(Earlier::Nothing),
+        Left::Dataplane(instance) => Ok(Earlier::TakenOver(instance)),
         Left::Unusable { reason, flows } => {
             let flows = match flows {
                 Some(1) => "its 1 flow ends".to_owned(),
@@ -173,14 +188,15 @@ fn take_over(pins: &Pins, place: Place) -> anyhow::Result<Option<InstanceInfo>> 
                 "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
             );
             // Its links stay, so that its programs are there until ours replace them.
+            let former = pins.former(place);
             pins.remove_all_maps()?;
-            Ok(None)
+            Ok(Earlier::Replaced(former))
         }
         Left::Foreign(reason) => {
             log::warn!("what is in {directory} is not for this router and is removed: {reason}");
             pins.remove()?;
             Pins::at(pins.directory())?;
-            Ok(None)
+            Ok(Earlier::Nothing)
         }
     }
 }
@@ -243,12 +259,15 @@ fn options(
 }
 
 /// What this process keeps in the maps, with what an earlier one did.
-fn instance(
-    args: &Args,
-    place: Place,
-    features: Features,
-    earlier: Option<&InstanceInfo>,
-) -> InstanceInfo {
+fn instance(args: &Args, place: Place, features: Features, earlier: &Earlier) -> InstanceInfo {
+    let before = match earlier {
+        Earlier::TakenOver(instance) => **instance,
+        Earlier::Nothing | Earlier::Replaced(_) => {
+            let mut instance: InstanceInfo = bytemuck::Zeroable::zeroed();
+            instance.identity.started_ns = kernel::monotonic_ns();
+            instance
+        }
+    };
     InstanceInfo {
         identity: Identity {
             layout_version: LAYOUT_VERSION,
@@ -256,13 +275,11 @@ fn instance(
             egress_ifindex: place.egress_ifindex,
             pid: process::id(),
             netns_inode: place.netns_inode,
+            started_ns: before.identity.started_ns,
         },
         max_flows: args.max_flows,
         kernel_expiry: u32::from(features.kernel_expiry),
-        ..earlier.copied().unwrap_or_else(|| InstanceInfo {
-            started_ns: kernel::monotonic_ns(),
-            ..bytemuck::Zeroable::zeroed()
-        })
+        ..before
     }
 }
 

@@ -38,7 +38,7 @@ impl Snapshot {
         let has_all_flows = flows.len() < FLOWS || walk.next().is_none();
         Ok(Self {
             taken: Duration::from_nanos(now_ns),
-            started_ns: instance.info.started_ns,
+            started_ns: instance.info.identity.started_ns,
             router: Router::of(instance, now_ns)?,
             rules,
             outcomes,
