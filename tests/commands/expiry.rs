@@ -1,4 +1,4 @@
-//! The end of idle flows, as `flows` shows it.
+//! The end of idle flows, as shown by `flows`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::lab::{Connection, Running, datagram_server, status};
 use crate::shell::{self, array, string};
 
-/// Twice the time that a flow whose connection was reset may be idle for.
+/// Twice the idle timeout of a flow whose connection was reset.
 const TWICE_CLOSE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(250);
 
@@ -55,7 +55,7 @@ fn a_timeout_that_is_set_ends_the_flows_that_it_is_for_and_no_others() -> Result
     connection.check()?;
     let server = datagram_server(&lab)?;
     let client = udp::connect(lab.client(), DATAGRAM.service())?;
-    // Twice, as the next datagram opens another flow.
+    // The second datagram opens a new flow.
     for _ in 0..2 {
         udp::exchange(&client, &server, b"question", b"answer")?;
         shell::eventually("the flow of the datagrams is ended", || {

@@ -1,4 +1,4 @@
-//! `flows` with options: which flows, in which order, how many, and in which format.
+//! The options of `flows`: filters, order, limit and format.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _};
@@ -30,7 +30,7 @@ fn flows_are_selected_sorted_and_limited() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
-    // By the rules 0, 1 and 2.
+    // Opens a flow of each of the rules 0, 1 and 2.
     exchange_datagrams(&lab)?;
     let http = Connection::open(&lab, HTTP)?;
     let tls = Connection::open(&lab, TLS)?;
@@ -139,7 +139,7 @@ fn completions_and_manual_pages_know_every_command() -> Result<()> {
     shell::egress_router(lab.router(), &nowhere)?.failure(1, &["/nowhere"])
 }
 
-/// Fills the table of a running router with flows that nobody opened.
+/// Fills the flow table of a running router with entries that no packet created.
 fn fill(lab: &Lab, number: u32) -> Result<()> {
     lab.router().run(|| {
         let mut instance = Instance::only(None)?;

@@ -1,4 +1,4 @@
-//! The flow log, and `flows --follow`: flows as they are opened and end.
+//! The flow log and `flows --follow`: flows as they open and end.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,7 @@ use crate::shell::{self, eventually, number, string};
 /// Bytes of an IPv4 and a UDP header.
 const UDP_HEADERS: u64 = 20 + 8;
 
-/// Waits until a file has this many lines of JSON, and no more.
+/// Waits until a file has exactly this many lines of JSON.
 fn wait_for_lines(path: &Path, count: usize) -> Result<Vec<Value>> {
     let lines = eventually(&format!("{count} lines"), || {
         let lines = lines(path)?;
@@ -76,7 +76,7 @@ fn the_flow_log_has_the_start_and_the_end_of_a_flow_with_what_it_carried() -> Re
         "{start:#} {end:#}"
     );
 
-    // As logrotate does.
+    // Rotates the log like logrotate(8).
     let rotated = directory.path().join("flows.jsonl.1");
     fs::rename(&path, &rotated)?;
     router.signal(Signal::SIGHUP)?;
@@ -120,7 +120,7 @@ fn following_shows_flows_live_to_one_follower_and_leaves_nothing_switched_on() -
     let _router = Running::start(&lab, &["--timeout", "udp=1"])?;
     let mut follower = Background::start(&lab, &["flows", "--follow"])?;
     let path = follower.path().to_owned();
-    // It may take a moment until it listens.
+    // The command may take a moment to subscribe.
     eventually("a flow is shown", || {
         exchange_datagrams(&lab)?;
         Ok((!lines(&path)?.is_empty()).then_some(()))
@@ -144,7 +144,7 @@ fn following_shows_flows_live_to_one_follower_and_leaves_nothing_switched_on() -
     exchange_datagrams(&lab)?;
     ensure!(lines(&path)?.len() == shown);
 
-    // Another one is welcome then, and sees nothing of before.
+    // After that the next subscriber is accepted, and sees no earlier events.
     let mut follower = Background::start(&lab, &["flows", "--follow", "--output", "json"])?;
     let path = follower.path().to_owned();
     let first = eventually("a flow is shown as JSON", || {

@@ -1,4 +1,4 @@
-//! How a router is attached, how it ends, and how the next one follows it.
+//! How a router attaches, how it ends, and how the next one replaces it.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
@@ -64,7 +64,7 @@ fn with_clsact_the_dataplane_outlives_its_process_and_is_replaced() -> Result<()
 fn a_router_with_the_process_id_of_the_one_before_replaces_it() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
-    // As in a container that is started again: the router is process 1 each time.
+    // Like a restarted container, in which the router is process 1 each time.
     let container = || {
         let mut command = lab.router().command("unshare");
         command
@@ -158,7 +158,7 @@ fn sigint_and_sigterm_end_it_in_the_same_way() -> Result<()> {
         let router = Running::start(&lab, &[])?;
         exchange_datagrams(&lab)?;
         router.signal(signal)?;
-        // It ends by this signal: the one that `stop` sends comes too late.
+        // This signal ends it; `stop` sends another one, too late to matter.
         router.wait_for_log(&[&format!("{signal}: detaching")])?;
         let ended = router.stop()?;
         ensure!(ended.code() == Some(0), "after {signal}: {ended}");

@@ -1,4 +1,4 @@
-//! What the kernel half says in the log, and when it is silent.
+//! What the kernel half logs, and when it is silent.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,7 +10,7 @@ use crate::shell::eventually;
 
 const NOT_OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 12, 98));
 
-/// Opens a flow and has a packet dropped.
+/// Opens a flow and sends a packet that is dropped.
 fn traffic(lab: &Lab) -> Result<()> {
     exchange_datagrams(lab)?;
     send_to_net1(lab, NOT_OURS)?;

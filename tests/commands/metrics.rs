@@ -1,4 +1,4 @@
-//! What a running router tells by HTTP, whom, and what it puts up with.
+//! The HTTP server of a running router: what it serves, to whom, and which misuse it survives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -19,11 +19,11 @@ use crate::lab::{Connection, Running, exchange_datagrams, send_to_net1};
 use crate::shell;
 
 const PORT: u16 = 9469;
-/// Where a scraper in the cluster finds the metrics.
+/// The address at which a scraper in the cluster finds the metrics.
 const METRICS: SocketAddr = V4.on_eth0(PORT);
 const OPTIONS: [&str; 2] = ["--metrics-address", "0.0.0.0:9469"];
 
-/// The samples of a scrape, by all that stands before the value.
+/// The samples of a scrape: the value by everything that precedes it.
 fn scrape(lab: &Lab) -> Result<BTreeMap<String, f64>> {
     let text = http::get(lab.client(), METRICS, "metrics")?;
     text.lines()
@@ -35,7 +35,7 @@ fn scrape(lab: &Lab) -> Result<BTreeMap<String, f64>> {
         .collect()
 }
 
-/// What `curl` gets from this page: the status, and the body.
+/// Fetches a page with `curl`. Returns the status and the body.
 fn page(namespace: &Namespace, page: &str, options: &[&str]) -> Result<(u16, String)> {
     let url = format!("http://{METRICS}/{page}");
     let patience = PATIENCE.as_secs().to_string();
@@ -64,7 +64,7 @@ fn metrics_are_what_rules_and_status_say() -> Result<()> {
     let connection = Connection::open(&lab, HTTP)?;
     connection.check()?;
 
-    // The flows and packets of the rules are those of the traffic above: nothing else uses rules' ports.
+    // The only flows and packets of rules are those of the traffic above.
     let metrics = scrape(&lab)?;
     let rules = shell::json(lab.router(), &["rules"])?;
     let rules = shell::array(&rules)?;
@@ -168,7 +168,7 @@ fn promtool_has_nothing_to_complain_about() -> Result<()> {
     Ok(())
 }
 
-/// Whether there is no `promtool` to be had.
+/// Whether `promtool` is not installed.
 pub fn promtool_is_missing() -> bool {
     let mut version = std::process::Command::new("promtool");
     shell::finish(version.arg("--version")).is_err()
@@ -179,7 +179,7 @@ fn the_router_is_ready_while_its_address_and_gateway_are_there() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
-    // Nobody has sent anything yet: the gateway has to be asked for its MAC address.
+    // No packet has been sent yet, so the router has to resolve the gateway's MAC address.
     assert_eq!(
         page(lab.client(), "readyz", &[])?,
         (200, "ready\n".to_owned())
@@ -214,8 +214,10 @@ fn the_router_is_ready_while_its_address_and_gateway_are_there() -> Result<()> {
         address.address
     );
     ensure!(reasons.starts_with(&expected), "{reasons}");
-    // The default route has gone with the address.
-    let (_, hops) = reasons.split_once('\n').context("one reason only")?;
+    // The default route was removed together with the address.
+    let (_, hops) = reasons
+        .split_once('\n')
+        .context("there is only one reason")?;
     ensure!(hops.contains("203.0.113.26"), "{reasons}");
     assert_eq!(page(lab.client(), "healthz", &[])?.0, 200);
     Ok(())
@@ -226,7 +228,7 @@ fn outsiders_find_no_listener_on_any_address() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
-    // The address on eth0 too, by way of net1.
+    // The address of eth0, too, through net1.
     let eth0 = V4.router_eth0.address;
     lab.neighbour()
         .ip([format!("route add {eth0} via {}", ROUTER_NET1.address)])?;
@@ -248,7 +250,7 @@ fn clients_that_only_hold_on_are_let_go() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
-    // More than are served at once; half of them say a little and no more.
+    // Opens more connections than the server allows at once. Half of them send an incomplete request.
     let mut idle = Vec::new();
     for number in 0..48 {
         let mut client = tcp::connect(lab.client(), METRICS)?;
@@ -257,11 +259,11 @@ fn clients_that_only_hold_on_are_let_go() -> Result<()> {
         }
         idle.push(client);
     }
-    // What the router is there for goes on meanwhile, and a client with a question gets its turn.
+    // Meanwhile the router keeps forwarding, and a client with a complete request is served.
     exchange_datagrams(&lab)?;
     assert_eq!(page(lab.client(), "healthz", &[])?.0, 200);
     for client in &mut idle {
-        // Perhaps with a word of goodbye.
+        // The server may send an error response first.
         let mut rest = Vec::new();
         client
             .read_to_end(&mut rest)
@@ -312,7 +314,7 @@ fn an_address_that_is_taken_is_refused_before_anything_is_attached() -> Result<(
     Ok(())
 }
 
-/// A Prometheus that scrapes the router from the client's pod, until it is dropped.
+/// A Prometheus that scrapes the router from the client's pod. It is stopped on drop.
 struct Prometheus<'l> {
     lab: &'l Lab,
     process: Child,
@@ -331,7 +333,7 @@ impl<'l> Prometheus<'l> {
                 "static_configs": [{"targets": [METRICS]}],
             }],
         });
-        // JSON is YAML.
+        // JSON is valid YAML.
         let file = directory.path().join("prometheus.yml");
         std::fs::write(&file, config.to_string())?;
         let option = |name: &str, path: &Path| format!("--{name}={}", path.display());
@@ -352,7 +354,7 @@ impl<'l> Prometheus<'l> {
         })
     }
 
-    /// What a page of its interface answers, or an error.
+    /// The response of an API endpoint, or an error.
     fn get(&self, page: &str, options: &[&str]) -> Result<Value> {
         let url = format!("http://127.0.0.1:9090/api/v1/{page}");
         let arguments: Vec<_> = options.iter().copied().chain([url.as_str()]).collect();
@@ -362,7 +364,7 @@ impl<'l> Prometheus<'l> {
         )?)?)
     }
 
-    /// How many series a query has now.
+    /// The number of series that a query currently returns.
     fn query(&self, expression: &str) -> Result<usize> {
         let query = format!("query={expression}");
         let answer = self.get("query", &["--get", "--data-urlencode", &query])?;
@@ -377,7 +379,7 @@ impl Drop for Prometheus<'_> {
     }
 }
 
-/// Every query of the dashboard, as Grafana would send it.
+/// Every query of the dashboard, as Grafana sends it.
 fn dashboard_queries() -> Result<Vec<String>> {
     let dashboard = include_str!("../../deploy/grafana/egress-router.json");
     let dashboard: Value = serde_json::from_str(dashboard)?;
@@ -419,7 +421,7 @@ fn a_prometheus_has_data_for_each_panel_and_evaluates_each_alert() -> Result<()>
     })?;
     for query in dashboard_queries()? {
         shell::eventually(&query, || {
-            // Traffic of each kind goes on, so that rates are not 0: forwarded, dropped, and for the pod's own stack.
+            // Each kind of traffic continues, so that no rate is 0: forwarded, dropped, and for the pod's own stack.
             exchange_datagrams(&lab)?;
             send_to_net1(&lab, [192, 168, 12, 77].into())?;
             send_to_net1(&lab, ROUTER_NET1.address)?;

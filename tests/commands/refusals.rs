@@ -1,4 +1,4 @@
-//! When `run` refuses to start: the exit code, the words, and that nothing was touched.
+//! When `run` refuses to start: its exit code, its message, and that it has changed nothing.
 
 use std::fs;
 
@@ -18,7 +18,9 @@ const ALREADY_RUNNING: i32 = 7;
 
 fn run(lab: &Lab, options: &[&str]) -> Result<Finished> {
     let spec = example_spec();
-    let spec = spec.to_str().context("the path of the example is UTF-8")?;
+    let spec = spec
+        .to_str()
+        .context("the path of the example is not UTF-8")?;
     let arguments = [&["run", "--no-pin", "--config", spec], options].concat();
     shell::egress_router(lab.router(), &arguments)
 }
@@ -27,11 +29,11 @@ fn run_spec(lab: &Lab, text: &str) -> Result<Finished> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("router.yaml");
     fs::write(&file, text)?;
-    let file = file.to_str().context("the path of the spec is UTF-8")?;
+    let file = file.to_str().context("the path of the spec is not UTF-8")?;
     shell::egress_router(lab.router(), &["run", "--no-pin", "--config", file])
 }
 
-/// Checks that nothing is attached, and that no program of a router belongs to the pod.
+/// Checks that nothing is attached and that no router's program belongs to the pod.
 fn expect_untouched(lab: &Lab) -> Result<()> {
     let attached = attachments(lab)?;
     ensure!(attached.is_empty(), "still attached: {attached:?}");

@@ -1,4 +1,4 @@
-//! `rules`: in which order, how many, and their sums.
+//! `rules`: order, limit and totals.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{DATAGRAM, HTTP, RULES, TLS};
@@ -57,7 +57,7 @@ fn the_last_line_has_the_sums_of_all_rules() -> Result<()> {
     let options = ["rules", "--sort", "bytes", "--limit", "1"];
     let text = shell::egress_router(lab.router(), &options)?.success()?;
     assert_eq!(text.lines().count(), 3, "{text}");
-    let last = text.lines().last().context("it has lines")?;
+    let last = text.lines().last().context("there is no output")?;
     let words: Vec<_> = last.split_whitespace().collect();
     assert_eq!(words[..3], ["all", "3", "2"], "{text}");
 

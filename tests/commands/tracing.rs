@@ -1,4 +1,4 @@
-//! `trace`: what is decided for packets, while they pass.
+//! `trace` shows what is decided for packets as they pass.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{HTTP, client as client_address};
@@ -9,7 +9,7 @@ use crate::background::Background;
 use crate::lab::{Connection, Running, exchange_datagrams};
 use crate::shell::{self, eventually};
 
-/// Whether the kernel half has been told that somebody traces: then its packets are shown.
+/// Sends packets until the first one is shown: from then on the kernel half knows of the subscriber.
 fn wait_until_it_shows_packets(lab: &Lab, trace: &Background) -> Result<()> {
     eventually("a packet is shown", || {
         exchange_datagrams(lab)?;
@@ -66,7 +66,7 @@ fn a_redirected_connection_is_traced_both_ways_step_by_step() -> Result<()> {
     );
     ensure!(trace.interrupt()? == Some(0));
 
-    // Nothing is shown any more, and a next one may trace.
+    // No more packets are shown, and the next subscriber is accepted.
     let shown = trace.lines()?.len();
     connection.check()?;
     ensure!(trace.lines()?.len() == shown);
@@ -90,13 +90,10 @@ fn a_trace_ends_after_a_number_of_packets_or_a_time_and_has_no_second() -> Resul
             "json",
         ],
     )?;
-    eventually(
-        "it has shown a packet, so that the subscriber is taken",
-        || {
-            exchange_datagrams(&lab)?;
-            Ok((!trace.lines()?.is_empty()).then_some(()))
-        },
-    )?;
+    eventually("a packet is shown, so there is a subscriber", || {
+        exchange_datagrams(&lab)?;
+        Ok((!trace.lines()?.is_empty()).then_some(()))
+    })?;
     let refused = shell::egress_router(lab.router(), &["trace", "--duration", "50ms"])?;
     ensure!(
         refused

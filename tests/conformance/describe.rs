@@ -1,4 +1,4 @@
-//! Scripts in words, for who looks at a difference.
+//! Describes scripts in words.
 
 use std::fmt::{self, Write as _};
 
@@ -158,7 +158,6 @@ fn flag_names(flags: u8) -> String {
     names.join("+")
 }
 
-/// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -1,12 +1,10 @@
-//! The lab: network namespaces, joined as a cluster with an egress router is,
-//! and what sends, serves and watches traffic in them.
+//! The lab: network namespaces joined like a cluster with an egress router, and tools that send, serve and capture
+//! traffic in them.
 //!
-//! [`Lab::new`] builds the network, [`Lab::start_router`] starts an
-//! `egress-router` in it, and the modules of traffic ([`http`], [`tcp`],
-//! [`udp`], [`icmp`], [`sctp`], [`dns`], [`capture`]) work inside its namespaces.
+//! [`Lab::new`] builds the network, [`Lab::start_router`] starts an `egress-router` in it, and the traffic modules
+//! ([`http`], [`tcp`], [`udp`], [`icmp`], [`sctp`], [`dns`], [`capture`]) work inside its namespaces.
 //!
-//! The library knows the router only as a binary that it starts, so that it
-//! builds before the eBPF object exists.
+//! The library knows the router only as a binary to start, so it builds without the eBPF object.
 
 pub mod addresses;
 pub mod association;
@@ -44,8 +42,7 @@ pub use router::{Dataplane, RouterProcess};
 pub use spec::Spec;
 pub use topology::{Lab, LabBuilder};
 
-/// The longest that anything in the lab waits for something that should happen.
+/// The longest wait in the lab for anything that should happen.
 ///
-/// Generous, so that a loaded machine fails no test: nothing waits this long
-/// unless it is broken.
+/// It is generous, so that no test fails because the machine is loaded. Nothing waits this long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_mins(1);

@@ -14,7 +14,7 @@ use crate::{
     frames::{NUMBER, endpoints, tcp, udp},
 };
 
-/// Segments of both directions, in turn; gives the connection's state after each.
+/// Sends the segments in turn. Returns the connection's state after each.
 fn exchange(
     bench: &mut Bench,
     family: &Family,
@@ -27,7 +27,7 @@ fn exchange(
         let out = match side {
             Cluster => bench.forward(Cluster, &tcp(client, service, flags).bytes())?,
             Egress => {
-                let (reserved, server) = outside.expect("the client comes first");
+                let (reserved, server) = outside.expect("the first segment comes from the client");
                 bench.forward(Egress, &tcp(server, reserved, flags).bytes())?
             }
         };
@@ -88,7 +88,7 @@ fn both_directions_are_counted_apart() -> Result<()> {
                 (Egress, "A"),
             ],
         )?;
-        // From the IP header on.
+        // Lengths from the IP header on.
         let segment = if family.client.is_ipv4() { 40 } else { 60 };
         let flow = bench.flow()?;
         ensure!(
@@ -140,13 +140,13 @@ fn a_repeated_syn_belongs_to_the_connection_that_it_asked_for() -> Result<()> {
         let syn = tcp((family.client, 40_000), (family.router, 8080), "S").bytes();
         let first = bench.forward(Cluster, &syn)?;
         let second = bench.forward(Cluster, &syn)?;
-        ensure!(first == second, "the port has changed");
+        ensure!(first == second, "the NAT port has changed");
         ensure!(bench.flow()?.original.packets == 2);
         Ok(())
     })
 }
 
-/// A table of so many flows; the kernel may have a spare element or two for each CPU.
+/// The size of a flow table. The kernel may have a few spare elements for each CPU.
 const FLOWS: u16 = 16;
 
 fn small() -> Setup {
@@ -156,7 +156,7 @@ fn small() -> Setup {
     }
 }
 
-/// Opens a connection from this port, as far as an acknowledged handshake; `None` if the table has no room for it.
+/// Opens a connection from this port, up to the acknowledged handshake. Returns `None` if the table is full.
 fn connect(bench: &mut Bench, family: &Family, port: u16) -> Result<Option<()>> {
     let (client, service) = ((family.client, port), (family.router, 8080));
     let syn = bench.run(Cluster, &tcp(client, service, "S").bytes())?;
@@ -189,7 +189,7 @@ fn a_table_full_of_connections_refuses_new_flows_and_keeps_those_in_it() -> Resu
         ensure!(bench.dataplane.maps.count_evicted()? == 0);
         ensure!(
             bench.entries() == 2 * admitted.len(),
-            "an entry is without the other"
+            "a flow lacks one of its entries"
         );
         for port in admitted {
             let data = tcp((family.client, port), (family.router, 8080), "PA");
@@ -239,7 +239,7 @@ fn a_flood_of_new_flows_ends_those_that_were_only_begun_and_no_connection() -> R
 fn both_sides_may_open_a_connection_at_once() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        // RFC 9293, figure 8.
+        // The sequence of states in RFC 9293, figure 8.
         let states = exchange(
             bench,
             family,
@@ -271,7 +271,7 @@ fn a_reset_or_close_that_no_end_has_sent_passes_and_changes_nothing() -> Result<
         exchange(bench, family, &open)?;
         let (client, service) = ((family.client, 2000), (family.router, 8080));
         let (reserved, server) = ((family.reserved, 2000), (family.web, 80));
-        // Of a guess, of what was acknowledged before, and of what lies far ahead.
+        // Sequence numbers that are guessed, acknowledged before, or far ahead.
         for number in [
             0,
             NUMBER.wrapping_sub(1),
@@ -290,7 +290,7 @@ fn a_reset_or_close_that_no_end_has_sent_passes_and_changes_nothing() -> Result<
                 );
             }
         }
-        // Ahead of what was acknowledged by what may be under way.
+        // Ahead of the last acknowledgment by what may be in flight.
         let reset = tcp(server, reserved, "R").number(NUMBER + 100_000);
         bench.forward(Egress, &reset.bytes())?;
         ensure!(bench.flow()?.state == "CLOSE");
@@ -321,7 +321,7 @@ fn who_forges_two_segments_resets_no_more_than_who_forges_one() -> Result<()> {
 fn a_refusal_closes_a_connection_that_nothing_was_acknowledged_of() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        // RFC 9293, section 3.10.7.1: the reset of a SYN has the sequence number 0.
+        // The reset of a SYN has sequence number 0 (RFC 9293, section 3.10.7.1).
         let syn = tcp((family.client, 2000), (family.router, 8080), "S");
         let (reserved, server) = endpoints(&bench.forward(Cluster, &syn.bytes())?)?;
         bench.forward(Egress, &tcp(server, reserved, "RA").number(0).bytes())?;
@@ -330,7 +330,7 @@ fn a_refusal_closes_a_connection_that_nothing_was_acknowledged_of() -> Result<()
     })
 }
 
-/// Sweeps the flows, some seconds from now.
+/// Sweeps the flows as if some seconds had passed.
 fn sweep_in(bench: &mut Bench, seconds: u64) -> Result<Swept> {
     let timeouts = Timeouts::default();
     let now_ns = kernel::monotonic_ns() + seconds * 1_000_000_000;

@@ -17,16 +17,16 @@ use crate::{
     frames::{Endpoint, Frame, Transport, assert_same, chunk, endpoints, sctp},
 };
 
-/// Chunk types that make no difference to a flow (RFC 9260, section 3.2).
+/// Chunk types that do not affect a flow's state (RFC 9260, section 3.2).
 const HEARTBEAT_ACK: u8 = 5;
 const ERROR: u8 = 9;
 const COOKIE_ACK: u8 = 11;
 
-/// The tags that client and server announce.
+/// The initiate tags of client and server.
 const CLIENT_TAG: u32 = 0x0101_0101;
 const SERVER_TAG: u32 = 0x0202_0202;
 
-/// A port that does not stay: the local port range has it.
+/// A port in the local port range, which the router does not preserve.
 fn client(family: &Family) -> Endpoint {
     (family.client, 40_000)
 }
@@ -35,7 +35,7 @@ fn service(family: &Family) -> Endpoint {
     (family.router, 5000)
 }
 
-/// Opens an association, whose ports change both; gives what the server sees.
+/// Opens an association in which both ports change. Returns what the server sees.
 fn open(bench: &mut Bench, family: &Family) -> Result<(Endpoint, Endpoint)> {
     let init = sctp(client(family), service(family), &chunk(INIT, &[1; 16]));
     let out = bench.forward(Cluster, &init.bytes())?;
@@ -93,7 +93,8 @@ fn the_checksum_is_right_at_every_length() -> Result<()> {
     for family in &FAMILIES {
         let (client, service) = (client(family), service(family));
         let (reserved, server) = open(&mut bench, family)?;
-        // Of the chunks; the shortest is its own header. Not padded, so that the packet may end anywhere in a word.
+        // Lengths of the chunks. The shortest is a chunk header only. Without padding, so that the packet may end
+        // anywhere in a word.
         for len in (4..=300).chain([511, 512, 1023, 1024, 1460, 2035, 2036, 2047, 2999, 3000]) {
             let bytes: Vec<u8> = (0..=250_u8).cycle().take(len).collect();
             let packet = sctp(client, service, &bytes);
@@ -152,7 +153,10 @@ fn a_wrong_checksum_stays_wrong_by_as_much() -> Result<()> {
         };
         let out = bench.forward(Cluster, &damage(packet.bytes()))?;
         let expected = packet.translated(reserved, server).bytes();
-        ensure!(out == damage(expected), "the receiver would not notice");
+        ensure!(
+            out == damage(expected),
+            "the receiver would not notice the damage"
+        );
     }
     Ok(())
 }
@@ -214,7 +218,7 @@ fn a_packet_without_a_chunk_is_malformed() -> Result<()> {
     Ok(())
 }
 
-/// Goes on with an association until it is established.
+/// Continues an association until it is established.
 fn establish(bench: &mut Bench, family: &Family) -> Result<(Endpoint, Endpoint)> {
     let (reserved, server) = open(bench, family)?;
     let init_ack = chunk(INIT_ACK, &[2; 16]);
@@ -243,7 +247,7 @@ fn an_association_goes_through_its_states() -> Result<()> {
             bench.forward(Cluster, &end.number(SERVER_TAG).bytes())?;
             let flow = bench.flow()?;
             ensure!(flow.state == state, "{flow:?} instead of {state}");
-            // The same ports, anew.
+            // A new INIT on the same ports.
             let init = sctp(client(family), service(family), &chunk(INIT, &[3; 16]));
             bench.forward(Cluster, &init.number(0).bytes())?;
             let flow = bench.flow()?;
@@ -267,13 +271,13 @@ fn an_end_with_a_guessed_tag_passes_and_changes_nothing() -> Result<()> {
             bench.forward(Egress, &forged.bytes())?;
             ensure!(bench.flow()?.state == "ESTABLISHED", "after chunk {kind}");
         }
-        // Announcing another tag first does not help.
+        // An INIT ACK with another tag does not help the attacker.
         let forged = sctp(server, reserved, &chunk(INIT_ACK, &[7; 16])).number(CLIENT_TAG);
         bench.forward(Egress, &forged.bytes())?;
         let forged = sctp(server, reserved, &chunk(ABORT, &[])).number(0x0707_0707);
         bench.forward(Egress, &forged.bytes())?;
         ensure!(bench.flow()?.state == "ESTABLISHED");
-        // The server no longer knows the association, and reflects its own tag.
+        // The server has lost the association and reflects its peer's tag.
         let abort = sctp(server, reserved, &chunk(ABORT, &[])).number(SERVER_TAG);
         bench.forward(Egress, &abort.bytes())?;
         ensure!(bench.flow()?.state == "CLOSED");
@@ -281,7 +285,7 @@ fn an_end_with_a_guessed_tag_passes_and_changes_nothing() -> Result<()> {
     })
 }
 
-/// Compares all but the Ethernet header and the choices of an IP header.
+/// Compares the frames without the Ethernet header and the fields that an IP header's sender may choose.
 fn assert_same_transport(actual: &[u8], expected: &Frame) -> Result<()> {
     let packet = SlicedPacket::from_ethernet(actual)?;
     if let Some(NetSlice::Ipv4(ip)) = &packet.net {
@@ -311,13 +315,13 @@ fn an_association_with_a_port_of_no_rule_is_refused_by_an_abort() -> Result<()> 
             ensure!(ran.verdict == FORWARD, "verdict {}", ran.verdict);
             let abort = sctp(undefined, client, &chunk(ABORT, &[])).number(CLIENT_TAG);
             assert_same_transport(&ran.frame, &abort)?;
-            // As the sender left the checksum to its device, so does the router.
+            // The sender left the checksum to its device, so the router does, too.
             let init = init.transport(Transport::SctpWithoutChecksum);
             let ran = bench.run(Cluster, &init.bytes())?;
             let abort = abort.transport(Transport::SctpWithoutChecksum);
             assert_same_transport(&ran.frame, &abort)?;
         }
-        // Whatever else is sent there gets no answer.
+        // Any other chunk gets no answer.
         for kind in [DATA, ABORT, INIT_ACK] {
             let packet = sctp(client, undefined, &chunk(kind, &[0; 16]));
             bench.refuse(Cluster, &packet.bytes(), Outcome::NoRule)?;

@@ -1,4 +1,4 @@
-//! The ends of connections.
+//! How connections end.
 
 use std::net::{Shutdown, TcpStream};
 
@@ -75,7 +75,7 @@ fn a_source_port_can_be_used_again_after_a_close_and_after_a_reset(
         let (server, _) = tcp::accept(&listener)?;
         tcp::send(&client, &server, &[round])?;
         if round % 2 == 0 {
-            // The server's end waits in TIME_WAIT, so that the client's is free.
+            // The server's end goes into TIME_WAIT, which leaves the client's port free.
             closes_first(&server, &client)?;
         } else {
             tcp::reset(client)?;
@@ -85,7 +85,7 @@ fn a_source_port_can_be_used_again_after_a_close_and_after_a_reset(
     Ok(())
 }
 
-/// The other end still sends after the first has closed its side, and then closes too.
+/// The second end sends data after the first has closed its side, and then closes, too.
 pub fn closes_first(first: &TcpStream, second: &TcpStream) -> Result<()> {
     tcp::send(first, second, b"all that I have to say")?;
     first.shutdown(Shutdown::Write)?;

@@ -1,4 +1,4 @@
-//! The fallback: the server of what no rule names.
+//! The fallback: the server for ports without a rule.
 
 use std::net::SocketAddr;
 
@@ -30,7 +30,7 @@ fn on_fallback(network: &Network, port: u16) -> SocketAddr {
 fn ports_without_a_rule_lead_to_the_same_ports_of_the_fallback(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start_with_fallback(&lab, network)?;
-    // The second has a rule, but for the other protocol.
+    // The second port has a rule, but for the other protocol.
     for port in [UNDEFINED_PORT, network.datagram().port] {
         let connection = connect_to(&lab, network.on_eth0(port), on_fallback(network, port))
             .with_context(|| format!("port {port}"))?;

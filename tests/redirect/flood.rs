@@ -1,4 +1,4 @@
-//! A flood of new flows, in a table that has no room for them.
+//! A flood of new flows into a full flow table.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ over_each_family! {
 const MAX_FLOWS: &str = "4096";
 const CONNECTIONS: usize = 200;
 const NEW_CONNECTIONS: usize = 50;
-/// How many packets a flood has at least, and at most.
+/// The minimum and maximum number of packets of a flood.
 const PACKETS: std::ops::RangeInclusive<usize> = 500_000..=5_000_000;
 const POLL: Duration = Duration::from_millis(20);
 
@@ -29,7 +29,7 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     skip_on_nftables!("its table is the whole machine's");
     let lab = Lab::builder().clients(3).build()?;
     let [talkers, newcomer, flooder] = lab.clients() else {
-        bail!("the lab has three clients");
+        bail!("expected three clients");
     };
     let _router = start_with(&lab, &["--max-flows", MAX_FLOWS])?;
     let rule = network.http();
@@ -42,7 +42,7 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     let connections = (0..CONNECTIONS)
         .map(|_| connect(talkers))
         .collect::<Result<Vec<_>>>()?;
-    // Nobody reads them, but no datagram is refused either.
+    // Nothing reads the datagrams, but none is refused with an ICMP error either.
     let _datagrams = udp::bind(lab.servers(), network.datagram().server())?;
 
     let flood = Flood::new(flooder, network)?;
@@ -95,7 +95,7 @@ fn evictions(lab: &Lab) -> Result<u64> {
         .with_context(|| format!("no number of evictions in {status:#}"))
 }
 
-/// Waits until the table is full, so that flows are ended to make room.
+/// Waits until the table is full and flows are evicted.
 fn wait_for_evictions(lab: &Lab) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while evictions(lab)? == 0 {
@@ -134,7 +134,7 @@ impl Flood {
         })
     }
 
-    /// Sends them as fast as one thread can, until there were many and it is enough.
+    /// Sends as fast as one thread can, until the minimum is reached and `is_enough` is set.
     fn run(&self, is_enough: &AtomicBool) -> Result<()> {
         for (number, [syn, datagram]) in self.packets.iter().cycle().enumerate() {
             let sent = 2 * number;

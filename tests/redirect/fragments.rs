@@ -1,4 +1,4 @@
-//! Datagrams that are longer than a packet.
+//! Datagrams longer than a packet.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ fn datagrams_of_any_length_and_their_answers_arrive(network: &Network) -> Result
     let client = udp::connect(lab.client(), network.datagram().service())?;
     for length in [100, 3_000, 20_000, 60_000] {
         let (question, answer) = (text(1, length), text(2, length));
-        // Twice, as the first one's fragments may find a flow that is new.
+        // Twice: the first datagram opens the flow, the second finds it.
         for round in ["first", "second"] {
             let seen = udp::exchange(&client, &server, &question, &answer)
                 .with_context(|| format!("the {round} datagram of {length} bytes"))?;
@@ -87,7 +87,7 @@ fn fragments_arrive_in_whatever_order_the_network_delivers_them(network: &Networ
     Ok(())
 }
 
-/// Bytes that differ from place to place by more than a fragment's length does.
+/// Bytes in which any two fragments differ.
 fn text(seed: u8, length: usize) -> Vec<u8> {
     (0..=250)
         .map(|byte: u8| byte.wrapping_add(seed))

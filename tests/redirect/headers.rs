@@ -1,4 +1,4 @@
-//! Headers that are rare.
+//! Unusual headers.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ over_each_family! {
 }
 
 fn a_checksum_that_comes_out_as_zero_is_sent_as_all_ones(network: &Network) -> Result<()> {
-    // In the NAT range, so that the router keeps it.
+    // In the NAT range, so the router preserves it.
     const CLIENT_PORT: u16 = 20_000;
     let lab = Lab::new()?;
     let _router = start(&lab)?;
@@ -92,9 +92,8 @@ fn a_datagram_without_checksum_stays_without_checksum() -> Result<()> {
 
 #[test]
 fn ip_options_pass_both_ways() -> Result<()> {
-    // Record route (RFC 791, section 3.1): type 7, length 15, the first of three
-    // slots is the next; then the end of the list. A server answers with the
-    // same option.
+    // Record route (RFC 791, section 3.1): type 7, length 15, pointer to the first of three slots; then the end of the
+    // list. A server answers with the same option.
     const RECORD_ROUTE: [u8; 16] = [7, 15, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     skip_unless_lab_works!();
     let lab = Lab::new()?;

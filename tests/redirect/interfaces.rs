@@ -1,4 +1,4 @@
-//! A router whose interfaces are of other kinds than a veth and a macvlan.
+//! A router whose interfaces are not a veth and a macvlan.
 
 use std::net::SocketAddr;
 
@@ -32,7 +32,7 @@ fn eth0_may_be_a_netkit_without_mac_addresses_and_net1_an_ipvlan(network: &Netwo
     carry_everything(network, ClusterLink::NetkitL3, EgressLink::IpvlanL2)
 }
 
-/// Sends what the router redirects over these interfaces, by rules and by the fallback, in both directions.
+/// Sends traffic through these interfaces by rules and by the fallback, in both directions.
 fn carry_everything(network: &Network, eth0: ClusterLink, net1: EgressLink) -> Result<()> {
     let lab = Lab::builder().eth0(eth0).net1(net1).build()?;
     let fallback = network.fallback_server.address;

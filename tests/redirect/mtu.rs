@@ -1,4 +1,4 @@
-//! Interfaces of different MTUs.
+//! Interfaces with different MTUs.
 
 use std::io;
 use std::net::UdpSocket;
@@ -55,7 +55,7 @@ fn transfer_without_icmp(lab: &Lab, network: &Network) -> Result<()> {
     transfer_both_ways(lab, network)
 }
 
-/// Transfers bytes over a step to [`NARROW`] by connections that are told of it in their opening.
+/// Transfers data across the step to [`NARROW`] on connections whose handshake clamps the MSS.
 pub fn transfer_both_ways(lab: &Lab, network: &Network) -> Result<()> {
     const BYTES: u64 = 10_000_000;
     let offered = Offered::in_opening(lab, network)?;
@@ -126,7 +126,7 @@ fn the_error_is_intact_where_eth0_computes_no_checksums(network: &Network) -> Re
     Ok(())
 }
 
-// Its segments are as long as the opening allowed, and leave the host many at once.
+// The segments are as long as the handshake allowed, and leave the host as segmentation-offload packets.
 
 fn an_open_connection_lives_through_a_narrower_way_to_the_server(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
@@ -189,10 +189,10 @@ fn exchange_long_datagrams(lab: &Lab, network: &Network) -> Result<()> {
     exchange_by_attempts(&client, &server, &MESSAGE, &MESSAGE)
 }
 
-/// Asks again until there is an answer.
+/// Repeats a question until it is answered.
 ///
-/// The first question and the first answer of more than a packet are lost, as nobody knows the
-/// MTU of the path before; each loss may end one more attempt, by the error about it.
+/// The first question and the first answer longer than the path MTU are lost, because no host knows the path MTU yet.
+/// The ICMP error about each loss may end one more attempt.
 pub fn exchange_by_attempts(
     client: &UdpSocket,
     server: &UdpSocket,
@@ -211,7 +211,7 @@ pub fn exchange_by_attempts(
     Ok(())
 }
 
-/// Makes the cluster's packets shorter than those of the external network.
+/// Makes the cluster's MTU smaller than that of the external network.
 pub fn narrow_cluster(lab: &Lab) -> Result<()> {
     let narrow = |interface: &str| format!("link set {interface} mtu {NARROW}");
     lab.client().ip([narrow("eth0")])?;
@@ -225,12 +225,12 @@ fn narrow_external_network(lab: &Lab) -> Result<()> {
     lab.gateway().ip([narrow("lan0")])
 }
 
-/// What a packet of `mtu` bytes has room for behind IP and TCP headers without options.
+/// The TCP payload that fits into a packet of `mtu` bytes without options.
 fn segment_size(network: &Network, mtu: u16) -> u16 {
     mtu - ip_header(network) - 20
 }
 
-/// The longest datagram that a packet of `mtu` bytes has room for.
+/// The longest datagram that fits into a packet of `mtu` bytes.
 fn longest(network: &Network, mtu: u16) -> Vec<u8> {
     vec![b'.'; usize::from(mtu - ip_header(network) - 8)]
 }
@@ -243,7 +243,7 @@ fn ip_header(network: &Network) -> u16 {
     }
 }
 
-/// A new connection, and the segment sizes that its opening offered.
+/// A new connection and the segment sizes that its handshake offered.
 struct Offered {
     connection: Connection,
     to_server: u16,
@@ -262,7 +262,7 @@ impl Offered {
             frame
                 .packet()
                 .and_then(|packet| packet.segment_size())
-                .context("it had one just now")
+                .context("the frame offers no segment size")
         };
         Ok(Self {
             connection,
@@ -272,8 +272,8 @@ impl Offered {
     }
 }
 
-/// Sends a datagram that fits the local link only, waits for the error about it, and checks that
-/// the host then knows the path's MTU, and sends no other such.
+/// Sends a datagram that exceeds the path MTU, waits for the error about it, and checks that the host then knows the
+/// path MTU and refuses to send such a datagram again.
 fn find_path_mtu(network: &Network, socket: &UdpSocket) -> Result<()> {
     let too_long = longest(network, 1_500);
     let is_refusal = |error: &io::Error| error.raw_os_error() == Some(libc::EMSGSIZE);

@@ -1,4 +1,4 @@
-//! What is the pod's own.
+//! The pod's own traffic.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What a rule promises: its server is reached, from the reserved address.
+//! What a rule promises: clients reach its server, from the reserved address.
 
 use std::net::SocketAddr;
 
@@ -56,7 +56,7 @@ fn udp_is_redirected_both_ways(network: &Network) -> Result<()> {
 
     let server = udp::bind(lab.servers(), network.datagram().server())?;
     let client = udp::connect(lab.client(), network.datagram().service())?;
-    // The last is the largest that no family has to fragment.
+    // The last length is the largest that needs no fragmentation in either family.
     for length in [0, 1, 2, 511, 1_452] {
         let seen = udp::exchange(&client, &server, &vec![b'q'; length], &vec![b'a'; length])?;
         assert_eq!(seen.ip(), network.router_net1.address);

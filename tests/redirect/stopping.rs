@@ -1,4 +1,4 @@
-//! The end of the router.
+//! How the router ends.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -46,8 +46,8 @@ fn a_stopped_router_leaves_nothing_attached_and_no_program() -> Result<()> {
     anyhow::bail!("still loaded 5 s after the router ended: {programs:?}")
 }
 
-/// The IDs of the BPF programs that a process holds, by themselves or by a link
-/// to them (the kernel's `bpf_prog_show_fdinfo` and `bpf_link_show_fdinfo`).
+/// The IDs of the BPF programs that a process holds, directly or through a link (the kernel's `bpf_prog_show_fdinfo`
+/// and `bpf_link_show_fdinfo`).
 fn programs_of(process: u32) -> Result<HashSet<u32>> {
     let mut programs = HashSet::new();
     for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))? {
@@ -61,20 +61,19 @@ fn programs_of(process: u32) -> Result<HashSet<u32>> {
 }
 
 fn loaded() -> HashSet<u32> {
-    // A program that is freed while the list is read is one that is not loaded.
+    // A program that is freed while the list is read counts as not loaded.
     loaded_programs()
         .filter_map(Result::ok)
         .map(|program| program.id())
         .collect()
 }
 
-/// What is attached to the router's interfaces, by TCX or to a clsact qdisc; a
-/// line each, and nothing when there is nothing.
+/// One line for each program attached to the router's interfaces by TCX or to a clsact qdisc.
 fn attachments(lab: &Lab) -> Result<String> {
     let mut found = String::new();
     for interface in ["eth0", "net1"] {
         for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-            // A kernel before 6.6 knows no TCX, so that nothing is attached by it.
+            // A kernel before 6.6 has no TCX, so nothing is attached by it.
             let tcx = lab.router().run(|| {
                 let query = SchedClassifier::query_tcx(interface, direction);
                 Ok(query.map_or(0, |(_, programs)| programs.len()))

@@ -1,4 +1,4 @@
-//! Much at once: bytes, connections, clients.
+//! High volume: many bytes, connections and clients.
 
 use std::collections::HashSet;
 use std::io::Write as _;
