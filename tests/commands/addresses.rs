@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use egress_tests::addresses::{DATAGRAM, ROUTER_NET1};
-use egress_tests::{Lab, skip_unless_lab_works, udp};
+use egress_tests::{Lab, eventually, skip_unless_lab_works, udp};
 
 use crate::lab::{Running, datagram_server, exchange_datagrams, outcome, send_to_net1, status};
-use crate::shell::eventually;
 
 /// Long enough for a packet to cross the lab.
 const A_WHILE: Duration = Duration::from_millis(100);

@@ -5,11 +5,9 @@ use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
-use egress_tests::{Lab, router};
+use egress_tests::{Lab, eventually, router};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use crate::shell::eventually;
 
 /// A command that runs until it is interrupted.
 pub struct Background {

@@ -5,13 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable as _;
 use egress_common::{Flow, Ipv4Address, Pair, Port, Ports, Side, Translation, Tuple, protocol};
-use egress_tests::addresses::{HTTP, ROUTER_ETH0, ROUTER_NET1, V4, V6, client};
-use egress_tests::{Lab, Network, RouterProcess, Rule, Spec, skip_unless_lab_works, tcp, udp};
+use egress_tests::addresses::{HTTP, ROUTER_ETH0, ROUTER_NET1, UNDEFINED_PORT, V4, V6, client};
+use egress_tests::{
+    Connection, Lab, Network, RouterProcess, Rule, Spec, eventually, skip_unless_lab_works, tcp,
+    udp,
+};
 use egress_userspace::dataplane::{FamilyMaps, Instance};
 use egress_userspace::kernel;
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, UNDEFINED_PORT, outcome, status};
+use crate::lab::{Running, outcome, status};
 use crate::shell::{self, Finished, array, string};
 
 const USAGE: i32 = 2;
@@ -267,7 +270,7 @@ fn a_full_table_ends_it_unless_a_flow_that_was_only_begun_makes_room() -> Result
     expect_end(&explanation, "table", &["8 of 8", "flow_table_full"])?;
     // The prediction is true.
     udp::connect(lab.client(), RULE.service())?.send(b"question")?;
-    shell::eventually("a datagram found no room", || {
+    eventually("a datagram found no room", || {
         Ok((outcome(&status(&lab)?, "flow_table_full")? > 0).then_some(()))
     })?;
 
@@ -304,7 +307,7 @@ fn without_a_free_port_towards_the_server_it_ends() -> Result<()> {
     expect_end(&explanation, "nat port", &["none of 6", "no_free_port"])?;
     // The prediction is true.
     udp::connect(lab.client(), RULE.service())?.send(b"question")?;
-    shell::eventually("a datagram found no port", || {
+    eventually("a datagram found no port", || {
         Ok((outcome(&status(&lab)?, "no_free_port")? > 0).then_some(()))
     })?;
     // Towards another server, the same ports are free.

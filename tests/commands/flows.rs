@@ -8,12 +8,12 @@ use anyhow::{Result, ensure};
 use bytemuck::Zeroable as _;
 use egress_common::{Flow, Ipv4Address, Pair, Port, Ports, Side, Translation, Tuple, protocol};
 use egress_tests::addresses::{DATAGRAM, HTTP, TLS};
-use egress_tests::{Lab, router, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, router, skip_unless_lab_works};
 use egress_userspace::dataplane::Instance;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, exchange_datagrams};
+use crate::lab::{Running, exchange_datagrams};
 use crate::shell::{self, array, number};
 
 /// The rules of the flows that `flows` prints with these options, in its order.
@@ -35,9 +35,9 @@ fn flows_are_selected_sorted_and_limited() -> Result<()> {
     let http = Connection::open(&lab, HTTP)?;
     let tls = Connection::open(&lab, TLS)?;
     for _ in 0..2 {
-        http.check()?;
+        http.exchange()?;
     }
-    tls.check()?;
+    tls.exchange()?;
 
     let sorted = |options: &[&str]| -> Result<Vec<u64>> {
         let mut rules = rules_of(&lab, options)?;

@@ -6,16 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::HTTP;
-use egress_tests::{Lab, skip_unless_lab_works, tcp};
+use egress_tests::{Connection, Lab, eventually, skip_unless_lab_works, tcp};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::background::{Background, lines};
-use crate::lab::{Connection, Running, exchange_datagrams};
-use crate::shell::{self, eventually, number, string};
-
-/// Bytes of an IPv4 and a UDP header.
-const UDP_HEADERS: u64 = 20 + 8;
+use crate::lab::{Running, UDP_HEADERS, exchange_datagrams};
+use crate::shell::{self, number, string};
 
 /// Waits until a file has exactly this many lines of JSON.
 fn wait_for_lines(path: &Path, count: usize) -> Result<Vec<Value>> {
@@ -97,7 +94,7 @@ fn a_reset_connection_is_closed_in_the_flow_log() -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     let log = file.path().to_str().context("not UTF-8")?;
     let _router = Running::start(&lab, &["--flow-log", log, "--timeout", "tcp_close=1"])?;
-    let Connection { client, server } = Connection::open(&lab, HTTP)?;
+    let Connection { client, server, .. } = Connection::open(&lab, HTTP)?;
     tcp::send(&client, &server, b"question")?;
     tcp::reset(server)?;
     tcp::expect_reset(&client)?;

@@ -6,18 +6,17 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{
-    DATAGRAM, HTTP, Protocol, ROUTER_ETH0, ROUTER_NET1, RULES, TLS, TLS_SERVER, client,
+    DATAGRAM, HTTP, Protocol, ROUTER_ETH0, ROUTER_NET1, RULES, TLS, TLS_SERVER, UNDEFINED_PORT,
+    client,
 };
 use egress_tests::http::{self, HttpServer};
-use egress_tests::{Lab, Rule, router, skip_unless_lab_works, tcp, udp};
+use egress_tests::{Connection, Lab, Rule, eventually, router, skip_unless_lab_works, tcp, udp};
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, UNDEFINED_PORT, outcome, status};
+use crate::lab::{Running, UDP_HEADERS, outcome, status};
 use crate::shell::{self, array, keys, number, string};
 
 const NOT_RUNNING: i32 = 8;
-/// Bytes of an IPv4 and a UDP header.
-const UDP_HEADERS: u64 = 20 + 8;
 
 fn rules(lab: &Lab) -> Result<Vec<Value>> {
     Ok(array(&shell::json(lab.router(), &["rules"])?)?.to_vec())
@@ -138,7 +137,7 @@ fn rules_flows_and_status_agree_about_http() -> Result<()> {
     }
 
     // The server closes its end after the client has received the answer.
-    let flows = shell::eventually("every connection closed", || {
+    let flows = eventually("every connection closed", || {
         let flows = flows(&lab)?;
         let closed = |flow: &Value| flow["state"] == "TIME_WAIT";
         Ok((flows.len() as u64 == REQUESTS && flows.iter().all(closed)).then_some(flows))
@@ -190,13 +189,13 @@ fn a_flow_tells_the_state_of_its_connection() -> Result<()> {
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
     let wait_for = |state: &str| {
-        shell::eventually(&format!("the state {state}"), || {
+        eventually(&format!("the state {state}"), || {
             let flows = flows(&lab)?;
             Ok((string(flow_of(&flows, 2)?, "/state")? == state).then_some(()))
         })
     };
 
-    let Connection { client, server } = Connection::open(&lab, TLS)?;
+    let Connection { client, server, .. } = Connection::open(&lab, TLS)?;
     tcp::send(&client, &server, b"question")?;
     wait_for("ESTABLISHED")?;
     client.shutdown(std::net::Shutdown::Write)?;
@@ -213,7 +212,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
     let lab = Lab::new()?;
     let router = Running::start(&lab, &["--max-flows", "1000"])?;
     let connection = Connection::open(&lab, TLS)?;
-    connection.check()?;
+    connection.exchange()?;
     let undefined = SocketAddr::new(ROUTER_ETH0.address, UNDEFINED_PORT);
     ensure!(
         tcp::connect(lab.client(), undefined).is_err(),
@@ -308,8 +307,8 @@ fn the_fallback_is_the_rule_after_the_last_and_has_every_other_port() -> Result<
     fs::write(&spec, example.replace("redirect:", &fallback))?;
     let router = Running::start_by(&lab, &spec, &[])?;
     router.wait_for_log(&["fallback: every other port → 203.0.113.27"])?;
-    Connection::open(&lab, UNDEFINED)?.check()?;
-    Connection::open(&lab, TLS)?.check()?;
+    Connection::open(&lab, UNDEFINED)?.exchange()?;
+    Connection::open(&lab, TLS)?.exchange()?;
 
     let rules = rules(&lab)?;
     assert_eq!(rules.len(), RULES.len() + 1);

@@ -1,26 +1,26 @@
 //! A router in a lab, the programs attached to its interfaces, and traffic through it.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
-use egress_tests::addresses::{DATAGRAM, ROUTER_NET1};
+use egress_tests::addresses::{DATAGRAM, UNDEFINED_PORT};
+use egress_tests::connection::once_free;
 use egress_tests::router::{Suspended, example_spec};
-use egress_tests::{Lab, RouterProcess, Rule, tcp, udp};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use egress_tests::{Lab, RouterProcess, eventually, udp};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::shell;
 
 /// Each interface with its program.
 pub const PROGRAMS: [(&str, &str); 2] = [("eth0", "eth0_ingress"), ("net1", "net1_ingress")];
-/// A port that no rule names.
-pub const UNDEFINED_PORT: u16 = 9090;
+
+/// Bytes of an IPv4 and a UDP header.
+pub const UDP_HEADERS: u64 = 20 + 8;
 
 /// A running router. If the test fails, its log is printed.
 pub struct Running(Option<RouterProcess>);
@@ -53,7 +53,7 @@ impl Running {
 
     /// Waits for a log line that contains all of `words`.
     pub fn wait_for_log(&self, words: &[&str]) -> Result<()> {
-        shell::eventually(&format!("a line of the log with {words:?}"), || {
+        eventually(&format!("a line of the log with {words:?}"), || {
             let has_all = |line: &str| words.iter().all(|word| line.contains(word));
             Ok(self.log()?.lines().any(has_all).then_some(()))
         })
@@ -76,8 +76,7 @@ impl Running {
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let process = Pid::from_raw(self.id()?.try_into()?);
-        kill(process, signal).with_context(|| format!("sending {signal}"))
+        self.process()?.signal(signal)
     }
 }
 
@@ -187,47 +186,9 @@ pub fn outcome(status: &Value, name: &str) -> Result<u64> {
     shell::number(outcome, "/packets")
 }
 
-/// A connection through the router.
-pub struct Connection {
-    pub client: TcpStream,
-    pub server: TcpStream,
-}
-
-impl Connection {
-    /// Opens a connection through a rule.
-    pub fn open(lab: &Lab, rule: Rule) -> Result<Self> {
-        let listener = once_free(|| tcp::listen(lab.servers(), rule.server()))?;
-        let client = tcp::connect(lab.client(), rule.service())?;
-        let (server, seen) = tcp::accept(&listener)?;
-        anyhow::ensure!(
-            seen.ip() == ROUTER_NET1.address,
-            "the server saw {seen}, not the reserved address"
-        );
-        Ok(Self { client, server })
-    }
-
-    /// Checks that data passes in both directions.
-    pub fn check(&self) -> Result<()> {
-        tcp::send(&self.client, &self.server, b"question")?;
-        tcp::send(&self.server, &self.client, b"answer")
-    }
-}
-
 /// The UDP server's socket.
 pub fn datagram_server(lab: &Lab) -> Result<UdpSocket> {
     once_free(|| udp::bind(lab.servers(), DATAGRAM.server()))
-}
-
-/// Binds an address that another socket may just have released.
-///
-/// A closed socket keeps its address while a child process that another test has just forked has not reached its
-/// `exec`.
-fn once_free<T>(mut bind: impl FnMut() -> Result<T>) -> Result<T> {
-    shell::eventually("the address is free", || match bind() {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if tcp::error_kind(&error) == Some(io::ErrorKind::AddrInUse) => Ok(None),
-        Err(error) => Err(error),
-    })
 }
 
 /// Sends a question and an answer by UDP through the router.

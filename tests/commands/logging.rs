@@ -3,10 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Lab, eventually, skip_unless_lab_works};
 
 use crate::lab::{Running, exchange_datagrams, outcome, send_to_net1, status};
-use crate::shell::eventually;
 
 const NOT_OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 12, 98));
 

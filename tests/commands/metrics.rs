@@ -10,12 +10,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{HTTP, ROUTER_NET1, V4};
 use egress_tests::requirements::skipped;
-use egress_tests::{Lab, Namespace, PATIENCE, http, router, skip_unless_lab_works, tcp};
+use egress_tests::{
+    Connection, Lab, Namespace, eventually, http, router, skip_unless_lab_works, tcp,
+};
 use egress_userspace::metrics::registry;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::{Connection, Running, exchange_datagrams, send_to_net1};
+use crate::lab::{Running, exchange_datagrams, send_to_net1};
 use crate::shell;
 
 const PORT: u16 = 9469;
@@ -38,21 +40,7 @@ fn scrape(lab: &Lab) -> Result<BTreeMap<String, f64>> {
 /// Fetches a page with `curl`. Returns the status and the body.
 fn page(namespace: &Namespace, page: &str, options: &[&str]) -> Result<(u16, String)> {
     let url = format!("http://{METRICS}/{page}");
-    let patience = PATIENCE.as_secs().to_string();
-    let fixed = [
-        "-q",
-        "--noproxy",
-        "*",
-        "--silent",
-        "--show-error",
-        "--max-time",
-        &patience,
-    ];
-    let written = ["--write-out", "%{http_code}", &url];
-    let arguments = fixed.iter().chain(options).chain(&written);
-    let text = namespace.output("curl", arguments)?;
-    let (body, status) = text.split_at(text.len().checked_sub(3).context("no status")?);
-    Ok((status.parse()?, body.to_owned()))
+    http::status_and_body(namespace, &[options, &[&url]].concat())
 }
 
 #[test]
@@ -62,7 +50,7 @@ fn metrics_are_what_rules_and_status_say() -> Result<()> {
     let _router = Running::start(&lab, &OPTIONS)?;
     exchange_datagrams(&lab)?;
     let connection = Connection::open(&lab, HTTP)?;
-    connection.check()?;
+    connection.exchange()?;
 
     // The only flows and packets of rules are those of the traffic above.
     let metrics = scrape(&lab)?;
@@ -201,7 +189,7 @@ fn the_router_is_ready_while_its_address_and_gateway_are_there() -> Result<()> {
     );
     lab.gateway()
         .ip([format!("address add {gateway} dev lan0")])?;
-    shell::eventually("the gateway is back", || {
+    eventually("the gateway is back", || {
         Ok((page(lab.client(), "readyz", &[])?.0 == 200).then_some(()))
     })?;
 
@@ -413,14 +401,14 @@ fn a_prometheus_has_data_for_each_panel_and_evaluates_each_alert() -> Result<()>
             return Ok(());
         }
     };
-    shell::eventually("Prometheus has scraped the router", || {
+    eventually("Prometheus has scraped the router", || {
         Ok(prometheus
             .query("up == 1")
             .is_ok_and(|series| series == 1)
             .then_some(()))
     })?;
     for query in dashboard_queries()? {
-        shell::eventually(&query, || {
+        eventually(&query, || {
             // Each kind of traffic continues, so that no rate is 0: forwarded, dropped, and for the pod's own stack.
             exchange_datagrams(&lab)?;
             send_to_net1(&lab, [192, 168, 12, 77].into())?;
@@ -429,7 +417,7 @@ fn a_prometheus_has_data_for_each_panel_and_evaluates_each_alert() -> Result<()>
             Ok((prometheus.query(&query)? > 0).then_some(()))
         })?;
     }
-    let rules = shell::eventually("each alert has been evaluated", || {
+    let rules = eventually("each alert has been evaluated", || {
         let answer = prometheus.get("rules", &[])?;
         let rules = shell::array(&answer["data"]["groups"][0]["rules"])?.to_vec();
         let is_done = rules.iter().all(|rule| rule["health"] != "unknown");

@@ -1,6 +1,5 @@
 //! The kernel half as seen by tools other than ours.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs, io};
@@ -9,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapInfo;
 use aya::programs::{SchedClassifier, TcAttachType};
 use egress_tests::addresses::RULES;
+use egress_tests::namespace::search_path;
 use egress_tests::requirements::skipped;
 use egress_tests::{Lab, skip_unless_lab_works};
 use egress_userspace::kernel;
@@ -34,13 +34,6 @@ macro_rules! skip_without_bpftool {
             return Ok(());
         }
     };
-}
-
-/// `PATH`, extended by the directory of `bpftool`.
-fn search_path() -> OsString {
-    let mut path = env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/sbin:/sbin");
-    path
 }
 
 /// The object: the one that the variable names, else the one in cargo's target directory.

@@ -5,9 +5,9 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{ROUTER_ETH0, ROUTER_NET1, TLS};
 use egress_tests::router::example_spec;
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, skip_unless_lab_works};
 
-use crate::lab::{Connection, Running, attachments, by_default, exchange_datagrams};
+use crate::lab::{Running, attachments, by_default, exchange_datagrams};
 use crate::shell::{self, Finished};
 
 const FAILURE: i32 = 1;
@@ -116,7 +116,7 @@ fn a_second_router_names_the_first_which_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let first = Running::start(&lab, &[])?;
     let connection = Connection::open(&lab, TLS)?;
-    connection.check()?;
+    connection.exchange()?;
 
     let process = format!("process {}", first.id()?);
     for attach in ["auto", "tcx", "clsact"] {
@@ -131,7 +131,7 @@ fn a_second_router_names_the_first_which_goes_on() -> Result<()> {
         )?;
     }
     assert_eq!(attachments(&lab)?, by_default());
-    connection.check()?;
+    connection.exchange()?;
     exchange_datagrams(&lab)
 }
 

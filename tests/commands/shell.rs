@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use egress_tests::{Namespace, PATIENCE, router};
+use egress_tests::{Namespace, PATIENCE, eventually, router};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -181,35 +181,6 @@ pub fn closed_pipe() -> Result<Stdio> {
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
     Ok(writer.into())
-}
-
-/// Calls `ask` until it returns `Some`.
-///
-/// # Errors
-/// When that takes longer than [`PATIENCE`]. The message starts with `what`.
-pub fn eventually<T>(what: &str, ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    eventually_within(PATIENCE, what, ask)
-}
-
-/// Like [`eventually`], with a longer limit.
-///
-/// # Errors
-/// When that takes longer than `patience`.
-pub fn eventually_within<T>(
-    patience: Duration,
-    what: &str,
-    mut ask: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
-        }
-        if Instant::now() > deadline {
-            bail!("{what}: not within {patience:?}");
-        }
-        thread::sleep(POLL);
-    }
 }
 
 /// The number at a JSON pointer (RFC 6901).

@@ -10,16 +10,16 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use egress_tests::addresses::HTTP;
-use egress_tests::{Lab, router, skip_unless_lab_works, tcp};
+use egress_tests::addresses::{HTTP, UNDEFINED_PORT};
+use egress_tests::{Connection, Lab, eventually, router, skip_unless_lab_works, tcp};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, UNDEFINED_PORT};
-use crate::shell::{self, array, eventually, number, string};
+use crate::lab::Running;
+use crate::shell::{self, array, number, string};
 
 /// Leaves the alternate screen (xterm's control sequences, DECRST 1049).
 const LEAVE_SCREEN: &str = "\x1b[?1049l";
@@ -31,7 +31,7 @@ fn with_traffic<T>(connection: &Connection, work: impl FnOnce() -> Result<T>) ->
     thread::scope(|scope| {
         let traffic = scope.spawn(|| -> Result<()> {
             while !is_over.load(Ordering::Relaxed) {
-                connection.check()?;
+                connection.exchange()?;
                 thread::sleep(Duration::from_millis(5));
             }
             Ok(())

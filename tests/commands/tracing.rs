@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{HTTP, client as client_address};
-use egress_tests::{Lab, skip_unless_lab_works, tcp};
+use egress_tests::{Connection, Lab, eventually, skip_unless_lab_works, tcp};
 use serde_json::Value;
 
 use crate::background::Background;
-use crate::lab::{Connection, Running, exchange_datagrams};
-use crate::shell::{self, eventually};
+use crate::lab::{Running, exchange_datagrams};
+use crate::shell;
 
 /// Sends packets until the first one is shown: from then on the kernel half knows of the subscriber.
 fn wait_until_it_shows_packets(lab: &Lab, trace: &Background) -> Result<()> {
@@ -26,7 +26,7 @@ fn a_redirected_connection_is_traced_both_ways_step_by_step() -> Result<()> {
     let mut trace = Background::start(&lab, &["trace", "--client", &client])?;
     wait_until_it_shows_packets(&lab, &trace)?;
     let connection = Connection::open(&lab, HTTP)?;
-    connection.check()?;
+    connection.exchange()?;
     let from = connection.client.local_addr()?.to_string();
     let to = HTTP.service().to_string();
     let find = |what: &str, words: &[&str]| {
@@ -68,7 +68,7 @@ fn a_redirected_connection_is_traced_both_ways_step_by_step() -> Result<()> {
 
     // No more packets are shown, and the next subscriber is accepted.
     let shown = trace.lines()?.len();
-    connection.check()?;
+    connection.exchange()?;
     ensure!(trace.lines()?.len() == shown);
     Ok(())
 }
@@ -136,7 +136,7 @@ fn a_packet_that_no_rule_wants_is_traced_with_the_reason() -> Result<()> {
         ],
     )?;
     let line = eventually("the packet is shown", || {
-        let port = crate::lab::UNDEFINED_PORT;
+        let port = egress_tests::addresses::UNDEFINED_PORT;
         let service = (HTTP.service().ip(), port).into();
         ensure!(tcp::connect(lab.client(), service).is_err());
         Ok(trace.lines()?.into_iter().next())

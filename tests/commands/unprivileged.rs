@@ -11,7 +11,7 @@ use caps::Capability;
 use egress_tests::addresses::{HTTP, client};
 use egress_tests::requirements::skipped;
 use egress_tests::router::{self, example_spec};
-use egress_tests::{BpfFs, Lab, function_name, skip_unless_lab_works};
+use egress_tests::{BpfFs, Lab, eventually, function_name, skip_unless_lab_works};
 use egress_userspace::dataplane::Pins;
 use egress_userspace::kernel;
 use nix::mount::{MsFlags, mount};
@@ -148,7 +148,7 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
     let fewer = spec.replace("port: 8443", "port: 8444");
     ensure!(fewer != spec, "{spec}");
     fs::write(published.spec(), fewer)?;
-    shell::eventually("the rules have changed", || {
+    eventually("the rules have changed", || {
         let rules = shell::egress_router(lab.router(), &["rules"])?.success()?;
         Ok(rules.contains("8444/TCP").then_some(()))
     })?;

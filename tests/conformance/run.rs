@@ -6,8 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use egress_tests::cpu;
 
 use crate::compare::Case;
 use crate::family::Family;
@@ -77,14 +76,15 @@ pub fn run(options: &Options, show_progress: impl Fn(&Progress)) -> Result<Repor
         .filter(|(_, (family, _))| options.families.contains(family))
         .collect();
     let share = options.packets.div_ceil(wanted.len().max(1) as u64);
-    let cpus = usable_cpus()?;
+    let cpus = cpu::usable()?;
     let parts = thread::scope(|scope| {
         let mut running = Vec::new();
         for (index, labs) in wanted {
             let cpu = cpus[index % cpus.len()];
             let worker = Worker::new(options, labs, &progress);
             running.push(scope.spawn(move || {
-                stay_on(cpu)?;
+                // One CPU keeps packets in order.
+                cpu::pin(cpu)?;
                 worker.run(numbers(options.script, index), share)
             }));
         }
@@ -117,20 +117,6 @@ fn numbers(only: Option<u64>, index: usize) -> impl Iterator<Item = u64> {
         None => index..u64::MAX,
     };
     range.step_by(LABS.len())
-}
-
-fn usable_cpus() -> Result<Vec<usize>> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count())
-        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
-        .collect())
-}
-
-/// Keeps the calling thread on one CPU, which keeps packets in order.
-fn stay_on(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &only).context("staying on one CPU")
 }
 
 /// Plays scripts in one pair of labs.

@@ -111,6 +111,16 @@ pub const V6: Network = Network {
 /// The lab's addresses of both families.
 pub const NETWORKS: [Network; 2] = [V4, V6];
 
+/// Whether this is one of the reserved addresses.
+pub fn is_reserved(address: IpAddr) -> bool {
+    NETWORKS
+        .iter()
+        .any(|network| network.router_net1.address == address)
+}
+
+/// A port of the router without a rule.
+pub const UNDEFINED_PORT: u16 = 9090;
+
 /// The number of client addresses below the router's in the cluster's subnet.
 pub const MAX_CLIENTS: u8 = 98;
 
@@ -209,6 +219,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// The protocol number (IANA).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
     /// The name as `ip` and `nft` write it.
     pub const fn name(self) -> &'static str {
         match self {

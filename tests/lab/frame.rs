@@ -7,8 +7,8 @@ use etherparse::{
     TransportSlice,
 };
 
+use crate::addresses::Protocol;
 use crate::namespace::Mac;
-use crate::sctp;
 
 /// A captured Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Packet {
                 destination: udp.destination_port(),
                 checksum: udp.checksum(),
             },
-            None if ip.protocol == sctp::PROTOCOL => match *ip.payload {
+            None if ip.protocol == Protocol::Sctp.number() => match *ip.payload {
                 [s0, s1, d0, d1, ..] => Transport::Sctp {
                     source: u16::from_be_bytes([s0, s1]),
                     destination: u16::from_be_bytes([d0, d1]),

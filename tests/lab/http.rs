@@ -90,6 +90,20 @@ pub fn get(namespace: &Namespace, address: SocketAddr, path: &str) -> Result<Str
 
 /// Runs `curl` in `namespace`. A status of 400 or above is an error.
 pub fn curl(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
+    run_curl(namespace, [&["--fail"], arguments].concat())
+}
+
+/// Runs `curl` in `namespace`. Returns the status and the body.
+pub fn status_and_body(namespace: &Namespace, arguments: &[&str]) -> Result<(u16, String)> {
+    let text = run_curl(
+        namespace,
+        [arguments, &["--write-out", "%{http_code}"]].concat(),
+    )?;
+    let (body, status) = text.split_at(text.len().checked_sub(3).context("no status")?);
+    Ok((status.parse()?, body.to_owned()))
+}
+
+fn run_curl(namespace: &Namespace, arguments: Vec<&str>) -> Result<String> {
     let patience = PATIENCE.as_secs().to_string();
     // Ignores the user's ~/.curlrc and proxy variables.
     let fixed = [
@@ -98,13 +112,12 @@ pub fn curl(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
         "*",
         "--silent",
         "--show-error",
-        "--fail",
         // Square brackets belong to an IPv6 address, not to a range of URLs.
         "--globoff",
         "--max-time",
         &patience,
     ];
-    namespace.output("curl", fixed.iter().chain(arguments))
+    namespace.output("curl", fixed.into_iter().chain(arguments))
 }
 
 /// The client address that the server saw, according to `GET /`.

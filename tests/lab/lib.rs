@@ -11,6 +11,8 @@ pub mod association;
 pub mod bpffs;
 pub mod bulk;
 pub mod capture;
+pub mod connection;
+pub mod cpu;
 pub mod dns;
 pub mod ethtool;
 pub mod fragment;
@@ -30,17 +32,20 @@ pub mod spec;
 pub mod tcp;
 pub mod topology;
 pub mod udp;
+pub mod wait;
 
 use std::time::Duration;
 
 pub use addresses::{Network, Protocol, Rule};
 pub use bpffs::BpfFs;
 pub use capture::Capture;
+pub use connection::Connection;
 pub use links::{ClusterLink, EgressLink};
 pub use namespace::{Interface, Namespace};
 pub use router::{Dataplane, RouterProcess};
 pub use spec::Spec;
 pub use topology::{Lab, LabBuilder};
+pub use wait::eventually;
 
 /// The longest wait in the lab for anything that should happen.
 ///

@@ -219,7 +219,7 @@ impl Namespace {
 }
 
 /// `PATH`, extended by the directories of `ip`, `nft` and `tc`.
-fn search_path() -> OsString {
+pub fn search_path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
     path

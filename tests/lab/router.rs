@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::PATIENCE;
 use crate::namespace::Namespace;
@@ -109,6 +110,13 @@ impl Lab {
         RouterProcess::start_in(self.router(), &arguments, spec)
     }
 
+    /// The JSON output of an `egress-router` command with this name in the router pod.
+    pub fn ask(&self, command: &str) -> Result<Value> {
+        let arguments = [command, "--output", "json"];
+        let text = self.router().output(binary()?, arguments)?;
+        serde_json::from_str(&text).with_context(|| format!("{command} printed {text}"))
+    }
+
     /// Makes the kernel of the router pod redirect instead.
     pub fn start_nftables(&self, spec: &Spec) -> Result<()> {
         nftables::start(self.router(), spec)
@@ -191,6 +199,12 @@ impl RouterProcess {
         self.child.id()
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let process = Pid::from_raw(self.child.id().try_into()?);
+        kill(process, signal).with_context(|| format!("sending {signal} to egress-router"))
+    }
+
     /// The process's standard output and standard error so far.
     pub fn log(&self) -> String {
         self.log.text()
@@ -220,11 +234,6 @@ impl RouterProcess {
     pub fn suspend(&self) -> Result<Suspended<'_>> {
         self.signal(Signal::SIGSTOP)?;
         Ok(Suspended(self))
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let process = Pid::from_raw(self.child.id().try_into()?);
-        kill(process, signal).with_context(|| format!("sending {signal} to egress-router"))
     }
 
     /// Sends SIGTERM and waits for the process to end.

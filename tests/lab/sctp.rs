@@ -2,9 +2,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-/// SCTP's protocol number.
-pub const PROTOCOL: u8 = 132;
-
 /// Chunk types (RFC 9260, section 3.2).
 pub mod chunk {
     /// User data.

@@ -11,9 +11,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::PATIENCE;
 use crate::namespace::Namespace;
 
-/// TCP's protocol number.
-pub const PROTOCOL: u8 = 6;
-
 /// A SYN segment with its TCP header, for a raw socket.
 ///
 /// # Panics
@@ -161,6 +158,12 @@ fn bound_waits(stream: &TcpStream) -> io::Result<()> {
 pub fn send(mut from: &TcpStream, to: &TcpStream, message: &[u8]) -> Result<()> {
     from.write_all(message).context("sending")?;
     expect(to, message)
+}
+
+/// Checks that data passes in both directions between the two ends of a connection.
+pub fn exchange(client: &TcpStream, server: &TcpStream) -> Result<()> {
+    send(client, server, b"question")?;
+    send(server, client, b"answer")
 }
 
 /// Checks that the next bytes are exactly `message`.

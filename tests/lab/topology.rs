@@ -1,14 +1,11 @@
 //! The lab's network.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use anyhow::{Context as _, Result, ensure};
 
-use crate::PATIENCE;
 use crate::addresses::{MAX_CLIENTS, NETWORKS};
 use crate::links::{ClusterLink, EgressLink};
 use crate::namespace::Namespace;
+use crate::wait::eventually;
 
 /// A drawing of the lab.
 pub const DRAWING: &str = include_str!("topology.txt");
@@ -309,20 +306,13 @@ impl Lab {
 
 /// Waits until every IPv6 address of a host is usable. Even without duplicate address detection this takes a moment.
 fn wait_for_addresses(host: &Namespace) -> Result<()> {
-    const POLL: Duration = Duration::from_millis(10);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let tentative = host.output("ip", ["-6", "address", "show", "tentative"])?;
-        if tentative.is_empty() {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "the {} cannot use its addresses yet: {tentative}",
-            host.role()
-        );
-        thread::sleep(POLL);
-    }
+    eventually(
+        &format!("the {} can use its addresses", host.role()),
+        || {
+            let tentative = host.output("ip", ["-6", "address", "show", "tentative"])?;
+            Ok(tentative.is_empty().then_some(()))
+        },
+    )
 }
 
 /// Disables duplicate address detection, which takes a second or two.
@@ -354,6 +344,7 @@ fn veth(name: &str, peer: &Namespace, peer_name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PATIENCE;
     use crate::{icmp, skip_unless_lab_works};
 
     #[test]

@@ -6,11 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use etherparse::{PacketBuilder, checksum::Sum16BitWords};
 
 use crate::PATIENCE;
-use crate::addresses::unspecified;
+use crate::addresses::{Protocol, unspecified};
 use crate::namespace::Namespace;
-
-/// UDP's protocol number.
-pub const PROTOCOL: u8 = 17;
 
 const LARGEST_DATAGRAM: usize = 65_507;
 const CHECKSUM: std::ops::Range<usize> = 6..8;
@@ -114,7 +111,7 @@ pub fn datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> 
             IpAddr::V4(address) => sum.add_slice(&address.octets()),
             IpAddr::V6(address) => sum.add_slice(&address.octets()),
         })
-        .add_slice(&[0, PROTOCOL])
+        .add_slice(&[0, Protocol::Udp.number()])
         .add_slice(&length)
         .add_slice(&datagram);
     let checksum = match sum.ones_complement() {

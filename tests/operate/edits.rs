@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{Network, Protocol, V4, V6};
-use egress_tests::{Lab, Spec, skip_unless_lab_works};
+use egress_tests::{Lab, Spec, eventually, skip_unless_lab_works};
 use egress_userspace::dataplane::{Maps, Pins, RuleReport};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 
-use crate::pod::{Pod, eventually};
+use crate::pod::Pod;
 
 /// The default of `EGRESS_TEST_EDITS`.
 const EDITS: usize = 150;
@@ -63,11 +63,12 @@ fn the_rules_in_force_are_always_those_of_the_last_valid_spec() -> Result<()> {
         }
         eventually("the router has seen the edit", || {
             let reloads = maps.config()?.reloads;
-            Ok(if is_valid {
+            let is_seen = if is_valid {
                 reloads.applied == applied
             } else {
                 reloads.refused >= refused
-            })
+            };
+            Ok(is_seen.then_some(()))
         })?;
         refused = maps.config()?.reloads.refused;
         let found = rows_in_force(&maps)?;

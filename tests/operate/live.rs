@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::requirements::raise_open_file_limit;
-use egress_tests::{Lab, Namespace, Network, PATIENCE, tcp, udp};
-
-use crate::pod::eventually;
+use egress_tests::{Lab, Namespace, Network, PATIENCE, eventually, tcp, udp};
 
 /// The time between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(1);
@@ -81,12 +79,15 @@ impl<'l> Live<'l> {
         worked?;
         // Every connection must still work after `work`.
         for (number, (client, server)) in self.connections.iter().enumerate() {
-            exchange(client, server).with_context(|| format!("connection {number}, at the end"))?;
+            tcp::exchange(client, server)
+                .with_context(|| format!("connection {number}, at the end"))?;
             counted.exchanges += 1;
         }
         // A delayed segment is acknowledged late.
-        eventually("every segment has arrived", || Ok(self.lost()? <= before))
-            .with_context(|| format!("{counted:?}"))?;
+        eventually("every segment has arrived", || {
+            Ok((self.lost()? <= before).then_some(()))
+        })
+        .with_context(|| format!("{counted:?}"))?;
         Ok(counted)
     }
 
@@ -96,7 +97,7 @@ impl<'l> Live<'l> {
             if is_over.load(Ordering::Relaxed) {
                 break;
             }
-            exchange(client, server).with_context(|| format!("connection {number}"))?;
+            tcp::exchange(client, server).with_context(|| format!("connection {number}"))?;
             exchanges += 1;
         }
         Ok(exchanges)
@@ -145,11 +146,6 @@ impl<'l> Live<'l> {
         });
         lost.into_iter().sum()
     }
-}
-
-fn exchange(client: &TcpStream, server: &TcpStream) -> Result<()> {
-    tcp::send(client, server, b"question")?;
-    tcp::send(server, client, b"answer")
 }
 
 /// Receives every number once and in order. Returns when `is_over` is set and none is missing.

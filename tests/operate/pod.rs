@@ -4,28 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
 use egress_common::Config;
-use egress_tests::{BpfFs, Lab, PATIENCE, RouterProcess, Spec, router};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use egress_tests::{BpfFs, Lab, RouterProcess, Spec, eventually, router};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-
-const POLL: Duration = Duration::from_millis(20);
-
-/// Waits until `is_so` returns true.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::sleep(POLL);
-    }
-    Ok(())
-}
 
 /// A lab with a router that can be restarted.
 pub struct Pod<'l> {
@@ -124,21 +111,18 @@ impl<'l> Pod<'l> {
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let id = self.process()?.id();
-        kill(Pid::from_raw(id.try_into()?), signal).with_context(|| format!("sending {signal}"))
+        self.process()?.signal(signal)
     }
 
-    /// The output of a command with `--output json`.
+    /// The JSON output of a command.
     pub fn ask(&self, command: &str) -> Result<Value> {
-        let arguments = [command, "--output", "json"];
-        let text = self.lab.router().output(router::binary()?, arguments)?;
-        serde_json::from_str(&text).with_context(|| format!("{command} printed {text}"))
+        self.lab.ask(command)
     }
 
     /// Waits until the log contains `words`.
     pub fn wait_for_log(&self, words: &str) -> Result<()> {
         let process = self.process()?;
-        eventually(words, || Ok(process.log().contains(words)))
+        eventually(words, || Ok(process.log().contains(words).then_some(())))
     }
 
     /// Changes the pinned `CONFIG`.
@@ -153,17 +137,8 @@ impl<'l> Pod<'l> {
 
     /// Waits until `is_it` accepts the output of `status`.
     pub fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.ask("status")?;
-            if is_it(&status) {
-                return Ok(status);
-            }
-            if Instant::now() > deadline {
-                anyhow::bail!("{what}: not within {PATIENCE:?}; status is {status:#}");
-            }
-            thread::sleep(POLL);
-        }
+        eventually(what, || Ok(Some(self.ask("status")?).filter(&is_it)))
+            .with_context(|| format!("the status is {:#}", self.ask("status").unwrap_or_default()))
     }
 
     /// Replaces the spec and waits until it is in force.

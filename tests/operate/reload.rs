@@ -111,11 +111,10 @@ fn a_spec_from_standard_input_cannot_be_read_again() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = lab.start_router_by(&Spec::dual_stack())?;
-    let process = nix::unistd::Pid::from_raw(router.id().try_into()?);
-    nix::sys::signal::kill(process, Signal::SIGHUP)?;
-    crate::pod::eventually("status says why", || {
-        Ok(router
-            .log()
-            .contains("standard input, which cannot be read again"))
+    router.signal(Signal::SIGHUP)?;
+    egress_tests::eventually("status says why", || {
+        let log = router.log();
+        let says_why = log.contains("standard input, which cannot be read again");
+        Ok(says_why.then_some(()))
     })
 }

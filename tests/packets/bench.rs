@@ -387,7 +387,7 @@ fn is_icmp_error(frame: &[u8]) -> bool {
 }
 
 /// The sum of 16-bit words, folded according to RFC 1071: all ones if the bytes include their checksum.
-fn folded(bytes: &[u8]) -> u16 {
+pub fn folded(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks(2)
         .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));

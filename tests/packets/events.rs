@@ -104,7 +104,10 @@ fn the_end_of_a_flow_says_whether_it_was_closed_or_opened_anew() -> Result<()> {
             let kinds = kinds(&changes(&mut follower)?);
             ensure!(kinds.contains(&expected), "{kinds:?}");
             ensure!(kinds.last() == Some(&Change::Opened), "{kinds:?}");
-            bench.forward(Egress, &tcp(server, reserved, "RA").number(0).bytes())?;
+            bench.forward(
+                Egress,
+                &tcp(server, reserved, "RA").sequence_or_tag(0).bytes(),
+            )?;
         }
         bench.dataplane.sweep(
             &Timeouts::default(),

@@ -11,7 +11,7 @@ use egress_userspace::{dataplane::Swept, kernel};
 
 use crate::{
     bench::{Bench, DROP, Family, Setup, for_each_family},
-    frames::{NUMBER, endpoints, tcp, udp},
+    frames::{SEQUENCE, endpoints, tcp, udp},
 };
 
 /// Sends the segments in turn. Returns the connection's state after each.
@@ -272,26 +272,26 @@ fn a_reset_or_close_that_no_end_has_sent_passes_and_changes_nothing() -> Result<
         let (client, service) = ((family.client, 2000), (family.router, 8080));
         let (reserved, server) = ((family.reserved, 2000), (family.web, 80));
         // Sequence numbers that are guessed, acknowledged before, or far ahead.
-        for number in [
+        for sequence in [
             0,
-            NUMBER.wrapping_sub(1),
-            NUMBER + (1 << 24),
-            NUMBER ^ (1 << 31),
+            SEQUENCE.wrapping_sub(1),
+            SEQUENCE + (1 << 24),
+            SEQUENCE ^ (1 << 31),
         ] {
             for flags in ["R", "RA", "FA"] {
-                let forged = tcp(server, reserved, flags).number(number);
+                let forged = tcp(server, reserved, flags).sequence_or_tag(sequence);
                 bench.forward(Egress, &forged.bytes())?;
-                let forged = tcp(client, service, flags).number(number);
+                let forged = tcp(client, service, flags).sequence_or_tag(sequence);
                 bench.forward(Cluster, &forged.bytes())?;
                 let flow = bench.flow()?;
                 ensure!(
                     flow.state == "ESTABLISHED",
-                    "{flags} at {number:#x}: {flow:?}"
+                    "{flags} at {sequence:#x}: {flow:?}"
                 );
             }
         }
         // Ahead of the last acknowledgment by what may be in flight.
-        let reset = tcp(server, reserved, "R").number(NUMBER + 100_000);
+        let reset = tcp(server, reserved, "R").sequence_or_tag(SEQUENCE + 100_000);
         bench.forward(Egress, &reset.bytes())?;
         ensure!(bench.flow()?.state == "CLOSE");
         Ok(())
@@ -309,7 +309,7 @@ fn who_forges_two_segments_resets_no_more_than_who_forges_one() -> Result<()> {
         )?;
         let (reserved, server) = ((family.reserved, 2000), (family.web, 80));
         for flags in ["PA", "R"] {
-            let forged = tcp(server, reserved, flags).number(7_000);
+            let forged = tcp(server, reserved, flags).sequence_or_tag(7_000);
             bench.forward(Egress, &forged.bytes())?;
         }
         ensure!(bench.flow()?.state == "ESTABLISHED");
@@ -324,7 +324,10 @@ fn a_refusal_closes_a_connection_that_nothing_was_acknowledged_of() -> Result<()
         // The reset of a SYN has sequence number 0 (RFC 9293, section 3.10.7.1).
         let syn = tcp((family.client, 2000), (family.router, 8080), "S");
         let (reserved, server) = endpoints(&bench.forward(Cluster, &syn.bytes())?)?;
-        bench.forward(Egress, &tcp(server, reserved, "RA").number(0).bytes())?;
+        bench.forward(
+            Egress,
+            &tcp(server, reserved, "RA").sequence_or_tag(0).bytes(),
+        )?;
         ensure!(bench.flow()?.state == "CLOSE");
         Ok(())
     })

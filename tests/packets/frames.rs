@@ -18,7 +18,7 @@ const SENDER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// The sequence number of a segment by default, and the number that every segment with ACK acknowledges.
-pub const NUMBER: u32 = 0x0102_0304;
+pub const SEQUENCE: u32 = 0x0102_0304;
 
 const ETHERNET_LEN: usize = 14;
 const FITS: &str = "the payload fits into a packet";
@@ -36,7 +36,7 @@ pub struct Frame {
     /// Time to live, or hop limit.
     pub ttl: u8,
     /// TCP's sequence number, or SCTP's verification tag.
-    pub number: u32,
+    pub sequence_or_tag: u32,
     /// IPv4 only.
     pub ip_options: Vec<u8>,
     /// IPv6 only.
@@ -82,7 +82,7 @@ pub fn tcp(source: Endpoint, destination: Endpoint, flags: &'static str) -> Fram
         source,
         destination,
         ttl: 64,
-        number: NUMBER,
+        sequence_or_tag: SEQUENCE,
         ip_options: Vec::new(),
         extensions: &[],
         transport: Transport::Tcp(flags),
@@ -141,8 +141,11 @@ impl Frame {
     }
 
     /// Sets TCP's sequence number, or SCTP's verification tag.
-    pub fn number(self, number: u32) -> Self {
-        Self { number, ..self }
+    pub fn sequence_or_tag(self, sequence_or_tag: u32) -> Self {
+        Self {
+            sequence_or_tag,
+            ..self
+        }
     }
 
     /// Adds IPv4 options, a multiple of four bytes.
@@ -300,13 +303,18 @@ impl Frame {
     }
 
     fn tcp_header(&self, flags: &str) -> Vec<u8> {
-        let mut header = TcpHeader::new(self.source.1, self.destination.1, self.number, 64_240);
+        let mut header = TcpHeader::new(
+            self.source.1,
+            self.destination.1,
+            self.sequence_or_tag,
+            64_240,
+        );
         header.syn = flags.contains('S');
         header.ack = flags.contains('A');
         header.fin = flags.contains('F');
         header.rst = flags.contains('R');
         header.psh = flags.contains('P');
-        header.acknowledgment_number = if header.ack { NUMBER } else { 0 };
+        header.acknowledgment_number = if header.ack { SEQUENCE } else { 0 };
         header.checksum = match (self.source.0, self.destination.0) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &self.payload)
@@ -347,7 +355,7 @@ impl Frame {
         let mut header = [0; 12];
         header[..2].copy_from_slice(&self.source.1.to_be_bytes());
         header[2..4].copy_from_slice(&self.destination.1.to_be_bytes());
-        header[4..8].copy_from_slice(&self.number.to_be_bytes());
+        header[4..8].copy_from_slice(&self.sequence_or_tag.to_be_bytes());
         if with_checksum {
             let mut digest = CRC32C.digest();
             digest.update(&header);

@@ -222,13 +222,17 @@ fn a_packet_without_a_chunk_is_malformed() -> Result<()> {
 fn establish(bench: &mut Bench, family: &Family) -> Result<(Endpoint, Endpoint)> {
     let (reserved, server) = open(bench, family)?;
     let init_ack = chunk(INIT_ACK, &[2; 16]);
-    let init_ack = sctp(server, reserved, &init_ack).number(CLIENT_TAG);
+    let init_ack = sctp(server, reserved, &init_ack).sequence_or_tag(CLIENT_TAG);
     let cookie = sctp(client(family), service(family), &chunk(COOKIE_ECHO, &[]));
     let cookie_ack = sctp(server, reserved, &chunk(COOKIE_ACK, &[]));
     for (side, packet, state) in [
         (Egress, init_ack, "COOKIE_WAIT"),
-        (Cluster, cookie.number(SERVER_TAG), "COOKIE_ECHOED"),
-        (Egress, cookie_ack.number(CLIENT_TAG), "ESTABLISHED"),
+        (Cluster, cookie.sequence_or_tag(SERVER_TAG), "COOKIE_ECHOED"),
+        (
+            Egress,
+            cookie_ack.sequence_or_tag(CLIENT_TAG),
+            "ESTABLISHED",
+        ),
     ] {
         bench.forward(side, &packet.bytes())?;
         let flow = bench.flow()?;
@@ -244,12 +248,12 @@ fn an_association_goes_through_its_states() -> Result<()> {
         for_each_family(Setup::default(), |bench, family| {
             establish(bench, family)?;
             let end = sctp(client(family), service(family), &chunk(chunk_type, &[]));
-            bench.forward(Cluster, &end.number(SERVER_TAG).bytes())?;
+            bench.forward(Cluster, &end.sequence_or_tag(SERVER_TAG).bytes())?;
             let flow = bench.flow()?;
             ensure!(flow.state == state, "{flow:?} instead of {state}");
             // A new INIT on the same ports.
             let init = sctp(client(family), service(family), &chunk(INIT, &[3; 16]));
-            bench.forward(Cluster, &init.number(0).bytes())?;
+            bench.forward(Cluster, &init.sequence_or_tag(0).bytes())?;
             let flow = bench.flow()?;
             ensure!(
                 flow.state == "COOKIE_WAIT" && flow.original.packets == 1,
@@ -267,18 +271,18 @@ fn an_end_with_a_guessed_tag_passes_and_changes_nothing() -> Result<()> {
     for_each_family(Setup::default(), |bench, family| {
         let (reserved, server) = establish(bench, family)?;
         for kind in [ABORT, SHUTDOWN, SHUTDOWN_COMPLETE] {
-            let forged = sctp(server, reserved, &chunk(kind, &[])).number(0x7777_7777);
+            let forged = sctp(server, reserved, &chunk(kind, &[])).sequence_or_tag(0x7777_7777);
             bench.forward(Egress, &forged.bytes())?;
             ensure!(bench.flow()?.state == "ESTABLISHED", "after chunk {kind}");
         }
         // An INIT ACK with another tag does not help the attacker.
-        let forged = sctp(server, reserved, &chunk(INIT_ACK, &[7; 16])).number(CLIENT_TAG);
+        let forged = sctp(server, reserved, &chunk(INIT_ACK, &[7; 16])).sequence_or_tag(CLIENT_TAG);
         bench.forward(Egress, &forged.bytes())?;
-        let forged = sctp(server, reserved, &chunk(ABORT, &[])).number(0x0707_0707);
+        let forged = sctp(server, reserved, &chunk(ABORT, &[])).sequence_or_tag(0x0707_0707);
         bench.forward(Egress, &forged.bytes())?;
         ensure!(bench.flow()?.state == "ESTABLISHED");
         // The server has lost the association and reflects its peer's tag.
-        let abort = sctp(server, reserved, &chunk(ABORT, &[])).number(SERVER_TAG);
+        let abort = sctp(server, reserved, &chunk(ABORT, &[])).sequence_or_tag(SERVER_TAG);
         bench.forward(Egress, &abort.bytes())?;
         ensure!(bench.flow()?.state == "CLOSED");
         Ok(())
@@ -310,10 +314,10 @@ fn an_association_with_a_port_of_no_rule_is_refused_by_an_abort() -> Result<()> 
     for family in &FAMILIES {
         let (client, undefined) = ((family.client, 2000), (family.router, 5001));
         for value in [&[1; 16][..], &[1; 100]] {
-            let init = sctp(client, undefined, &chunk(INIT, value)).number(0);
+            let init = sctp(client, undefined, &chunk(INIT, value)).sequence_or_tag(0);
             let ran = bench.run(Cluster, &init.bytes())?;
             ensure!(ran.verdict == FORWARD, "verdict {}", ran.verdict);
-            let abort = sctp(undefined, client, &chunk(ABORT, &[])).number(CLIENT_TAG);
+            let abort = sctp(undefined, client, &chunk(ABORT, &[])).sequence_or_tag(CLIENT_TAG);
             assert_same_transport(&ran.frame, &abort)?;
             // The sender left the checksum to its device, so the router does, too.
             let init = init.transport(Transport::SctpWithoutChecksum);

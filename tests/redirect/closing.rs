@@ -3,9 +3,9 @@
 use std::net::{Shutdown, TcpStream};
 
 use anyhow::{Context as _, Result};
-use egress_tests::{Capture, Lab, Network, PATIENCE, tcp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, tcp};
 
-use crate::running::{Connection, connect, expect_refusal, start};
+use crate::running::{expect_refusal, start};
 
 over_each_family! {
     a_client_may_close_first,
@@ -19,21 +19,21 @@ over_each_family! {
 fn a_client_may_close_first(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     closes_first(&client, &server)
 }
 
 fn a_server_may_close_first(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     closes_first(&server, &client)
 }
 
 fn a_reset_by_the_client_reaches_the_server(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     tcp::send(&client, &server, b"goodbye")?;
     tcp::reset(client)?;
     tcp::expect_reset(&server)
@@ -42,7 +42,7 @@ fn a_reset_by_the_client_reaches_the_server(network: &Network) -> Result<()> {
 fn a_reset_by_the_server_reaches_the_client(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     tcp::send(&client, &server, b"hello")?;
     tcp::reset(server)?;
     tcp::expect_reset(&client)

@@ -6,9 +6,9 @@ use std::net::{SocketAddr, UdpSocket};
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::frame::Frame;
 use egress_tests::icmp::{IcmpError, Kind};
-use egress_tests::{Capture, Lab, Network, PATIENCE, bulk, socket, tcp, udp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, bulk, socket, tcp, udp};
 
-use crate::running::{connect, start};
+use crate::running::start;
 
 over_each_family! {
     a_client_learns_that_nobody_has_the_servers_port,
@@ -66,7 +66,7 @@ fn an_upload_finds_the_mtu_of_the_path(network: &Network) -> Result<()> {
         network.http_server, network.servers_uplink.address
     )])?;
 
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     bulk::compare(connection.client, connection.server, BYTES, 1)?;
 
     let router = network.router_eth0.address.to_string();

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::http::{self, HttpServer};
 use egress_tests::icmp::{self, IcmpError, Kind};
 use egress_tests::router::dual_stack_example;
@@ -13,7 +14,7 @@ use egress_tests::{
 };
 
 use crate::mtu::{exchange_by_attempts, narrow_cluster, transfer_both_ways};
-use crate::running::{Running, UNDEFINED_PORT};
+use crate::running::Running;
 use crate::sctp::Association;
 
 over_each_family! {

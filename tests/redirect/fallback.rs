@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::frame::Frame;
-use egress_tests::{Capture, Lab, Network, PATIENCE, Spec, icmp, tcp, udp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, Spec, icmp, tcp, udp};
 
-use crate::running::{Running, UNDEFINED_PORT, connect, connect_to, exchange, start, start_by};
+use crate::running::{Running, start, start_by};
 
 over_each_family! {
     ports_without_a_rule_lead_to_the_same_ports_of_the_fallback,
@@ -32,8 +34,9 @@ fn ports_without_a_rule_lead_to_the_same_ports_of_the_fallback(network: &Network
     let _router = start_with_fallback(&lab, network)?;
     // The second port has a rule, but for the other protocol.
     for port in [UNDEFINED_PORT, network.datagram().port] {
-        let connection = connect_to(&lab, network.on_eth0(port), on_fallback(network, port))
-            .with_context(|| format!("port {port}"))?;
+        let connection =
+            Connection::open_to(&lab, network.on_eth0(port), on_fallback(network, port))
+                .with_context(|| format!("port {port}"))?;
         assert_eq!(connection.seen_by_server.ip(), network.router_net1.address);
         connection.exchange()?;
     }
@@ -50,7 +53,7 @@ fn rules_come_before_the_fallback(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start_with_fallback(&lab, network)?;
     for rule in [network.http(), network.tls()] {
-        connect(&lab, rule)?.exchange()?;
+        Connection::open(&lab, rule)?.exchange()?;
     }
     let server = udp::bind(lab.servers(), network.datagram().server())?;
     let client = udp::connect(lab.client(), network.datagram().service())?;

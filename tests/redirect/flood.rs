@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use egress_tests::raw::RawSocket;
-use egress_tests::{Lab, Namespace, Network, PATIENCE, tcp, udp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Lab, Namespace, Network, Protocol, eventually, tcp, udp};
 use serde_json::Value;
 
-use crate::running::{ask, exchange, start_with};
+use crate::running::start_with;
 
 over_each_family! {
     connections_live_through_a_flood_of_new_flows_and_new_ones_succeed,
@@ -21,7 +21,6 @@ const CONNECTIONS: usize = 200;
 const NEW_CONNECTIONS: usize = 50;
 /// The minimum and maximum number of packets of a flood.
 const PACKETS: std::ops::RangeInclusive<usize> = 500_000..=5_000_000;
-const POLL: Duration = Duration::from_millis(20);
 
 fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     network: &Network,
@@ -75,7 +74,7 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     })?;
 
     ensure!(evictions(&lab)? > 0);
-    let flows = ask(&lab, "flows")?;
+    let flows = lab.ask("flows")?;
     let is_connection = |flow: &&Value| {
         flow["client"]["address"] == network.client(0).address.to_string()
             && flow["state"] == "ESTABLISHED"
@@ -89,7 +88,7 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
 }
 
 fn evictions(lab: &Lab) -> Result<u64> {
-    let status = ask(lab, "status")?;
+    let status = lab.ask("status")?;
     status["flows_evicted"]
         .as_u64()
         .with_context(|| format!("no number of evictions in {status:#}"))
@@ -97,15 +96,9 @@ fn evictions(lab: &Lab) -> Result<u64> {
 
 /// Waits until the table is full and flows are evicted.
 fn wait_for_evictions(lab: &Lab) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while evictions(lab)? == 0 {
-        ensure!(
-            Instant::now() < deadline,
-            "the table is not full after {PATIENCE:?}"
-        );
-        thread::sleep(POLL);
-    }
-    Ok(())
+    eventually("the table is full", || {
+        Ok((evictions(lab)? > 0).then_some(()))
+    })
 }
 
 /// SYNs and datagrams from every port of a client.
@@ -128,8 +121,8 @@ impl Flood {
             })
             .collect();
         Ok(Self {
-            tcp: RawSocket::connect(client, tcp::PROTOCOL, stream.ip())?,
-            udp: RawSocket::connect(client, udp::PROTOCOL, datagrams.ip())?,
+            tcp: RawSocket::connect(client, Protocol::Tcp.number(), stream.ip())?,
+            udp: RawSocket::connect(client, Protocol::Udp.number(), datagrams.ip())?,
             packets,
         })
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 use egress_tests::{Lab, Network, fragment, udp};
 
-use crate::running::start;
+use crate::running::{datagrams_from_one_port, start};
 
 over_each_family! {
     datagrams_of_any_length_and_their_answers_arrive,
@@ -31,16 +31,11 @@ fn datagrams_of_any_length_and_their_answers_arrive(network: &Network) -> Result
 }
 
 fn datagrams_of_two_clients_with_one_source_port_are_not_mixed_up(network: &Network) -> Result<()> {
-    const SOURCE_PORT: u16 = 40_000;
     const LENGTH: usize = 20_000;
     let lab = Lab::builder().clients(2).build()?;
     let _router = start(&lab)?;
     let server = udp::bind(lab.servers(), network.datagram().server())?;
-    let clients = lab
-        .clients()
-        .iter()
-        .map(|client| udp::connect_from(client, SOURCE_PORT, network.datagram().service()))
-        .collect::<Result<Vec<_>>>()?;
+    let clients = datagrams_from_one_port(&lab, network.datagram().service())?;
     for round in 0..3 {
         for (seed, client) in (0..).zip(&clients) {
             udp::exchange(

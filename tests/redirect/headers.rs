@@ -6,7 +6,9 @@ use anyhow::Result;
 use egress_tests::addresses::{DATAGRAM, HTTP, ROUTER_ETH0, ROUTER_NET1};
 use egress_tests::frame::{Packet, Transport};
 use egress_tests::raw::RawSocket;
-use egress_tests::{Capture, Lab, Network, PATIENCE, skip_unless_lab_works, socket, tcp, udp};
+use egress_tests::{
+    Capture, Lab, Network, PATIENCE, Protocol, skip_unless_lab_works, socket, tcp, udp,
+};
 
 use crate::running::start;
 
@@ -33,11 +35,8 @@ fn a_checksum_that_comes_out_as_zero_is_sent_as_all_ones(network: &Network) -> R
     };
 
     let question = udp::payload_of_checksum_zero(reserved, server_address);
-    RawSocket::connect(lab.client(), udp::PROTOCOL, service.ip())?.send(&udp::datagram(
-        client_address,
-        service,
-        &question,
-    ))?;
+    RawSocket::connect(lab.client(), Protocol::Udp.number(), service.ip())?
+        .send(&udp::datagram(client_address, service, &question))?;
     let expected = all_ones(reserved, server_address);
     at_server.wait_for("the question, its checksum 0xffff", PATIENCE, |packet| {
         packet.transport == expected
@@ -47,7 +46,7 @@ fn a_checksum_that_comes_out_as_zero_is_sent_as_all_ones(network: &Network) -> R
     let answer = udp::payload_of_checksum_zero(service, client_address);
     RawSocket::connect_from(
         lab.servers(),
-        udp::PROTOCOL,
+        Protocol::Udp.number(),
         server_address.ip(),
         reserved.ip(),
     )?

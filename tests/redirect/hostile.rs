@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use egress_tests::{Capture, Lab, Network, fragment, tcp, udp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Capture, Connection, Lab, Network, fragment, tcp, udp};
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, PacketBuilderStep, icmpv4, icmpv6};
 use serde_json::Value;
 
-use crate::running::{Connection, ask, exchange, start};
+use crate::running::start;
 
 over_each_family! {
     connections_live_through_forged_segments_errors_and_openings_from_outside,
@@ -156,7 +157,7 @@ fn expect_established(lab: &Lab) -> Result<()> {
     if egress_tests::Dataplane::from_env()? == egress_tests::Dataplane::Nftables {
         return Ok(());
     }
-    let flows = ask(lab, "flows")?;
+    let flows = lab.ask("flows")?;
     let is_open = |flow: &&Value| flow["protocol"] == "TCP" && flow["state"] == "ESTABLISHED";
     let open = flows
         .as_array()

@@ -2,20 +2,19 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::icmp::{self, IcmpError, Kind};
 use egress_tests::{
-    Capture, Lab, Network, PATIENCE, bulk, ethtool, nftables, requirements, socket, udp,
+    Capture, Connection, Lab, Network, PATIENCE, bulk, ethtool, eventually, nftables, requirements,
+    socket, udp,
 };
 use nix::libc;
 
-use crate::running::{Connection, connect, start};
+use crate::running::start;
 
 const NARROW: u16 = 1_400;
-const POLL: Duration = Duration::from_millis(20);
 
 over_each_family! {
     a_narrow_cluster_carries_transfers_without_icmp,
@@ -64,7 +63,7 @@ pub fn transfer_both_ways(lab: &Lab, network: &Network) -> Result<()> {
 
     let upload = offered.connection;
     bulk::compare(upload.client, upload.server, BYTES, 1).context("uploading")?;
-    let download = connect(lab, network.http())?;
+    let download = Connection::open(lab, network.http())?;
     bulk::compare(download.server, download.client, BYTES, 2).context("downloading")
 }
 
@@ -131,7 +130,7 @@ fn the_error_is_intact_where_eth0_computes_no_checksums(network: &Network) -> Re
 fn an_open_connection_lives_through_a_narrower_way_to_the_server(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     connection.exchange()?;
     narrow_external_network(&lab)?;
     bulk::compare(connection.client, connection.server, 2_000_000, 1)
@@ -140,7 +139,7 @@ fn an_open_connection_lives_through_a_narrower_way_to_the_server(network: &Netwo
 fn an_open_connection_lives_through_a_narrower_way_to_the_client(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     connection.exchange()?;
     narrow_cluster(&lab)?;
     bulk::compare(connection.server, connection.client, 2_000_000, 1)
@@ -156,20 +155,11 @@ fn an_mtu_that_changes_is_followed(network: &Network) -> Result<()> {
 
     lab.router().ip([format!("link set net1 mtu {NARROWER}")])?;
     let expected = segment_size(network, NARROWER);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually("the handshake offers the new segment size", || {
         let offered = Offered::in_opening(&lab, network)?;
-        if (offered.to_server, offered.to_client) == (expected, expected) {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "{} bytes are offered to the server and {} to the client, not {expected}, {PATIENCE:?} after the change",
-            offered.to_server,
-            offered.to_client
-        );
-        thread::sleep(POLL);
-    }
+        let sizes = (offered.to_server, offered.to_client);
+        Ok((sizes == (expected, expected)).then_some(()))
+    })
 }
 
 fn datagrams_of_many_fragments_find_the_way(network: &Network) -> Result<()> {
@@ -254,7 +244,7 @@ impl Offered {
     fn in_opening(lab: &Lab, network: &Network) -> Result<Self> {
         let at_server = Capture::on(lab.servers(), "uplink0")?;
         let at_client = Capture::on(lab.client(), "eth0")?;
-        let connection = connect(lab, network.http())?;
+        let connection = Connection::open(lab, network.http())?;
         let offered = |capture: &Capture, destination| {
             let frame = capture.wait_for("a segment size", PATIENCE, |packet| {
                 packet.destination == destination && packet.segment_size().is_some()
@@ -280,14 +270,7 @@ fn find_path_mtu(network: &Network, socket: &UdpSocket) -> Result<()> {
     socket::forbid_fragments(socket)?;
     socket.send(&too_long).context("the first one is sent")?;
 
-    let deadline = Instant::now() + PATIENCE;
-    let error = loop {
-        if let Some(error) = socket.take_error()? {
-            break error;
-        }
-        ensure!(Instant::now() < deadline, "no error within {PATIENCE:?}");
-        thread::sleep(POLL);
-    };
+    let error = eventually("the error arrives", || Ok(socket.take_error()?))?;
     ensure!(is_refusal(&error), "the error is {error}");
     assert_eq!(socket::path_mtu(socket)?, u32::from(NARROW));
     let second = socket.send(&too_long);

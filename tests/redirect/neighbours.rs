@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use egress_tests::namespace::Mac;
-use egress_tests::{Capture, Lab, Network, PATIENCE, tcp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, tcp};
 
-use crate::running::{Connection, connect, start};
+use crate::running::start;
 
 over_each_family! {
     traffic_goes_on_when_neighbours_are_forgotten_on_both_sides,
@@ -18,7 +18,7 @@ over_each_family! {
 fn traffic_goes_on_when_neighbours_are_forgotten_on_both_sides(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     for round in 0..5 {
         let forgetful = [
             (lab.client(), "eth0"),
@@ -39,7 +39,7 @@ fn traffic_goes_on_when_neighbours_are_forgotten_on_both_sides(network: &Network
             .and_then(|()| tcp::send(second, first, b"I am"))
             .with_context(|| format!("round {round}"))?;
     }
-    connect(&lab, network.tls())?.exchange()
+    Connection::open(&lab, network.tls())?.exchange()
 }
 
 /// Exchanges packets on a connection until its next hops are known and used.
@@ -67,7 +67,7 @@ fn change_gateway(lab: &Lab, last: u8) -> Result<Mac> {
 fn traffic_follows_a_gateway_that_has_another_mac_address(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     warm_up(&connection)?;
     for last in 1..=3 {
         let mac = change_gateway(&lab, last)?;
@@ -86,11 +86,11 @@ fn traffic_goes_on_without_the_process_that_keeps_next_hops(network: &Network) -
     skip_on_nftables!("it has no process");
     let lab = Lab::new()?;
     let router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     warm_up(&connection)?;
     let process = router.0.as_ref().context("the router is not running")?;
     let _suspended = process.suspend()?;
     change_gateway(&lab, 7)?;
     warm_up(&connection)?;
-    connect(&lab, network.tls())?.exchange()
+    Connection::open(&lab, network.tls())?.exchange()
 }

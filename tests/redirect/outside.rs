@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::frame::{Frame, Transport};
-use egress_tests::{Capture, Lab, Network, PATIENCE, icmp, tcp, udp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, icmp, tcp, udp};
 
-use crate::running::{A_WHILE, UNDEFINED_PORT, connect, start};
+use crate::running::{A_WHILE, start};
 
 over_each_family! {
     the_external_network_gets_nothing_into_the_cluster,
@@ -80,7 +81,7 @@ fn the_external_network_opens_no_connection_to_the_pod(network: &Network) -> Res
     let listener = tcp::listen(lab.neighbour(), server)?;
     let own = tcp::connect(lab.router(), server)?;
     let (other, _) = tcp::accept(&listener)?;
-    crate::running::exchange(&own, &other)
+    tcp::exchange(&own, &other)
 }
 
 fn a_server_reaches_no_client_by_guessing_ports(network: &Network) -> Result<()> {
@@ -154,7 +155,7 @@ fn expect_nothing_crossed(
     in_the_cluster: &Capture,
     at_neighbour: &Capture,
 ) -> Result<()> {
-    connect(lab, network.http())?.exchange()?;
+    Connection::open(lab, network.http())?.exchange()?;
     in_the_cluster.wait_for("the client's own traffic", PATIENCE, |packet| {
         packet.source == network.client(0).address
     })?;

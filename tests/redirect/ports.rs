@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use egress_tests::{Lab, Network, PATIENCE, tcp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Lab, Network, eventually, tcp};
 
 use crate::closing::closes_first;
-use crate::running::{ask, exchange, outcome, start_with};
+use crate::running::{outcome, start_with};
 
 over_each_family! {
     every_port_of_the_range_takes_a_connection_and_one_that_closes_makes_way_for_another,
@@ -18,7 +19,6 @@ over_each_family! {
 const LOCAL_PORTS: &str = "1024 65335";
 const NAT_RANGE: std::ops::RangeInclusive<u16> = 65_336..=65_535;
 const CLIENTS: u8 = 4;
-const POLL: Duration = Duration::from_millis(50);
 
 fn every_port_of_the_range_takes_a_connection_and_one_that_closes_makes_way_for_another(
     network: &Network,
@@ -77,16 +77,9 @@ fn expect_no_answer(lab: &Lab, network: &Network) -> Result<()> {
 }
 
 fn wait_for_flows(lab: &Lab, expected: usize) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let flows = ask(lab, "status")?["flows"].as_u64();
-        if flows == Some(expected as u64) {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "{flows:?} flows instead of {expected} after {PATIENCE:?}"
-        );
-        std::thread::sleep(POLL);
-    }
+    let flows = || anyhow::Ok(lab.ask("status")?["flows"].as_u64());
+    eventually(&format!("{expected} flows are left"), || {
+        Ok((flows()? == Some(expected as u64)).then_some(()))
+    })
+    .with_context(|| format!("there are {:?}", flows().ok().flatten()))
 }

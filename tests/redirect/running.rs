@@ -1,14 +1,12 @@
 //! A router in a lab, and connections through it.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Rule, Spec, router, tcp};
-use serde_json::Value;
+use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Spec, tcp, udp};
 
-pub const UNDEFINED_PORT: u16 = 9090;
 /// Long enough for a packet to cross the lab, for tests that expect none.
 pub const A_WHILE: Duration = Duration::from_millis(400);
 
@@ -75,58 +73,14 @@ pub fn start_with(lab: &Lab, options: &[&str]) -> Result<Running> {
     Ok(Running(Some(lab.start_router_with(&spec, options)?)))
 }
 
-/// The output of a command with `--output json`.
-pub fn ask(lab: &Lab, command: &str) -> Result<Value> {
-    let arguments = [command, "--output", "json"];
-    let text = lab.router().output(router::binary()?, arguments)?;
-    serde_json::from_str(&text).with_context(|| format!("{command} printed {text}"))
-}
-
 /// The number of packets with an outcome, according to `status`.
 pub fn outcome(lab: &Lab, name: &str) -> Result<u64> {
-    let status = ask(lab, "status")?;
+    let status = lab.ask("status")?;
     let outcomes = status["outcomes"].as_array().into_iter().flatten();
     outcomes
         .filter(|outcome| outcome["name"] == name)
         .find_map(|outcome| outcome["packets"].as_u64())
         .with_context(|| format!("no outcome {name} in {status:#}"))
-}
-
-/// A connection through the router.
-pub struct Connection {
-    pub client: TcpStream,
-    pub server: TcpStream,
-    pub seen_by_server: SocketAddr,
-}
-
-/// Connects the first client through a rule.
-pub fn connect(lab: &Lab, rule: Rule) -> Result<Connection> {
-    connect_to(lab, rule.service(), rule.server())
-}
-
-/// Connects the first client to `service`, which should lead to `server`.
-pub fn connect_to(lab: &Lab, service: SocketAddr, server: SocketAddr) -> Result<Connection> {
-    let listener = tcp::listen(lab.servers(), server)?;
-    let client = tcp::connect(lab.client(), service)?;
-    let (server, seen_by_server) = tcp::accept(&listener)?;
-    Ok(Connection {
-        client,
-        server,
-        seen_by_server,
-    })
-}
-
-impl Connection {
-    /// Checks that data passes in both directions.
-    pub fn exchange(&self) -> Result<()> {
-        exchange(&self.client, &self.server)
-    }
-}
-
-/// Checks that data passes in both directions between the two ends of a connection.
-pub fn exchange(client: &TcpStream, server: &TcpStream) -> Result<()> {
-    tcp::send(client, server, b"question")?;
-    tcp::send(server, client, b"answer")
 }
 
 /// Checks that a connection is refused.
@@ -139,4 +93,13 @@ pub fn expect_refusal(namespace: &Namespace, address: SocketAddr) -> Result<()> 
     } else {
         Err(error.context("expected a refusal"))
     }
+}
+
+/// UDP sockets of all clients, connected to `service` from the same source port.
+pub fn datagrams_from_one_port(lab: &Lab, service: SocketAddr) -> Result<Vec<UdpSocket>> {
+    const SOURCE_PORT: u16 = 40_000;
+    lab.clients()
+        .iter()
+        .map(|client| udp::connect_from(client, SOURCE_PORT, service))
+        .collect()
 }

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::frame::{Frame, Transport};
 use egress_tests::raw::RawSocket;
 use egress_tests::sctp::{self, Header, chunk};
-use egress_tests::{Capture, Lab, Network, PATIENCE};
+use egress_tests::{Capture, Lab, Network, PATIENCE, Protocol};
 
-use crate::running::{UNDEFINED_PORT, outcome, start};
+use crate::running::{outcome, start};
 
 over_each_family! {
     an_association_is_redirected_both_ways_with_right_checksums,
@@ -45,7 +46,11 @@ fn an_association_without_a_rule_is_refused_at_once(network: &Network) -> Result
     let lab = Lab::new()?;
     let _router = start(&lab)?;
     let outside = Capture::on(lab.node(), "ext0")?;
-    let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, network.router_eth0.address)?;
+    let client = RawSocket::connect(
+        lab.client(),
+        Protocol::Sctp.number(),
+        network.router_eth0.address,
+    )?;
     let init = Header {
         source: CLIENT_PORT,
         destination: UNDEFINED_PORT,
@@ -66,7 +71,7 @@ fn an_association_without_a_rule_is_refused_at_once(network: &Network) -> Result
         .frames()?
         .iter()
         .filter_map(Frame::packet)
-        .any(|packet| packet.protocol == sctp::PROTOCOL);
+        .any(|packet| packet.protocol == Protocol::Sctp.number());
     ensure!(!left, "the INIT has left through net1");
     Ok(())
 }
@@ -94,9 +99,13 @@ impl Association {
         server: SocketAddr,
     ) -> Result<Self> {
         let reserved = network.router_net1.address;
-        let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, service.ip())?;
-        let at_server =
-            RawSocket::connect_from(lab.servers(), sctp::PROTOCOL, server.ip(), reserved)?;
+        let client = RawSocket::connect(lab.client(), Protocol::Sctp.number(), service.ip())?;
+        let at_server = RawSocket::connect_from(
+            lab.servers(),
+            Protocol::Sctp.number(),
+            server.ip(),
+            reserved,
+        )?;
         let init = Header {
             source: CLIENT_PORT,
             destination: service.port(),

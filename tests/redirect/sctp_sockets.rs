@@ -8,7 +8,9 @@ use egress_tests::association::{self, Association, Listener};
 use egress_tests::frame::{Frame, Transport};
 use egress_tests::raw::RawSocket;
 use egress_tests::sctp::{self, Header};
-use egress_tests::{Capture, Lab, Network, PATIENCE, Rule, Spec, ethtool, skip_unless_sctp_works};
+use egress_tests::{
+    Capture, Lab, Network, PATIENCE, Protocol, Rule, Spec, ethtool, skip_unless_sctp_works,
+};
 
 use crate::running::{start, start_by};
 
@@ -184,7 +186,7 @@ fn a_damaged_packet_is_noticed_by_its_receiver(network: &Network) -> Result<()> 
     let _router = start(&lab)?;
     let rule = network.association();
     let _listener = association::listen(lab.servers(), rule.server())?;
-    let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, rule.service().ip())?;
+    let client = RawSocket::connect(lab.client(), Protocol::Sctp.number(), rule.service().ip())?;
     let at_server = Capture::on(lab.servers(), "uplink0")?;
     let init = Header {
         source: CLIENT_PORT,

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use egress_tests::addresses::HTTP;
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, skip_unless_lab_works};
 
-use crate::running::{connect, start};
+use crate::running::start;
 
 #[test]
 fn a_stopped_router_leaves_nothing_attached_and_no_program() -> Result<()> {
@@ -20,7 +20,7 @@ fn a_stopped_router_leaves_nothing_attached_and_no_program() -> Result<()> {
     let lab = Lab::new()?;
     let mut running = start(&lab)?;
     let router = running.0.take().context("no router was started")?;
-    drop(connect(&lab, HTTP)?);
+    drop(Connection::open(&lab, HTTP)?);
     let programs = programs_of(router.id())?;
     ensure!(
         !programs.is_empty(),

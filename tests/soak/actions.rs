@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use egress_tests::addresses::NETWORKS;
-use egress_tests::{Lab, Network, PATIENCE, Rule, Spec, bulk, fragment, icmp, tcp, udp};
+use egress_tests::addresses::{NETWORKS, UNDEFINED_PORT, is_reserved};
+use egress_tests::{
+    Connection, Lab, Network, PATIENCE, Rule, Spec, bulk, fragment, icmp, tcp, udp,
+};
 use fastrand::Rng;
 
 use crate::router::Router;
 
 /// The most connections that stay open at a time.
 const CONNECTIONS: usize = 100;
-/// A port that no rule names.
-const UNDEFINED_PORT: u16 = 9090;
 
 /// How long to wait for a datagram. Some are lost after a host has changed its MAC address, until others learn it. The
 /// kernel ignores a second announcement within a second, and needs several attempts to find out by itself.
@@ -84,12 +84,6 @@ impl Action {
             Neighbours, Gateway, Mtu, Address, Restart,
         ]
     };
-}
-
-/// The two ends of a connection.
-struct Connection {
-    client: TcpStream,
-    server: TcpStream,
 }
 
 /// A lab with its router, and the state of its traffic.
@@ -202,13 +196,16 @@ impl Traffic {
     fn connect(&self, random: &mut Rng) -> Result<Connection> {
         let (rule, listener) = &self.listeners[random.usize(..self.listeners.len())];
         let client = tcp::connect(self.client(random), rule.service())?;
-        let (server, seen) = tcp::accept(listener)?;
-        let is_reserved = |network: &Network| network.router_net1.address == seen.ip();
+        let (server, seen_by_server) = tcp::accept(listener)?;
         ensure!(
-            NETWORKS.iter().any(is_reserved),
-            "{seen} is not the reserved address"
+            is_reserved(seen_by_server.ip()),
+            "{seen_by_server} is not the reserved address"
         );
-        Ok(Connection { client, server })
+        Ok(Connection {
+            client,
+            server,
+            seen_by_server,
+        })
     }
 
     fn open(&mut self, random: &mut Rng) -> Result<()> {
@@ -218,7 +215,7 @@ impl Traffic {
     }
 
     fn exchange(&mut self, random: &mut Rng) -> Result<()> {
-        for Connection { client, server } in &self.connections {
+        for Connection { client, server, .. } in &self.connections {
             if random.bool() {
                 let text = vec![random.u8(..); random.usize(1..5_000)];
                 tcp::send(client, server, &text)?;
@@ -234,7 +231,7 @@ impl Traffic {
         if self.connections.is_empty() {
             return Ok(());
         }
-        let Connection { client, server } = self
+        let Connection { client, server, .. } = self
             .connections
             .swap_remove(random.usize(..self.connections.len()));
         let (first, second) = if random.bool() {
@@ -255,7 +252,7 @@ impl Traffic {
     }
 
     fn transfer(&self, random: &mut Rng) -> Result<()> {
-        let Connection { client, server } = self.connect(random)?;
+        let Connection { client, server, .. } = self.connect(random)?;
         let (from, to) = if random.bool() {
             (client, server)
         } else {

@@ -6,7 +6,7 @@ use egress_common::{Address, Outcome, Side, Verdict, sctp::chunk};
 use egress_userspace::dataplane::FamilyMaps;
 
 use crate::{
-    bench::{Bench, DROP, FORWARD, PASS},
+    bench::{Bench, DROP, FORWARD, PASS, folded},
     frames::{addresses, endpoints},
     steps::{Seen, family},
 };
@@ -171,18 +171,6 @@ fn check_refusal(refused: &[u8], answer: &[u8]) {
     if protocol != 132 {
         assert_eq!(transport_is_right(answer), Some(true));
     }
-}
-
-/// The sum of 16-bit words, folded according to RFC 1071: all ones if the bytes include their checksum.
-pub fn folded(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).expect("it was folded")
 }
 
 /// Whether the IPv4 header's checksum is right. IPv6 has none.

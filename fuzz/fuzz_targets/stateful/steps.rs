@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use egress_common::Side;
 
 use crate::{
-    bench::{FAMILIES, Family},
+    bench::{FAMILIES, Family, folded},
     frames::{Endpoint, Frame, Message, Transport, chunk, echo_request, icmp, sctp, tcp, udp},
 };
 
@@ -52,9 +52,9 @@ enum Packet {
 
 #[derive(Debug, Arbitrary)]
 enum Content {
-    Tcp { flags: u8, number: u32, data: u8 },
+    Tcp { flags: u8, sequence: u32, data: u8 },
     Udp { data: u8, checksum: bool },
-    Sctp { kind: u8, number: u32, data: u8 },
+    Sctp { kind: u8, tag: u32, data: u8 },
     Echo,
 }
 
@@ -171,10 +171,10 @@ impl Content {
         match self {
             Self::Tcp {
                 flags,
-                number,
+                sequence,
                 data: length,
             } => tcp(source, destination, pick(&FLAGS, *flags))
-                .number(*number)
+                .sequence_or_tag(*sequence)
                 .payload(&data(length)),
             Self::Udp {
                 data: length,
@@ -186,9 +186,9 @@ impl Content {
             } => udp(source, destination, &data(length)).transport(Transport::UdpWithoutChecksum),
             Self::Sctp {
                 kind,
-                number,
+                tag,
                 data: length,
-            } => sctp(source, destination, &chunk(kind % 16, &data(length))).number(*number),
+            } => sctp(source, destination, &chunk(kind % 16, &data(length))).sequence_or_tag(*tag),
             Self::Echo if destination.1 == 0 || source.1 != 0 => {
                 echo_request(source.0, destination.0, source.1)
             }
@@ -234,7 +234,7 @@ fn make_fragment(frame: &mut Vec<u8>, field: u16) {
     if frame.len() >= 34 && frame[14] == 0x45 {
         frame[20..22].copy_from_slice(&[high & 0x3f, low]);
         frame[24..26].fill(0);
-        let sum = !crate::invariants::folded(&frame[14..34]);
+        let sum = !folded(&frame[14..34]);
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
     } else if frame.len() >= 54 && frame[14] >> 4 == 6 && frame[20] != 44 {
         let header = [frame[20], 0, high, low & 0xf9, 0, 0, 0, 1];

@@ -4,7 +4,8 @@ use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use egress_tests::cpu;
+use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::contender::{Absent, Contender, Load, Testbed};
@@ -60,11 +61,8 @@ pub struct Testbeds {
 impl Bench {
     /// A bench that measures according to `plan`.
     pub fn new(plan: Plan, object: Object) -> Result<Self> {
-        let allowed = sched_getaffinity(Pid::from_raw(0))?;
         // The last CPUs, because the first one handles most interrupts.
-        let mut cpus = (0..CpuSet::count())
-            .rev()
-            .filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+        let mut cpus = cpu::usable()?.into_iter().rev();
         let cpu = cpus.next().context("this process may use no CPU")?;
         let other_cpu = cpus.next().unwrap_or(cpu);
         Ok(Self {
@@ -146,18 +144,22 @@ impl Testbeds {
 pub fn pinned<T>(cpu: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let this = Pid::from_raw(0);
     let before = sched_getaffinity(this)?;
-    pin(cpu)?;
+    cpu::pin(cpu)?;
     let result = work();
     sched_setaffinity(this, &before).context("restoring a thread's CPUs")?;
     result
 }
 
-/// Keeps the calling thread on one CPU.
-pub fn pin(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &only)
-        .with_context(|| format!("keeping a thread on CPU {cpu}"))
+/// Takes samples for the duration of `burst` and returns the value that represents them.
+///
+/// Bursts are divided into slices, because another task that takes the CPU for a while spoils only some of them.
+pub fn robust_rate(burst: Duration, mut slice: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let start = Instant::now();
+    let mut rates = Vec::new();
+    while start.elapsed() < burst {
+        rates.push(slice()?);
+    }
+    Ok(Better::Higher.robust(&rates))
 }
 
 /// Shows the current step on a terminal, in place of the last one.

@@ -4,12 +4,12 @@
 //! node towards the gateway. Everything in between is the router's work and runs on the sending CPU, because a veth
 //! pair passes packets on without changing the CPU.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::Protocol;
 
-use crate::bench::{Bench, pinned, progress};
+use crate::bench::{Bench, pinned, progress, robust_rate};
 use crate::contender::{Contender, Load, Testbed};
 use crate::kernel::{Object, Sink};
 use crate::report::{RatiosOf, Table, compare, count};
@@ -28,7 +28,7 @@ struct Track {
 
 /// More than enough to send one packet of each of a million flows.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Bursts are divided into slices: another task that takes the CPU for a while spoils only some of them.
+/// The duration of a slice of a burst.
 const SLICE: Duration = Duration::from_millis(10);
 /// The share of lost packets above which a sample is useless.
 const BEARABLE_LOSS: f64 = 0.5;
@@ -116,12 +116,7 @@ impl Track {
 
     /// The number of packets per second that arrive.
     fn sample(&mut self, burst: Duration) -> Result<f64> {
-        let start = Instant::now();
-        let mut rates = Vec::new();
-        while start.elapsed() < burst {
-            rates.push(self.sample_slice()?);
-        }
-        Ok(Better::Higher.robust(&rates))
+        robust_rate(burst, || self.sample_slice())
     }
 
     fn sample_slice(&mut self) -> Result<f64> {

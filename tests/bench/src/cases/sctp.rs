@@ -11,7 +11,7 @@ use egress_tests::sender::FrameSender;
 use etherparse::{PacketBuilder, ip_number};
 
 use super::program::{CLIENT_PORT, SCTP_DATA, SCTP_INIT, TTL, allow_long_packets, sctp_packet};
-use crate::bench::{Bench, pinned, progress};
+use crate::bench::{Bench, pinned, progress, robust_rate};
 use crate::contender::{Contender, Load, Testbed};
 use crate::kernel::Sink;
 use crate::report::{RatiosOf, Row, Table};
@@ -21,7 +21,7 @@ use crate::stats::Better;
 const BATCH: usize = 64;
 /// The length of the IP header and everything before it.
 const HEADERS_LEN: usize = 14 + 20;
-/// Bursts are divided into slices, because another task may take the CPU for a while.
+/// The duration of a slice of a burst.
 const SLICE: Duration = Duration::from_millis(10);
 
 /// Frames without their frame check sequence, in the lengths of [`LENGTHS`].
@@ -126,12 +126,7 @@ impl Stream<'_> {
 
     /// The number of packets per second that arrive.
     fn sample(&mut self, burst: Duration) -> Result<f64> {
-        let start = Instant::now();
-        let mut rates = Vec::new();
-        while start.elapsed() < burst {
-            rates.push(self.sample_slice()?);
-        }
-        Ok(Better::Higher.robust(&rates))
+        robust_rate(burst, || self.sample_slice())
     }
 
     fn sample_slice(&mut self) -> Result<f64> {

@@ -9,10 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use egress_tests::cpu::pin;
 use egress_tests::{Namespace, PATIENCE, tcp, udp};
 use nix::sys::socket::{Shutdown as Direction, shutdown};
-
-use crate::bench::pin;
 
 /// How often an idle service checks whether it should end.
 const LOOK: Duration = Duration::from_millis(200);

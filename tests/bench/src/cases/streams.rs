@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use egress_tests::cpu::pin;
 use egress_tests::{PATIENCE, Protocol, tcp};
 
 use super::services::{Connections, Listener, count_bytes};
-use crate::bench::{Bench, pin};
+use crate::bench::Bench;
 use crate::contender::{Contender, Load, Testbed, service};
 use crate::report::{RatiosOf, Table, compare};
 use crate::stats::Better;
