@@ -97,7 +97,7 @@ fn an_address_of_net1_is_the_pods_own_while_it_is_there() -> Result<()> {
 }
 
 #[test]
-fn a_lost_reserved_address_is_told() -> Result<()> {
+fn a_lost_reserved_address_is_logged() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = Running::start(&lab, &[])?;

@@ -54,7 +54,10 @@ fn expect_end(explanation: &Value, name: &str, words: &[&str]) -> Result<()> {
     );
     let detail = string(last, "/detail")?;
     for word in words {
-        ensure!(detail.contains(word), "{detail:?} does not say {word:?}");
+        ensure!(
+            detail.contains(word),
+            "{detail:?} does not contain {word:?}"
+        );
     }
     Ok(())
 }
@@ -65,7 +68,7 @@ fn start_with_fallback(lab: &Lab, network: &Network) -> Result<RouterProcess> {
 }
 
 #[test]
-fn a_connection_by_a_rule_is_forwarded_and_each_step_tells_how() -> Result<()> {
+fn a_connection_by_a_rule_is_forwarded_and_each_step_says_how() -> Result<()> {
     const RULE: Rule = HTTP;
     skip_unless_lab_works!();
     let lab = Lab::new()?;

@@ -19,7 +19,7 @@ fn traffic(lab: &Lab) -> Result<()> {
 }
 
 #[test]
-fn at_debug_the_kernel_half_tells_of_flows_and_drops() -> Result<()> {
+fn at_debug_the_kernel_half_logs_flows_and_drops() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = Running::start(&lab, &["--log-level", "debug"])?;
@@ -29,7 +29,7 @@ fn at_debug_the_kernel_half_tells_of_flows_and_drops() -> Result<()> {
 }
 
 #[test]
-fn at_info_it_tells_of_the_rules_only() -> Result<()> {
+fn at_info_it_logs_the_rules_only() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = Running::start(&lab, &[])?;

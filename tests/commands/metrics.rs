@@ -104,7 +104,7 @@ fn same(metrics: &BTreeMap<String, f64>, name: &str, expected: &Value) -> Result
     let found = metrics.get(name);
     ensure!(
         found.copied() == expected.as_f64() && found.is_some(),
-        "{name} is {found:?} and not {expected}: {metrics:#?}"
+        "{name} is {found:?} instead of {expected}: {metrics:#?}"
     );
     Ok(())
 }
@@ -234,7 +234,7 @@ fn outsiders_find_no_listener_on_any_address() -> Result<()> {
 }
 
 #[test]
-fn clients_that_only_hold_on_are_let_go() -> Result<()> {
+fn idle_http_clients_are_disconnected() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
@@ -262,7 +262,7 @@ fn clients_that_only_hold_on_are_let_go() -> Result<()> {
 }
 
 #[test]
-fn questions_that_are_not_to_be_answered_are_refused() -> Result<()> {
+fn unacceptable_http_requests_are_refused() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;

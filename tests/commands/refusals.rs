@@ -155,7 +155,7 @@ fn an_invalid_spec_is_refused_with_every_error() -> Result<()> {
 }
 
 #[test]
-fn a_spec_that_is_not_there_is_named() -> Result<()> {
+fn a_missing_spec_is_named() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     shell::egress_router(lab.router(), &["run", "--config", "/does/not/exist.yaml"])?.failure(
@@ -169,7 +169,7 @@ fn a_spec_that_is_not_there_is_named() -> Result<()> {
 }
 
 #[test]
-fn wrong_usage_is_told_with_the_usage() -> Result<()> {
+fn wrong_usage_prints_the_usage() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     shell::egress_router(lab.router(), &["run"])?
@@ -179,7 +179,7 @@ fn wrong_usage_is_told_with_the_usage() -> Result<()> {
 }
 
 #[test]
-fn a_timeout_that_does_not_exist_or_is_no_time_is_told_with_what_was_expected() -> Result<()> {
+fn an_unknown_or_invalid_timeout_is_refused_with_what_was_expected() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     for (setting, expected) in [

@@ -81,7 +81,7 @@ fn text_fits_the_terminal() -> Result<()> {
 }
 
 #[test]
-fn what_is_no_terminal_gets_whole_lines() -> Result<()> {
+fn output_to_anything_but_a_terminal_has_whole_lines() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = lab.start_router_by(&Spec::dual_stack())?;

@@ -54,7 +54,7 @@ fn positive(value: &Value, pointer: &str) -> Result<()> {
 }
 
 #[test]
-fn once_as_json_has_the_rates_of_what_flows_meanwhile() -> Result<()> {
+fn once_as_json_has_the_rates_of_current_traffic() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;

@@ -10,7 +10,7 @@ use crate::lab::{Running, exchange_datagrams};
 use crate::shell;
 
 /// Sends packets until the first one is shown: from then on the kernel half knows of the subscriber.
-fn wait_until_it_shows_packets(lab: &Lab, trace: &Background) -> Result<()> {
+fn wait_until_subscribed(lab: &Lab, trace: &Background) -> Result<()> {
     eventually("a packet is shown", || {
         exchange_datagrams(lab)?;
         Ok((!trace.lines()?.is_empty()).then_some(()))
@@ -24,7 +24,7 @@ fn a_redirected_connection_is_traced_both_ways_step_by_step() -> Result<()> {
     let _router = Running::start(&lab, &[])?;
     let client = client_address(0).address.to_string();
     let mut trace = Background::start(&lab, &["trace", "--client", &client])?;
-    wait_until_it_shows_packets(&lab, &trace)?;
+    wait_until_subscribed(&lab, &trace)?;
     let connection = Connection::open(&lab, HTTP)?;
     connection.exchange()?;
     let from = connection.client.local_addr()?.to_string();

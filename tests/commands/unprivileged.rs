@@ -185,7 +185,7 @@ fn run_needs_nothing_to_write_to() -> Result<()> {
 }
 
 #[test]
-fn run_takes_up_what_its_file_permits_within_what_a_container_grants() -> Result<()> {
+fn run_uses_its_file_capabilities_within_a_containers_bounds() -> Result<()> {
     skip_unless_lab_works!();
     if !kernel::features()?.coarse_clock {
         skipped(
@@ -262,7 +262,7 @@ fn run_without_cap_perfmon_names_only_that() -> Result<()> {
 }
 
 #[test]
-fn what_shows_a_running_router_says_what_it_takes() -> Result<()> {
+fn commands_that_read_a_router_name_missing_privileges() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let published = Published::new()?;
@@ -344,7 +344,7 @@ fn without_the_privilege_to_list_programs_the_default_pins_are_looked_into() -> 
 }
 
 #[test]
-fn what_is_pinned_is_closed_to_others() -> Result<()> {
+fn other_users_cannot_open_pinned_files() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let published = Published::new()?;

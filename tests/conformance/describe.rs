@@ -127,9 +127,9 @@ impl fmt::Display for Damage {
             Self::HeaderLength(words) => write!(f, "header length {words}"),
             Self::Length(by) => write!(f, "length off by {by}"),
             Self::Byte { at, mask } => write!(f, "byte {at} xor {mask:#04x}"),
-            Self::ShortPacket(length) => write!(f, "only {length} bytes behind the header"),
+            Self::ShortPacket(length) => write!(f, "only {length} bytes after the header"),
             Self::Truncation(length) => write!(f, "truncated to {length} bytes"),
-            Self::Trailer(length) => write!(f, "{length} bytes behind the packet"),
+            Self::Trailer(length) => write!(f, "{length} bytes after the packet"),
         }
     }
 }

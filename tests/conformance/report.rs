@@ -96,7 +96,7 @@ impl fmt::Display for Report {
         for (title, kinds) in [
             ("UNEXPLAINED", &self.unexplained),
             (
-                "NOT SEEN AGAIN when played again, so not counted",
+                "NOT REPRODUCED when played again, so not counted",
                 &self.unconfirmed,
             ),
         ] {

@@ -1,4 +1,4 @@
-//! Captured frames, and what tests look at in them.
+//! Captured frames, and the fields that tests examine.
 
 use std::net::IpAddr;
 

@@ -45,7 +45,7 @@ impl Namespace {
                 .join()
                 .unwrap_or_else(|cause| panic::resume_unwind(cause))
         })
-        .with_context(|| format!("making the network namespace of the {role}"))?;
+        .with_context(|| format!("creating the network namespace of the {role}"))?;
         let namespace = Self {
             role: role.into(),
             file: Arc::new(file.into()),
@@ -190,7 +190,7 @@ impl Namespace {
                 Ok(handle.link().add(link).execute().await?)
             })
         })
-        .with_context(|| format!("making an interface in the {}", self.role))
+        .with_context(|| format!("creating an interface in the {}", self.role))
     }
 
     /// Reads a sysctl below `net.`, such as `net.ipv4.ip_forward`.

@@ -75,7 +75,7 @@ fn a_spec_with_errors_is_refused_and_status_says_why_until_it_is_mended() -> Res
 }
 
 #[test]
-fn flows_of_a_rule_that_is_gone_go_on_or_are_closed_as_one_likes() -> Result<()> {
+fn flows_of_a_removed_rule_continue_or_are_closed_as_asked() -> Result<()> {
     skip_unless_lab_works!();
     for what in ["keep", "close"] {
         let lab = Lab::new()?;

@@ -255,7 +255,7 @@ impl Bench {
                         rules.fallback_v6 = fallback.into();
                     }
                 }
-                _ => unreachable!("all addresses of a family are of that family"),
+                _ => unreachable!("all addresses of a family belong to it"),
             }
         }
         maps.set_config(&config)?;

@@ -97,7 +97,7 @@ fn a_datagram_without_checksum_stays_without() -> Result<()> {
 }
 
 #[test]
-fn a_datagram_whose_new_checksum_would_be_0_gets_the_other_zero() -> Result<()> {
+fn a_datagram_whose_new_checksum_would_be_0_gets_0xffff() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for family in &FAMILIES {

@@ -163,7 +163,7 @@ fn a_request_from_the_external_network_is_for_the_router_itself() -> Result<()> 
 }
 
 #[test]
-fn other_questions_are_left_to_the_stack() -> Result<()> {
+fn other_icmp_queries_are_left_to_the_stack() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::with_fallback()?;
     for family in &FAMILIES {

@@ -260,7 +260,7 @@ fn extension_headers_inside_and_outside_stay() -> Result<()> {
 }
 
 #[test]
-fn a_datagram_inside_whose_checksum_would_be_0_gets_the_other_zero() -> Result<()> {
+fn a_quoted_datagram_whose_checksum_would_be_0_gets_0xffff() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for family in &FAMILIES {
@@ -383,7 +383,7 @@ fn an_error_about_no_flow_is_dropped_where_its_port_is_one_of_flows() -> Result<
 }
 
 #[test]
-fn an_error_that_names_its_flow_almost_is_not_translated() -> Result<()> {
+fn an_error_that_almost_matches_its_flow_is_not_translated() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::with_fallback()?;
     for family in &FAMILIES {

@@ -49,7 +49,7 @@ fn datagram(family: &Family, port: u16) -> Vec<u8> {
 }
 
 #[test]
-fn a_flow_is_told_of_when_it_is_opened_and_with_its_counters_when_it_ends() -> Result<()> {
+fn events_report_that_a_flow_opens_and_ends_with_its_counters() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     let mut log = listener(&bench, Subscriber::Log, 901)?;
@@ -120,7 +120,7 @@ fn the_end_of_a_flow_says_whether_it_was_closed_or_opened_anew() -> Result<()> {
 }
 
 #[test]
-fn a_flow_that_makes_room_for_another_is_told_of_as_evicted() -> Result<()> {
+fn an_evicted_flow_is_reported_as_such() -> Result<()> {
     skip_unless_lab_works!();
     for (index, family) in (0..).zip(FAMILIES) {
         let mut bench = bench_for(2)?;
@@ -140,7 +140,7 @@ fn a_flow_that_makes_room_for_another_is_told_of_as_evicted() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_recorded_while_nobody_listens_or_for_one_whose_time_is_up() -> Result<()> {
+fn nothing_is_recorded_without_a_subscriber_or_after_its_lease() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for family in FAMILIES {

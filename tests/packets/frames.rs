@@ -22,7 +22,7 @@ pub const SEQUENCE: u32 = 0x0102_0304;
 
 const ETHERNET_LEN: usize = 14;
 const FITS: &str = "the payload fits into a packet";
-const ONE_FAMILY: &str = "source and destination are of one family";
+const ONE_FAMILY: &str = "source and destination belong to one family";
 
 /// An address and a port. For an echo message, the identifier stands for the requester's port, and the other port is 0.
 pub type Endpoint = (IpAddr, u16);

@@ -67,7 +67,7 @@ fn a_packet_is_addressed_to_the_next_hop_that_is_known() -> Result<()> {
 }
 
 #[test]
-fn one_that_is_not_good_any_more_is_left_to_the_kernel() -> Result<()> {
+fn an_expired_next_hop_is_left_to_the_kernel() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
         let reference = NextHopRef::new(1, 0);
@@ -92,7 +92,7 @@ fn one_that_is_not_good_any_more_is_left_to_the_kernel() -> Result<()> {
 }
 
 #[test]
-fn whoever_has_none_is_asked_for() -> Result<()> {
+fn an_unresolved_next_hop_is_reported() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
         exchange(bench, family)?;

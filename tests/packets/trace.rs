@@ -194,7 +194,7 @@ fn only_packets_that_the_filter_admits_are_traced() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_traced_when_nobody_does_or_any_more() -> Result<()> {
+fn nothing_is_traced_without_a_subscriber_or_after_its_lease() -> Result<()> {
     skip_unless_lab_works!();
     let (mut bench, mut trace) = traced(1231, &TraceFilter::ANY)?;
     // The lease has expired, as after its process was killed.

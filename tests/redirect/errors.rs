@@ -11,14 +11,14 @@ use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, bulk, socket, tc
 use crate::running::start;
 
 over_each_family! {
-    a_client_learns_that_nobody_has_the_servers_port,
+    a_client_learns_that_the_servers_port_is_closed,
     a_client_learns_that_its_hop_limit_was_too_low,
     an_upload_finds_the_mtu_of_the_path,
     an_error_about_no_flow_reaches_no_client,
     an_error_sent_straight_at_a_client_does_not_enter,
 }
 
-fn a_client_learns_that_nobody_has_the_servers_port(network: &Network) -> Result<()> {
+fn a_client_learns_that_the_servers_port_is_closed(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
     let at_client = Capture::on(lab.client(), "eth0")?;

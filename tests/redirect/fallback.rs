@@ -17,7 +17,7 @@ over_each_family! {
     two_clients_that_ping_with_one_identifier_each_get_their_answers,
     without_a_fallback_the_router_itself_answers_a_ping,
     a_listener_in_the_pod_keeps_its_port,
-    the_pods_own_connections_stay_its_own,
+    the_pods_own_connections_are_left_alone,
 }
 
 fn start_with_fallback(lab: &Lab, network: &Network) -> Result<Running> {
@@ -126,7 +126,7 @@ fn a_listener_in_the_pod_keeps_its_port(network: &Network) -> Result<()> {
     Ok(())
 }
 
-fn the_pods_own_connections_stay_its_own(network: &Network) -> Result<()> {
+fn the_pods_own_connections_are_left_alone(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start_with_fallback(&lab, network)?;
     let in_the_cluster = SocketAddr::new(network.client(0).address, UNDEFINED_PORT);

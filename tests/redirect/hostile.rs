@@ -57,7 +57,7 @@ fn connections_live_through_forged_segments_errors_and_openings_from_outside(
             |packet: egress_tests::frame::Packet| packet.source == network.neighbour.address;
         ensure!(
             !frame.packet().is_some_and(is_strangers),
-            "a stranger's packet entered the cluster"
+            "a forged packet entered the cluster"
         );
     }
     expect_established(&lab)

@@ -268,7 +268,9 @@ fn find_path_mtu(network: &Network, socket: &UdpSocket) -> Result<()> {
     let too_long = longest(network, 1_500);
     let is_refusal = |error: &io::Error| error.raw_os_error() == Some(libc::EMSGSIZE);
     socket::forbid_fragments(socket)?;
-    socket.send(&too_long).context("the first one is sent")?;
+    socket
+        .send(&too_long)
+        .context("sending the first datagram")?;
 
     let error = eventually("the error arrives", || Ok(socket.take_error()?))?;
     ensure!(is_refusal(&error), "the error is {error}");

@@ -86,7 +86,7 @@ pub fn outcome(lab: &Lab, name: &str) -> Result<u64> {
 /// Checks that a connection is refused.
 pub fn expect_refusal(namespace: &Namespace, address: SocketAddr) -> Result<()> {
     let Err(error) = tcp::connect(namespace, address) else {
-        bail!("{address}/tcp took a connection, expected a refusal");
+        bail!("{address}/tcp accepted a connection, expected a refusal");
     };
     if tcp::error_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
         Ok(())

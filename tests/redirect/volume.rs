@@ -57,7 +57,7 @@ fn a_thousand_connections_exchange_data_while_all_are_open(network: &Network) ->
     assert_eq!(
         seen.len(),
         connections.len(),
-        "each has a port of its own at the server"
+        "a port towards the server is used twice"
     );
 
     for round in 0..3_u32 {
@@ -110,7 +110,7 @@ fn ten_clients_with_one_source_port_each_get_their_own_answer_over_tcp(
     assert_eq!(
         seen.len(),
         clients.len(),
-        "each has a port of its own at the server"
+        "a port towards the server is used twice"
     );
     for server in &servers {
         let index = tcp::receive::<1>(server)?[0];
@@ -144,7 +144,7 @@ fn ten_clients_with_one_source_port_each_get_their_own_answer_over_udp(
     assert_eq!(
         seen.len(),
         clients.len(),
-        "each has a port of its own at the server"
+        "a port towards the server is used twice"
     );
     for (index, client) in clients.iter().enumerate() {
         assert_eq!(

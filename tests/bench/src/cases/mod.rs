@@ -25,7 +25,7 @@ use crate::report::Table;
 pub enum Case {
     /// 64-byte UDP datagrams of one flow
     Flow,
-    /// The same of 60,000 flows
+    /// 64-byte UDP datagrams of 60,000 flows
     Flows60k,
     /// The router's programs by themselves, for each kind of packet
     Program,
