@@ -1,4 +1,4 @@
-//! Transfers of many bytes, compared by a digest instead of by keeping them.
+//! Transfers of many bytes, compared by a digest so that nothing keeps them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
