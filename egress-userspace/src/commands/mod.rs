@@ -8,6 +8,7 @@ pub mod flows;
 pub mod follow;
 pub mod instance;
 pub mod man;
+pub mod markdown;
 pub mod output;
 pub mod protocol;
 pub mod rules;
