@@ -254,3 +254,51 @@ fn the_tests_that_the_rfc_tables_name_exist() -> Result<()> {
     assert_eq!(missing, BTreeSet::new(), "named in docs/rfc-compliance.md");
     Ok(())
 }
+
+/// The anchors of a page's headings, as Markdown renderers name them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = |it: &char| it.is_alphanumeric() || "-_ ".contains(*it);
+        text.chars()
+            .filter(kept)
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages = Vec::new();
+    for directory in ["", "docs", "docs/benchmarks", "docs/decisions"] {
+        for entry in fs::read_dir(root.join(directory))? {
+            pages.push(entry?.path());
+        }
+    }
+    pages.retain(|page| page.extension().is_some_and(|it| it == "md"));
+    let mut broken = Vec::new();
+    for page in &pages {
+        let text = fs::read_to_string(page)?;
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'));
+        for (link, _) in links.filter(|(link, _)| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => page.with_file_name(path),
+            };
+            let found = anchor.is_empty() && target.exists()
+                || fs::read_to_string(target).is_ok_and(|it| anchors(&it).contains(anchor));
+            if !found {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+    Ok(())
+}
