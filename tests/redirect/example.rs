@@ -129,7 +129,7 @@ fn resolve(lab: &Lab, network: &Network) -> Result<()> {
     const ID: u16 = 0x1234;
     let server = udp::bind(lab.servers(), on_fallback(network, dns::PORT))?;
     let client = udp::connect(lab.client(), network.on_eth0(dns::PORT))?;
-    exchange_by_attempts(&client, &server, &dns::question(ID), &dns::answer(ID))
+    exchange_by_attempts(&client, &server, &dns::question(ID)?, &dns::answer(ID)?)
 }
 
 /// Uses the example's SCTP rule for IPv6, and the fallback for IPv4.

@@ -10,6 +10,7 @@ mod flows;
 mod follow;
 mod instance;
 mod man;
+mod markdown;
 mod output;
 mod protocol;
 mod rules;
