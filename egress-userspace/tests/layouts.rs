@@ -104,13 +104,13 @@ fn version(text: &str) -> Option<&str> {
 /// The lines that only one of both has, fields with their type: `-` before, `+` now.
 fn difference(before: &str, now: &str) -> Vec<String> {
     let lines = |text: &str| {
-        let mut section = String::new();
+        let mut section = "";
         let mut lines = Vec::new();
         for line in text.lines() {
             if line.starts_with(' ') {
                 lines.push(format!("{section} {}", line.trim()));
             } else {
-                section = line.split(':').next().unwrap_or_default().to_owned();
+                section = line.split(':').next().unwrap_or_default();
                 lines.push(line.to_owned());
             }
         }
@@ -218,7 +218,7 @@ struct Type {
     name: String,
     kind: u32,
     /// Bytes of a struct, union, number or enum; the type that others are about.
-    size_or_type: u32,
+    size_or_id: u32,
     /// Of a struct or union: name, type and offset in bits. Of an array: element type and length.
     members: Vec<(String, u32, u32)>,
 }
@@ -254,7 +254,7 @@ impl Btf {
         let mut all = vec![Type {
             name: "()".to_owned(),
             kind: 0,
-            size_or_type: 0,
+            size_or_id: 0,
             members: Vec::new(),
         }];
         while at < end {
@@ -272,7 +272,7 @@ impl Btf {
             all.push(Type {
                 name: string(word(at)),
                 kind,
-                size_or_type: word(at + 8),
+                size_or_id: word(at + 8),
                 members,
             });
             at = extra
@@ -303,8 +303,8 @@ impl Btf {
         let map = self.0.iter().find(|it| it.kind == VAR && it.name == name);
         let map = map.unwrap_or_else(|| panic!("BTF has no map {name}"));
         let _ = write!(text, "map {name}:");
-        for (field, pointer, _) in &self.get(map.size_or_type).members {
-            let id = self.get(*pointer).size_or_type;
+        for (field, pointer, _) in &self.get(map.size_or_id).members {
+            let id = self.get(*pointer).size_or_id;
             if matches!(field.as_str(), "key" | "value") {
                 let _ = write!(text, ", {field} {}", self.name(id));
                 self.collect(id, types);
@@ -328,7 +328,7 @@ impl Btf {
                 let (_, element, len) = &it.members[0];
                 format!("[{}; {len}]", self.name(*element))
             }
-            PTR => format!("*{}", self.name(it.size_or_type)),
+            PTR => format!("*{}", self.name(it.size_or_id)),
             _ if it.name.is_empty() => "_".to_owned(),
             _ => it.name.clone(),
         }
@@ -343,7 +343,7 @@ impl Btf {
         if !matches!(it.kind, STRUCT | UNION) {
             return;
         }
-        let mut body = format!(": {} bytes\n", it.size_or_type);
+        let mut body = format!(": {} bytes\n", it.size_or_id);
         for (field, of, bits) in &it.members {
             let _ = writeln!(body, "  {} {field}: {}", bits / 8, self.name(*of));
             self.collect(*of, types);
