@@ -1,7 +1,7 @@
 //! What test binaries write, read line by line: here by `cargo test`, and in virtual machines by `test-kernels`.
 //!
-//! A test that cannot run on a machine writes `skipped: <test>: <reason>` and returns. libtest counts it as passed, and this
-//! takes it out again.
+//! A test that cannot run on a machine writes `skipped: <test>: <reason>` and returns. libtest counts it as passed, and
+//! this takes it out again.
 
 use std::fmt;
 

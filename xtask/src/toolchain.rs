@@ -104,19 +104,20 @@ impl Toolchain {
         {
             return refuse("has no sources of `core` (rust-src)".to_owned());
         }
+        let llvm = llvm_prefix(llvm_major);
         Ok(Self {
             route,
             rustc,
             release,
             llvm_major,
-            llvm: llvm_prefix(llvm_major),
+            llvm,
         })
     }
 }
 
 impl Search {
-    /// Looks at rustup's nightly toolchains, then at the distribution's compiler. One whose LLVM is installed is better than
-    /// one without.
+    /// Looks at rustup's nightly toolchains, then at the distribution's compiler. One whose LLVM is installed is better
+    /// than one without.
     pub fn run() -> Self {
         let nightlies = rustup_nightlies()
             .into_iter()
