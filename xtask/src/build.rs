@@ -85,10 +85,8 @@ fn build_for_bpf(workspace: &Workspace, package: &str, object: &Path) -> Result<
 pub fn lint_for_bpf(workspace: &Workspace) -> Result<()> {
     let toolchain = setup::bpf_toolchain(workspace)?;
     let Some(clippy) = toolchain.compiler.clippy() else {
-        bail!(
-            "{} has no clippy: run `cargo xtask setup`",
-            toolchain.compiler.route
-        );
+        let route = toolchain.compiler.route;
+        bail!("{route} has no clippy: run `cargo xtask setup`");
     };
     let is_coloured = stderr().is_terminal();
     let format = if is_coloured {

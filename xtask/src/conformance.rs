@@ -78,8 +78,8 @@ impl Options {
     }
 }
 
-/// Builds everything and compares the router with the kernel's own NAT. An unexplained difference and a failing test are no
-/// errors but the exit code.
+/// Builds everything and compares the router with the kernel's own NAT. An unexplained difference and a failing test
+/// are no errors but the exit code.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     ensure_root("the comparison", "test-conformance")?;
     let mut output = File::from(stdout().as_fd().try_clone_to_owned()?);

@@ -13,7 +13,8 @@ use crate::requirements::REQUIREMENTS;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// The instrumentation that libFuzzer is guided by, as `cargo fuzz --sanitizer none` has it: with it a stable compiler will do.
+/// The instrumentation that libFuzzer is guided by, as `cargo fuzz --sanitizer none` has it: with it a stable compiler
+/// will do.
 const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",

@@ -1,7 +1,7 @@
 //! `image`: a static binary, and a container image of nothing else.
 //!
-//! The image is an OCI layout (image-spec 1.1), which is a few JSON files around a tar archive, and made here: the binary's
-//! file capabilities get into it without root, nothing is fetched, and the same sources give the same digest.
+//! The image is an OCI layout (image-spec 1.1), which is a few JSON files around a tar archive, and made here: the
+//! binary's file capabilities get into it without root, nothing is fetched, and the same sources give the same digest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -170,7 +170,8 @@ fn architecture() -> &'static str {
     }
 }
 
-/// The archive with the binary and the directory that its config is mounted at. No times, so that it is the same each time.
+/// The archive with the binary and the directory that its config is mounted at. No times, so that it is the same each
+/// time.
 fn layer(binary: &[u8]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -192,8 +193,8 @@ fn layer(binary: &[u8]) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
-/// The extended attribute `security.capability` (`struct vfs_cap_data`, revision 2): permitted, but not effective. So the
-/// binary starts where the runtime grants less, as for `check`, and the router takes up what it finds permitted.
+/// The extended attribute `security.capability` (`struct vfs_cap_data`, revision 2): permitted, but not effective. So
+/// the binary starts where the runtime grants less, as for `check`, and the router takes up what it finds permitted.
 fn file_capabilities() -> Vec<u8> {
     const REVISION_2: u32 = 0x0200_0000;
     let [low, high] = CAPABILITIES;

@@ -46,20 +46,13 @@ const FILES: [&str; 4] = [
     "/etc/passwd",
     "/etc/protocols",
 ];
-/// Kernel modules that nothing asks for by name when it is needed.
-const GUEST_MODULES: [&str; 1] = ["sctp"];
-/// Set for the programs of a guest.
-const ENVIRONMENT: [(&str, &str); 2] = [
-    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-    ("EGRESS_TEST_FRAMES", "3000"),
-];
 /// Between two lines of progress about one machine.
 const PROGRESS: Duration = Duration::from_secs(20);
 
 /// The test binaries that a kernel has a say in.
 const SUITES: [&str; 3] = ["packets", "redirect", "commands"];
-/// The tests of `redirect` that are few, and which are some. Each loads the kernel half anew, which takes an emulated machine
-/// five seconds and more. The other binaries always run whole.
+/// The tests of `redirect` that are few, and which are some. Each loads the kernel half anew, which takes an emulated
+/// machine five seconds and more. The other binaries always run whole.
 const FEW: [&str; 4] = [
     "interfaces::eth0_may_be_a_netkit_without_mac_addresses_and_net1_an_ipvlan::over_ipv6",
     "interfaces::net1_may_be_an_ipvlan::over_ipv4",
@@ -115,10 +108,7 @@ enum Extent {
 }
 
 fn known_series() -> Vec<&'static str> {
-    KERNELS
-        .iter()
-        .map(|kernel| kernel.series.as_str())
-        .collect()
+    KERNELS.iter().map(|it| it.series.as_str()).collect()
 }
 
 impl Options {
@@ -134,30 +124,28 @@ impl Options {
     }
 
     fn suites(&self, binaries: &BTreeMap<String, PathBuf>) -> Vec<Suite> {
-        let filters = || match self.tests {
-            Some(Extent::Every) => vec![],
-            Some(Extent::Some) => SOME.to_vec(),
-            None if self.all => SOME.to_vec(),
-            Some(Extent::Few) | None => FEW.to_vec(),
+        let usual = if self.all { Extent::Some } else { Extent::Few };
+        let filters: &[&str] = match self.tests.unwrap_or(usual) {
+            Extent::Few => &FEW,
+            Extent::Some => &SOME,
+            Extent::Every => &[],
         };
         let suite = |name: &str| {
             // One after the other: two routers that start at once take more than twice as long.
             let mut arguments = vec!["--test-threads=1".to_owned()];
             arguments.extend(self.arguments.iter().cloned());
             if self.arguments.is_empty() && name == "redirect" {
-                arguments.extend(filters().into_iter().map(str::to_owned));
+                arguments.extend(filters.iter().map(|&filter| filter.to_owned()));
             }
+            let (name, program) = (name.to_owned(), binaries[name].clone());
             Suite {
-                name: name.to_owned(),
-                program: binaries[name].clone(),
+                name,
+                program,
                 arguments,
-                seconds: self.time_limit,
             }
         };
-        let wanted = SUITES
-            .into_iter()
-            .filter(|&name| self.suite.iter().any(|suite| suite == name));
-        wanted.map(suite).collect()
+        let is_wanted = |name: &&str| self.suite.iter().any(|wanted| wanted == name);
+        SUITES.into_iter().filter(is_wanted).map(suite).collect()
     }
 }
 
@@ -178,13 +166,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let json = serde_json::to_string_pretty(&results)?;
     let file = directory.join("results.json");
     sh().write_file(&file, &json)?;
-    match options.output {
-        Format::Json => println!("{json}"),
-        Format::Text => print!(
-            "\n{}\n{}",
-            workspace.shown(&file),
-            table::table(&results, &skipped)
-        ),
+    if options.output == Format::Json {
+        println!("{json}");
+    } else {
+        println!("\n{}", workspace.shown(&file));
+        print!("{}", table::table(&results, &skipped));
     }
     Ok(exit_code(results.iter().all(|kernel| kernel.success)))
 }
@@ -198,11 +184,8 @@ fn available(options: &Options, directory: &Path) -> Result<(Available, Vec<Stri
         return Ok((Vec::new(), vec![format!("every kernel: {error:#}")]));
     }
     let (mut available, mut skipped) = (Vec::new(), Vec::new());
-    let kernels = options.kernels();
-    let store = Store {
-        directory,
-        kernels: &kernels,
-    };
+    let kernels = &options.kernels();
+    let store = Store { directory, kernels };
     for (kernel, fetched) in kernels.iter().zip(store.fetch()) {
         match fetched {
             Err(error) if options.skip_unavailable && error.is::<Unavailable>() => {
@@ -217,25 +200,19 @@ fn available(options: &Options, directory: &Path) -> Result<(Available, Vec<Stri
 /// The test binaries by their names, built.
 fn test_binaries(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
     // As `test` does, so that both have the same binaries.
-    let cargo = workspace.cargo_for_host("test");
+    let cargo = workspace.cargo_for_host("test --no-run");
     let text = cargo
-        .args(["--no-run", "--message-format=json-render-diagnostics"])
+        .arg("--message-format=json-render-diagnostics")
         .read()?;
     let mut binaries = BTreeMap::new();
     for message in Message::parse_stream(text.as_bytes()) {
-        if let Message::CompilerArtifact(artifact) = message? {
-            binaries.extend(
-                artifact
-                    .executable
-                    .map(|path| (artifact.target.name, path.into())),
-            );
+        if let Message::CompilerArtifact(it) = message? {
+            binaries.extend(it.executable.map(|path| (it.target.name, path.into())));
         }
     }
     for suite in SUITES {
-        ensure!(
-            binaries.contains_key(suite),
-            "cargo built no test binary {suite}"
-        );
+        let is_built = binaries.contains_key(suite);
+        ensure!(is_built, "cargo built no test binary {suite}");
     }
     Ok(binaries)
 }
@@ -268,19 +245,13 @@ impl Guest {
         base_layer(workspace, binaries, &init)?.write(&base)?;
 
         let plan = |directory: &str, sabotage| {
-            let plan = Plan {
-                modules: GUEST_MODULES.map(str::to_owned).to_vec(),
-                environment: ENVIRONMENT
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .to_vec(),
-                suites: options.suites(binaries),
+            let (suites, seconds) = (options.suites(binaries), options.time_limit);
+            let plan = serde_json::to_vec(&Plan {
+                suites,
+                seconds,
                 sabotage,
-            };
-            image::single_file(
-                &runs.join(directory),
-                Path::new(guest::PLAN),
-                &serde_json::to_vec(&plan)?,
-            )
+            })?;
+            image::single_file(&runs.join(directory), Path::new(guest::PLAN), &plan)
         };
         let mut sabotaged = Vec::new();
         if let Some(sabotage) = options.sabotage {
@@ -288,44 +259,38 @@ impl Guest {
             if sabotage.is_of_binary() {
                 let binary = &binaries["packets"];
                 let broken = sabotage.apply(binary, &workspace.object())?;
-                sabotaged.push(image::single_file(
-                    &runs.join("replacement"),
-                    binary,
-                    &broken,
-                )?);
+                let directory = runs.join("replacement");
+                sabotaged.push(image::single_file(&directory, binary, &broken)?);
             }
         }
+        let (plan, kvm) = (plan("plan", None)?, options.kvm);
         let limit = Duration::from_secs(options.time_limit);
         Ok(Self {
             base,
-            plan: plan("plan", None)?,
+            plan,
             sabotaged,
             init,
             runs,
-            kvm: options.kvm,
+            kvm,
             limit,
         })
     }
 
     /// Tests every kernel, as many at once as there are processors.
     fn test_all(&self, kernels: &Available) -> Result<Vec<KernelResults>> {
-        let workers = thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(kernels.len());
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         // The oldest are the fastest, so the last ones begin first.
         let queue = Mutex::new(kernels.iter().enumerate().rev());
         let results = Mutex::new(BTreeMap::new());
         let next = || queue.lock().expect("no worker panics").next();
         thread::scope(|scope| {
-            for _ in 0..workers {
+            for _ in 0..processors.min(kernels.len()) {
                 scope.spawn(|| {
                     while let Some((index, (kernel, unpacked))) = next() {
                         let layers = if index == 0 { &self.sabotaged[..] } else { &[] };
                         let result = self.test(&kernel.series, unpacked, layers);
-                        results
-                            .lock()
-                            .expect("no worker panics")
-                            .insert(index, result);
+                        let mut results = results.lock().expect("no worker panics");
+                        results.insert(index, result);
                     }
                 });
             }

@@ -21,13 +21,13 @@ pub fn program(workspace: &Workspace) -> PathBuf {
 }
 
 /// Whether our linker is there, has the right version, was built against this LLVM, and runs.
-pub fn is_ready(workspace: &Workspace, major: u32, prefix: &Path) -> bool {
+pub fn is_ready(workspace: &Workspace, major: u64, prefix: &Path) -> bool {
     let stamp = fs::read_to_string(stamp_path(workspace));
     stamp.is_ok_and(|stamp| stamp == stamp_text(major, prefix)) && runs(&program(workspace))
 }
 
 /// Builds the linker against the LLVM of this major version in `prefix`.
-pub fn install(workspace: &Workspace, major: u32, prefix: &Path) -> Result<()> {
+pub fn install(workspace: &Workspace, major: u64, prefix: &Path) -> Result<()> {
     let started = Instant::now();
     println!("install  bpf-linker {VERSION} for LLVM {major}, a minute or two");
     let (stamp, tools) = (stamp_path(workspace), workspace.tools());
@@ -71,7 +71,7 @@ fn stamp_path(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("bpf-linker.stamp")
 }
 
-fn stamp_text(major: u32, prefix: &Path) -> String {
+fn stamp_text(major: u64, prefix: &Path) -> String {
     format!(
         "bpf-linker {VERSION}\nLLVM {major} in {}\n",
         prefix.display()

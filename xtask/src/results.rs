@@ -1,7 +1,7 @@
 //! What test binaries write, read line by line: here by `cargo test`, and in virtual machines by `test-kernels`.
 //!
-//! A test that cannot run on a machine writes `skipped: <test>: <reason>` and returns. libtest counts it as passed, and this
-//! takes it out again.
+//! A test that cannot run on a machine writes `skipped: <test>: <reason>` and returns. libtest counts it as passed, and
+//! this takes it out again.
 
 use std::fmt;
 
@@ -66,8 +66,9 @@ pub enum Outcome {
 
 impl Suite {
     pub fn new(name: &str) -> Self {
+        let name = name.to_owned();
         Self {
-            name: name.to_owned(),
+            name,
             ..Self::default()
         }
     }
@@ -75,18 +76,15 @@ impl Suite {
     /// Takes in a line of libtest or of a test.
     pub fn read_line(&mut self, line: &str) {
         // A libtest with one thread writes the name before it runs the test: `test name ... skipped: name: why`.
-        let (name, said) = match line
+        let named = line
             .strip_prefix("test ")
-            .and_then(|it| it.split_once(" ... "))
-        {
-            Some((name, said)) => (Some(name), said),
-            None => (None, line),
-        };
+            .and_then(|it| it.split_once(" ... "));
+        let said = named.map_or(line, |(_, said)| said);
         let skip = said
             .strip_prefix("skipped: ")
             .and_then(|it| it.split_once(": "));
         let figure = said.strip_prefix("figure: ");
-        if let Some(name) = name.filter(|_| skip.is_some() || figure.is_some()) {
+        if let Some((name, _)) = named.filter(|_| skip.is_some() || figure.is_some()) {
             self.running = Some(name.to_owned());
         }
         if let Some((test, reason)) = skip {
@@ -110,8 +108,8 @@ impl Suite {
         } else if let Some(tests) = line.strip_prefix("running ") {
             let tests = number_before("tests", tests).or(number_before("test", tests));
             self.announced += tests.unwrap_or(0);
-        } else if let Some(name) = name {
-            self.take_outcome(name, said);
+        } else if let Some((name, outcome)) = named {
+            self.take_outcome(name, outcome);
         } else if let Some(name) = self.running.take() {
             self.take_outcome(&name, line);
         }

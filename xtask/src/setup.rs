@@ -58,11 +58,8 @@ pub fn run(workspace: &Workspace) -> Result<()> {
 
 /// As [`run`], but silent where nothing is missing: for the commands that run setup themselves.
 pub fn ensure_complete(workspace: &Workspace) -> Result<()> {
-    if Inventory::take(workspace).is_complete() {
-        Ok(())
-    } else {
-        run(workspace)
-    }
+    let is_complete = Inventory::take(workspace).is_complete();
+    if is_complete { Ok(()) } else { run(workspace) }
 }
 
 /// Installs those of these programs that are missing: for a command that needs more than others do.
@@ -325,7 +322,7 @@ fn install_programs(apt: &mut Apt, packages: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn install_llvm(apt: &mut Apt, major: u32) -> Result<()> {
+fn install_llvm(apt: &mut Apt, major: u64) -> Result<()> {
     let packages = llvm_packages(major);
     Apt::require_root(&packages)?;
     apt.update()?;
@@ -370,7 +367,7 @@ fn install_clippy(apt: Option<&mut Apt>, compiler: &Toolchain) -> Result<()> {
     }
 }
 
-fn llvm_packages(major: u32) -> [String; 2] {
+fn llvm_packages(major: u64) -> [String; 2] {
     // libclang's package is what brings the C++ library that LLVM links.
     [format!("llvm-{major}-dev"), format!("libclang-{major}-dev")]
 }

@@ -13,8 +13,8 @@ use crate::results::{Summary, read_cargo_line};
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// Runs the tests; `arguments` go to every test binary, as behind `cargo test --`. A failing test is no error but the exit
-/// code. The last line that is written is `N passed, N failed, N skipped`.
+/// Runs the tests; `arguments` go to every test binary, as behind `cargo test --`. A failing test is no error but the
+/// exit code. The last line that is written is `N passed, N failed, N skipped`.
 pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     setup::ensure_complete(workspace)?;
     build::all(workspace, Profile::Debug)?;

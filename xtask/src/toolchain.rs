@@ -7,13 +7,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustc_version::VersionMeta;
+use rustc_version::{LlvmVersion, VersionMeta};
 
 use crate::process::{answer, cmd, find_program, sh};
 use crate::workspace::cargo_program;
 
 /// The LLVM majors that the pinned bpf-linker can be built against.
-const LLVM_MAJORS: std::ops::RangeInclusive<u32> = 21..=23;
+const LLVM_MAJORS: (u64, u64) = (21, 23);
 
 /// The oldest rustc that the workspace states.
 pub const OLDEST_RUST: &str = env!("CARGO_PKG_RUST_VERSION");
@@ -35,7 +35,7 @@ pub struct Toolchain {
     /// Such as `1.97.0-nightly`.
     pub release: String,
     /// The major version of its LLVM.
-    pub llvm_major: u32,
+    pub llvm_major: u64,
     /// Where that LLVM is installed with its development files, if it is.
     pub llvm: Option<PathBuf>,
 }
@@ -83,40 +83,35 @@ impl Toolchain {
         if !is_at_least(&release, OLDEST_RUST) {
             return refuse(format!("is {release}, needed is {OLDEST_RUST}"));
         }
-        let llvm_major = match version
-            .llvm_version
-            .and_then(|llvm| u32::try_from(llvm.major).ok())
-        {
-            Some(major) if LLVM_MAJORS.contains(&major) => major,
-            other => {
-                let (first, last) = LLVM_MAJORS.into_inner();
-                let made = other.map_or("of an unknown version".to_owned(), |major| {
-                    major.to_string()
-                });
-                return refuse(format!(
-                    "is made with LLVM {made}, bpf-linker works with {first} to {last}"
-                ));
-            }
+        let Some(LlvmVersion {
+            major: llvm_major, ..
+        }) = version.llvm_version
+        else {
+            return refuse("is made without LLVM".to_owned());
         };
-        if !sysroot
-            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-            .exists()
-        {
+        let (first, last) = LLVM_MAJORS;
+        if !(first..=last).contains(&llvm_major) {
+            let works = format!("bpf-linker works with {first} to {last}");
+            return refuse(format!("is made with LLVM {llvm_major}, {works}"));
+        }
+        let core = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
+        if !core.exists() {
             return refuse("has no sources of `core` (rust-src)".to_owned());
         }
+        let llvm = llvm_prefix(llvm_major);
         Ok(Self {
             route,
             rustc,
             release,
             llvm_major,
-            llvm: llvm_prefix(llvm_major),
+            llvm,
         })
     }
 }
 
 impl Search {
-    /// Looks at rustup's nightly toolchains, then at the distribution's compiler. One whose LLVM is installed is better than
-    /// one without.
+    /// Looks at rustup's nightly toolchains, then at the distribution's compiler. One whose LLVM is installed is better
+    /// than one without.
     pub fn run() -> Self {
         let nightlies = rustup_nightlies()
             .into_iter()
@@ -131,9 +126,7 @@ impl Search {
                 Err(reason) => search.refused.push(reason),
             }
         }
-        search
-            .usable
-            .sort_by_key(|toolchain| toolchain.llvm.is_none());
+        search.usable.sort_by_key(|it| it.llvm.is_none());
         search
     }
 }
@@ -145,16 +138,12 @@ fn rustup_nightlies() -> Vec<(String, PathBuf)> {
 /// The nightlies of `rustup toolchain list -v`, the undated one first and then the newest.
 fn nightlies_in(list: &str) -> Vec<(String, PathBuf)> {
     let nightly = |line: &str| {
-        let name = line
-            .split_whitespace()
-            .next()
-            .filter(|name| name.starts_with("nightly"))?;
-        Some((
-            name.to_owned(),
-            PathBuf::from(line[line.find('/')?..].trim_end()),
-        ))
+        let name = line.split_whitespace().next()?.to_owned();
+        let path = line[line.find('/')?..].trim_end();
+        Some((name, PathBuf::from(path)))
     };
     let mut nightlies: Vec<_> = list.lines().filter_map(nightly).collect();
+    nightlies.retain(|(name, _)| name.starts_with("nightly"));
     let is_dated = |name: &str| name.starts_with("nightly-2");
     nightlies.sort_by(|(a, _), (b, _)| is_dated(a).cmp(&is_dated(b)).then_with(|| b.cmp(a)));
     nightlies
@@ -162,14 +151,10 @@ fn nightlies_in(list: &str) -> Vec<(String, PathBuf)> {
 
 /// Where an LLVM of this major version is installed with its development files: `LLVM_PREFIX` if it is set, else
 /// Debian's place, else where `llvm-config` says.
-pub fn llvm_prefix(major: u32) -> Option<PathBuf> {
+pub fn llvm_prefix(major: u64) -> Option<PathBuf> {
     let is_llvm = |prefix: &PathBuf| {
-        ["lib", "lib64"].iter().any(|lib| {
-            prefix
-                .join(lib)
-                .join(format!("libLLVM-{major}.so"))
-                .exists()
-        })
+        let library = |lib: &str| prefix.join(format!("{lib}/libLLVM-{major}.so"));
+        library("lib").exists() || library("lib64").exists()
     };
     let from_config = || {
         let config = find_program(&format!("llvm-config-{major}"))
@@ -178,9 +163,8 @@ pub fn llvm_prefix(major: u32) -> Option<PathBuf> {
     };
     let from_environment = env::var_os("LLVM_PREFIX").map(PathBuf::from);
     let from_debian = PathBuf::from(format!("/usr/lib/llvm-{major}"));
-    from_environment
-        .into_iter()
-        .chain([from_debian])
+    let mut usual = from_environment.into_iter().chain([from_debian]);
+    usual
         .find(is_llvm)
         .or_else(|| from_config().filter(is_llvm))
 }
@@ -193,9 +177,8 @@ pub fn is_at_least(version: &str, oldest: &str) -> bool {
             .map(|number| number.parse::<u32>().ok());
         numbers.next().flatten().zip(numbers.next().flatten())
     };
-    numbers(version)
-        .zip(numbers(oldest))
-        .is_some_and(|(version, oldest)| version >= oldest)
+    let versions = numbers(version).zip(numbers(oldest));
+    versions.is_some_and(|(version, oldest)| version >= oldest)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Kernels from Debian's archives, unpacked and never installed.
 
 use std::cell::LazyCell;
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,19 +63,16 @@ impl Store<'_> {
             self.download(kernel)
         };
         let series = |kernel: &Kernel| format!("cannot get a kernel {}", kernel.series);
-        self.kernels
-            .iter()
-            .map(|kernel| fetch(kernel).with_context(|| series(kernel)))
-            .collect()
+        let fetch = |kernel: &&'static Kernel| fetch(kernel).with_context(|| series(kernel));
+        self.kernels.iter().map(fetch).collect()
     }
 
     /// The pinned kernel, or the one that took its place last time.
     fn cached(&self, kernel: &Kernel) -> Option<Unpacked> {
         find_in(&self.unpacked(&kernel.release), &kernel.release).or_else(|| {
-            let entries = fs::read_dir(self.directory.join("unpacked"))
-                .ok()?
-                .flatten();
-            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+            let paths = sh().read_dir(self.directory.join("unpacked")).ok()?;
+            let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+            let names = paths.iter().filter_map(name);
             let release = newest(kernel, names)?;
             find_in(&self.unpacked(&release), &release)
         })
@@ -101,36 +99,25 @@ impl Store<'_> {
     fn has(&self, kernel: &Kernel) -> bool {
         let is_known = |stem: &String| {
             let package = format!("{stem}{}={}", kernel.release, kernel.version);
-            !answer(
-                sh().cmd("apt-cache")
-                    .args(self.options())
-                    .args(["show", &package]),
-            )
-            .is_empty()
+            let options = self.options();
+            !answer(cmd!(sh(), "apt-cache {options...} show {package}")).is_empty()
         };
         kernel.packages.keys().all(is_known)
     }
 
     fn newest_available(&self, kernel: &Kernel) -> Result<String> {
-        let (stem, _) = kernel
-            .packages
-            .first_key_value()
-            .context("a kernel of no packages")?;
-        let names = sh()
-            .cmd("apt-cache")
-            .args(self.options())
-            .args(["pkgnames", stem])
-            .read()?;
-        let releases = names
-            .lines()
-            .filter_map(|name| Some(name.strip_prefix(stem)?.to_owned()));
-        newest(kernel, releases)
-            .with_context(|| {
-                format!(
-                    "{} has no {stem}{}.*-cloud-amd64",
-                    kernel.suite, kernel.series
-                )
-            })
+        let Kernel {
+            packages,
+            suite,
+            series,
+            ..
+        } = kernel;
+        let stem = packages.keys().next().context("a kernel of no packages")?;
+        let options = self.options();
+        let names = cmd!(sh(), "apt-cache {options...} pkgnames {stem}").read()?;
+        let release = |name: &str| Some(name.strip_prefix(stem)?.to_owned());
+        newest(kernel, names.lines().filter_map(release))
+            .with_context(|| format!("{suite} has no {stem}{series}.*-cloud-amd64"))
             .context(Unavailable)
     }
 
@@ -176,30 +163,21 @@ impl Store<'_> {
             sh().create_dir(self.directory.join(directory))?;
         }
         let targets = self.archives()?;
-        let mut text = String::new();
-        for Kernel { label, suite, .. } in self.kernels {
-            if let Ok(uri) = mirror_in(&targets, label) {
-                writeln!(text, "deb [signed-by={KEYRING}] {uri} {suite} main")?;
-            }
-        }
+        let source = |Kernel { label, suite, .. }: &&Kernel| {
+            let uri = mirror_in(&targets, label).ok()?;
+            Some(format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"))
+        };
         // A suite has several kernels.
-        let mut lines: Vec<_> = text.lines().collect();
-        lines.dedup();
-        fs::write(
-            self.directory.join("apt/sources.list"),
-            lines.join("\n") + "\n",
-        )?;
+        let sources: BTreeSet<_> = self.kernels.iter().filter_map(source).collect();
+        let file = self.directory.join("apt/sources.list");
+        sh().write_file(file, sources.into_iter().collect::<String>())?;
         eprintln!("download package lists");
         let options = self.options();
         // An archive that cannot be reached is an error, not a warning.
         let strict = "APT::Update::Error-Mode=any";
-        cmd!(
-            sh(),
-            "apt-get {options...} update -q -q -o APT::Sandbox::User=root -o {strict}"
-        )
-        .quiet()
-        .run()
-        .context("cannot fetch Debian's package lists")?;
+        let update = cmd!(sh(), "apt-get {options...} update -q -q -o {strict}");
+        let update = update.arg("-oAPT::Sandbox::User=root").quiet().run();
+        update.context("cannot fetch Debian's package lists")?;
         Ok(targets)
     }
 

@@ -27,17 +27,29 @@ pub const MARK: &str = "==guest== ";
 
 /// The serial port for results; the first one is the kernel's.
 const RESULTS: &str = "/dev/ttyS1";
+const FILE_SYSTEMS: [(&str, &str); 4] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("bpf", "/sys/fs/bpf"),
+];
 const POLL: Duration = Duration::from_millis(20);
+
+/// Kernel modules that nothing asks for by name when it is needed.
+const MODULES: [&str; 1] = ["sctp"];
+/// Set for all programs.
+const ENVIRONMENT: [(&str, &str); 2] = [
+    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("EGRESS_TEST_FRAMES", "3000"),
+];
 
 /// What a guest is to do.
 #[derive(Deserialize, Serialize)]
 pub struct Plan {
-    /// Kernel modules to load beforehand, where the kernel has them.
-    pub modules: Vec<String>,
-    /// Set for all programs.
-    pub environment: Vec<(String, String)>,
     /// What runs, one after the other.
     pub suites: Vec<Suite>,
+    /// After this long a suite is killed.
+    pub seconds: u64,
     /// What goes wrong on purpose.
     pub sabotage: Option<Sabotage>,
 }
@@ -47,12 +59,8 @@ pub struct Plan {
 pub struct Suite {
     /// Its name in the results.
     pub name: String,
-    /// The binary.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
-    /// After this long it is killed.
-    pub seconds: u64,
 }
 
 /// What a guest tells about its own work.
@@ -77,12 +85,10 @@ pub enum Report {
     Done,
 }
 
-impl Plan {
-    fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.envs(self.environment.iter().cloned());
-        command
-    }
+fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.envs(ENVIRONMENT);
+    command
 }
 
 /// Runs the plan and turns the machine off. For the first process of a guest only.
@@ -102,29 +108,22 @@ pub fn run() -> Result<()> {
 
 fn work(results: &mut Option<File>) -> Result<()> {
     mount_file_systems()?;
-    let file = OpenOptions::new()
-        .write(true)
-        .open(RESULTS)
-        .with_context(|| format!("cannot open {RESULTS}"))?;
-    let results = results.insert(file);
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?
-        .trim()
-        .to_owned();
+    let port = OpenOptions::new().write(true).open(RESULTS);
+    let results = results.insert(port.with_context(|| format!("cannot open {RESULTS}"))?);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let release = release.trim().to_owned();
     tell(results, &Report::Booted { release })?;
-    let text = fs::read_to_string(Path::new("/").join(PLAN)).context("cannot read the plan")?;
-    let plan: Plan = serde_json::from_str(&text).context("cannot read the plan")?;
-    for module in &plan.modules {
+    let text = fs::read(Path::new("/").join(PLAN)).context("cannot read the plan")?;
+    let plan: Plan = serde_json::from_slice(&text).context("cannot read the plan")?;
+    for module in MODULES {
         // A kernel without it has tests that say so.
-        let _ = plan.command("modprobe").args(["-q", module]).status();
+        let _ = command("modprobe").args(["-q", module]).status();
     }
-    let up = plan
-        .command("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
+    let up = command("ip").args(["link", "set", "lo", "up"]).status();
     up.context("cannot start ip")?;
     for suite in &plan.suites {
         suffer(plan.sabotage)?;
-        let name = &suite.name;
+        let name = suite.name.clone();
         tell(
             results,
             &Report::Begin {
@@ -132,15 +131,16 @@ fn work(results: &mut Option<File>) -> Result<()> {
             },
         )?;
         let started = Instant::now();
-        let status = match run_suite(suite, plan.command(&suite.program), results) {
+        let status = match run_suite(suite, plan.seconds, results) {
             Ok(status) => status.to_string(),
             Err(error) => format!("{error:#}"),
         };
         let seconds = started.elapsed().as_secs_f64();
+        let suite = name;
         tell(
             results,
             &Report::End {
-                suite: name.clone(),
+                suite,
                 status,
                 seconds,
             },
@@ -162,22 +162,11 @@ fn suffer(sabotage: Option<Sabotage>) -> Result<()> {
 }
 
 fn mount_file_systems() -> Result<()> {
-    let mounts = [
-        ("proc", "/proc"),
-        ("sysfs", "/sys"),
-        ("devtmpfs", "/dev"),
-        ("bpf", "/sys/fs/bpf"),
-    ];
-    for (kind, place) in mounts {
+    let none = None::<&str>;
+    for (kind, place) in FILE_SYSTEMS {
         fs::create_dir_all(place).with_context(|| format!("cannot make {place}"))?;
-        mount(
-            Some(kind),
-            place,
-            Some(kind),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .with_context(|| format!("cannot mount {place}"))?;
+        mount(Some(kind), place, Some(kind), MsFlags::empty(), none)
+            .with_context(|| format!("cannot mount {place}"))?;
     }
     // Nothing is mounted here: the tests themselves may be below, at the place that they have on the host.
     for place in ["/tmp", "/run"] {
@@ -186,8 +175,8 @@ fn mount_file_systems() -> Result<()> {
     Ok(())
 }
 
-fn run_suite(suite: &Suite, mut command: Command, results: &File) -> Result<ExitStatus> {
-    let mut child = command
+fn run_suite(suite: &Suite, seconds: u64, results: &File) -> Result<ExitStatus> {
+    let mut child = command(&suite.program)
         .args(&suite.arguments)
         .stdin(Stdio::null())
         .stdout(results.try_clone()?)
@@ -195,8 +184,8 @@ fn run_suite(suite: &Suite, mut command: Command, results: &File) -> Result<Exit
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {}", suite.program.display()))?;
-    wait(&mut child, Duration::from_secs(suite.seconds))?
-        .with_context(|| format!("killed after {} s", suite.seconds))
+    let status = wait(&mut child, Duration::from_secs(seconds))?;
+    status.with_context(|| format!("killed after {seconds} s"))
 }
 
 /// Waits for a child; one that takes too long is killed with all its children.
@@ -216,7 +205,6 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 fn tell(results: &mut File, report: &Report) -> Result<()> {
     // After a newline: a test binary that was killed may have left half a line.
     let line = format!("\n{MARK}{}\n", serde_json::to_string(report)?);
-    results
-        .write_all(line.as_bytes())
-        .context("cannot write results")
+    let written = results.write_all(line.as_bytes());
+    written.context("cannot write results")
 }

@@ -1,7 +1,7 @@
 //! The initial file systems of the guests: layers of cpio archives.
 //!
-//! A file has the same path in a guest as on this machine, so that what was built for this machine finds everything there.
-//! There are no symbolic links: each path has what the link led to.
+//! A file has the same path in a guest as on this machine, so that what was built for this machine finds everything
+//! there. There are no symbolic links: each path has what the link led to.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -8,8 +8,8 @@ use tabled::settings::{Padding, Style};
 use super::results::KernelResults;
 use crate::results::{Outcome, Suite};
 
-/// The table, then what went wrong, then what was skipped and why: tests, and `skipped` kernels. Ends with how many kernels
-/// passed.
+/// The table, then what went wrong, then what was skipped and why: tests, and `skipped` kernels. Ends with how many
+/// kernels passed.
 pub fn table(results: &[KernelResults], skipped: &[String]) -> String {
     let mut text = String::from("\n");
     let mut table = results.iter().map(row).collect::<Builder>().build();

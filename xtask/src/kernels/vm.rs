@@ -96,11 +96,14 @@ impl Machine<'_> {
         let machine = machine.split(' ');
         let Self { kernel, initrd, .. } = self;
         let console = format!("file:{}", self.console.display());
-        let append = format!(
-            "{KERNEL_ARGUMENTS} rdinit={} -- {SUBCOMMAND}",
-            self.init.display()
+        let init = self.init.display();
+        let append = format!("{KERNEL_ARGUMENTS} rdinit={init} -- {SUBCOMMAND}");
+        let qemu = cmd!(
+            sh(),
+            "qemu-system-x86_64 {machine...} -serial {console} -serial stdio"
         );
-        cmd!(sh(), "qemu-system-x86_64 {machine...} -serial {console} -serial stdio -kernel {kernel} -initrd {initrd} -append {append}").into()
+        let qemu = qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+        qemu.arg("-append").arg(append).into()
     }
 }
 
