@@ -7,7 +7,8 @@ use egress_userspace::interface::{InterfaceError, Interfaces, Neighbour};
 
 use super::explanation::{Explanation, Finding};
 
-/// The route to `destination` by the interface of `side` with this index, and its neighbour. Whether the connection goes on.
+/// The route to `destination` by the interface of `side` with this index, and its neighbour. Whether the connection
+/// goes on.
 pub async fn note(
     explanation: &mut Explanation,
     interfaces: &Interfaces,
