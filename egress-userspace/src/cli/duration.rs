@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A duration in seconds, or with units as [`humantime`] has them.
+/// Parses a number of seconds, or a duration with units in the format of [`humantime`].
 pub fn parse(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
@@ -12,7 +12,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A number of seconds by its two greatest units: 3725 is `1h2m`.
+/// Formats a number of seconds with its two largest units: 3725 is `1h2m`.
 pub fn short(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),

@@ -61,23 +61,25 @@ impl Column {
     }
 }
 
-/// How a table fits a terminal that is narrower.
+/// How a table is made to fit a terminal that is too narrow for it.
 #[derive(Clone, Copy, Debug)]
 pub enum Narrow {
-    /// Its last column is prose, which is wrapped.
+    /// The last column is prose and is wrapped.
     Wrap,
-    /// This column goes below the others, as the function formats a cell for a terminal with so many columns.
+    /// The column with this index goes below the others. The function formats its cells for a terminal with so many
+    /// columns.
     Below(usize, fn(&str, usize) -> String),
 }
 
 /// The space between two columns of a table.
 const GAP: usize = 2;
-/// A column of prose is not made narrower than this.
+/// Prose is never wrapped narrower than this.
 const MIN_PROSE: usize = 24;
-/// So many rows decide how wide a column is. A wider cell further down moves its own row only.
+/// How many rows, with the titles, decide the width of a column. A wider cell further down shifts only its own row.
 const MEASURED: usize = 10_000;
 
-/// A table without rules, row by row, the titles first; a row may take several lines. A million rows are not held in memory.
+/// A table without borders: the titles and then each row, which may take several lines. At most [`MEASURED`] rows are
+/// held in memory. `terminal` is the width of the terminal, if the output goes to one.
 pub fn table<'t>(
     columns: &'t [Column],
     rows: impl IntoIterator<Item = Vec<String>> + 't,
@@ -130,7 +132,7 @@ pub fn display_width(text: &str) -> usize {
     textwrap::core::display_width(text)
 }
 
-/// A number of bytes as people read it: 1536 is `1.5 KiB`.
+/// A size in binary units: 1536 is `1.5 KiB`.
 pub fn bytes(bytes: u64) -> String {
     let decimals = usize::from(bytes >= 1024);
     humansize::format_size(
@@ -141,12 +143,12 @@ pub fn bytes(bytes: u64) -> String {
     )
 }
 
-/// A rate in few characters: 1234567 is `1.2M`.
+/// A rate with at most three digits and an SI prefix: 1234567 is `1.2M`.
 pub fn rate(value: f64) -> String {
     const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
     let mut scaled = value;
     let mut unit = 0;
-    // What would be rounded up to four digits has the next unit.
+    // A value that would round up to four digits takes the next prefix.
     while scaled >= 999.5 && unit + 1 < UNITS.len() {
         scaled /= 1000.0;
         unit += 1;
@@ -155,7 +157,7 @@ pub fn rate(value: f64) -> String {
     format!("{scaled:.*}{}", usize::from(!is_whole), UNITS[unit])
 }
 
-/// A number with its thousands apart: 1000000 is `1,000,000`.
+/// A number with thousands separators: 1000000 is `1,000,000`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

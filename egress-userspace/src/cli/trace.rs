@@ -33,9 +33,9 @@ use crate::{
 
 /// Show what the kernel half decides for packets, step by step
 ///
-/// Packets of both directions of a client's flows are shown as they arrive, with the flow that they belong to or open, what
-/// they become and how they leave, or why they do not. It goes on until SIGINT, and others are not disturbed: nobody else's
-/// packet is slower by more than the comparison.
+/// Packets of both directions of a client's flows are shown as they arrive, with the flow that they belong to or open,
+/// what they become and how they leave, or why they do not. It goes on until SIGINT, and others are not disturbed:
+/// nobody else's packet is slower by more than the comparison.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// End after this time, such as 10s or 5m
+    /// End after this time: seconds, or such as 5m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
 

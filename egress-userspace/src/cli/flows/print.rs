@@ -34,7 +34,7 @@ const COLUMNS: &[Column] = &[
     Column::number("PACKETS <"),
     Column::number("BYTES <"),
 ];
-/// The column that is the widest by far goes below the others in a narrow terminal.
+/// A narrow terminal shows the widest column below the others.
 const NARROW: Narrow = Narrow::Below(1, way);
 
 /// Prints flows to standard output.
@@ -69,7 +69,8 @@ fn text(
         .try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// A flow's way on a line of its own; on two, one for each connection, where that is too long; else on one for each end.
+/// A flow's way on a line of its own; on two, one for each connection, where that is too long; else on one for each
+/// end.
 fn way(way: &str, columns: usize) -> String {
     let whole = format!("  {way}");
     let two = whole.replace(" ⇒ ", "\n    ⇒ ");

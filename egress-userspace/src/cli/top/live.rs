@@ -29,7 +29,7 @@ pub fn run(selector: Selector, sort: Sort, interval: Duration) -> anyhow::Result
         .enable_all()
         .build()?;
     let result = runtime.block_on(watch(session, State::new(sort, interval)));
-    // A terminal that has hung up takes nothing any more.
+    // This fails if the terminal has hung up.
     let _ = ratatui::try_restore();
     result
 }
@@ -39,7 +39,7 @@ async fn watch(mut session: Session, mut state: State) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let alarm = view::alarm(env::var_os("NO_COLOR"));
-    // A panic puts the terminal back first, by the hook that is set with it.
+    // This also sets a panic hook that restores the terminal.
     let mut terminal = ratatui::try_init()?;
     let mut events = EventStream::new();
     let mut refreshes = every(state.interval);
@@ -103,8 +103,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Looks for the router anew each time: it may have ended, and another may have taken its place. Nothing of it is held
-    /// meanwhile, so that what it leaves behind can go.
+    /// Looks for the router anew each time: it may have ended, and another may have taken its place. Nothing of it is
+    /// held meanwhile, so that what it leaves behind can go.
     fn refresh(&mut self, sort: Sort) {
         match self.selector.find().and_then(|it| Snapshot::take(&it)) {
             Ok(snapshot) => {

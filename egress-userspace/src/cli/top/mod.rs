@@ -34,8 +34,9 @@ use super::{
 /// On a terminal it is a full-screen view; ? shows its keys. Otherwise, and with --once, it looks twice, one interval
 /// apart, and prints what it saw.
 ///
-/// Rates are those from clients (>) and to clients (<), in packets and in bits from the IP header on. At most 20,000 flows
-/// are looked at for each refresh, and the title says so where there are more. Colours are left out where `NO_COLOR` is set.
+/// Rates are those from clients (>) and to clients (<), in packets and in bits from the IP header on. At most 20,000
+/// flows are looked at for each refresh, and the title says so where there are more. Colours are left out where
+/// `NO_COLOR` is set.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -112,7 +112,7 @@ pub struct Flows {
 /// All that is shown at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Frame {
-    /// If there is no router any more: since when, and what was found instead. The rest is the last that was seen of it.
+    /// Set if the router is gone: since when, and the error. The other fields then hold what was last seen.
     #[serde(skip)]
     pub gone: Option<String>,
     /// The time between the two snapshots; none for the first of a dataplane.
@@ -128,15 +128,15 @@ pub struct Frame {
     pub outcomes: Vec<OutcomeRow>,
 }
 
-/// The snapshot before, if it can be compared with.
+/// An earlier snapshot of the same dataplane.
 struct Before<'s> {
     snapshot: &'s Snapshot,
-    /// How long ago it was taken.
+    /// Seconds from it to the snapshot that is shown.
     seconds: f64,
 }
 
 impl Before<'_> {
-    /// How fast a counter goes up. One that went back has a rate of 0.
+    /// The rate of a counter, per second. It is 0 if the counter went back.
     fn rate(&self, before: u64, now: u64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a rate is shown with 3 digits")]
         let difference = now.saturating_sub(before) as f64;

@@ -1,4 +1,4 @@
-//! What stands in each pane, on the screen as well as in plain text.
+//! The content of the header and the panes, for the screen and for plain text.
 
 use super::{
     super::{
@@ -18,9 +18,9 @@ pub enum Pane {
     Drops,
 }
 
-/// So many flows are printed as text; as JSON there are more.
+/// How many flows the plain text shows. JSON has more.
 const PRINTED_FLOWS: usize = 20;
-/// What is written where no rate is known yet.
+/// Stands for a rate that is not known yet.
 const UNKNOWN: &str = "-";
 
 const RULES: &[Column] = &[
@@ -62,12 +62,12 @@ impl Pane {
     /// From the top down.
     pub const ALL: [Self; 3] = [Self::Rules, Self::Flows, Self::Drops];
 
-    /// The one so many panes below, around.
+    /// The pane so many places below. After the last comes the first.
     pub fn below(self, panes: usize) -> Self {
         Self::ALL[(self as usize + panes) % Self::ALL.len()]
     }
 
-    /// What stands above it.
+    /// The title above its rows.
     pub fn title(self, frame: &Frame) -> String {
         match self {
             Self::Rules => format!("Rules: {}", frame.rules.len()),
@@ -76,7 +76,7 @@ impl Pane {
         }
     }
 
-    /// What is said where it has no rows.
+    /// Shown in place of rows if there are none.
     pub fn if_empty(self) -> &'static str {
         match self {
             Self::Rules => "no rules",
@@ -85,7 +85,7 @@ impl Pane {
         }
     }
 
-    /// Whether something goes wrong now in this row of it: packets are lost.
+    /// Whether packets are being lost for the reason in this row.
     pub fn is_alarming(self, frame: &Frame, row: usize) -> bool {
         let is_lost = |row: &OutcomeRow| !row.is_pass() && row.packets_per_second > Some(0.0);
         self == Self::Drops && frame.outcomes.get(row).is_some_and(is_lost)
@@ -144,7 +144,7 @@ fn flows_title(frame: &Frame) -> String {
     format!("Flows: {number}, {}", order.title())
 }
 
-/// A line above the panes: what it is about, and what there is to say.
+/// A line above the panes.
 pub struct Header {
     pub name: &'static str,
     pub value: String,

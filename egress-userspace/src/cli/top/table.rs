@@ -1,4 +1,4 @@
-//! Tables on the screen, and how their columns give way where it is narrow.
+//! Tables that fit the width of the screen.
 
 use std::rc::Rc;
 
@@ -11,22 +11,23 @@ use ratatui::{
 
 use super::super::output::{self, Narrow};
 
-/// How cells are cut that are too long for their column, and the width that it may shrink to before other columns go.
+/// How a cell that is too long is cut, and the width below which the column does not shrink while another column can
+/// go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Not at all.
     Never,
-    /// What is left is the beginning.
+    /// The beginning is kept.
     End(usize),
-    /// What is left is both ends, because they say more.
+    /// Both ends are kept.
     Middle(usize),
 }
 
 impl Cut {
-    /// An address and a port are whole if they are of IPv4.
+    /// For an address and a port. Those of IPv4 always fit.
     pub const ENDPOINT: Self = Self::Middle("255.255.255.255:65535".len());
 
-    /// The text in so many characters, with an ellipsis for what is missing.
+    /// The text in at most `width` characters. An ellipsis stands for what is cut.
     pub fn fit(self, text: &str, width: usize) -> String {
         let length = text.chars().count();
         if length <= width {
@@ -36,7 +37,7 @@ impl Cut {
             return String::new();
         };
         let end = match self {
-            // Of an odd number the end has one more: it has the port.
+            // The end has the port, so it gets the odd character.
             Self::Middle(_) => kept.div_ceil(2),
             Self::Never | Self::End(_) => 0,
         };
@@ -45,8 +46,8 @@ impl Cut {
     }
 }
 
-/// A column, and how it gives way. Of the columns with a number the one with the highest goes first where there is no room; those
-/// with 0 stay.
+/// A column, its rank and its cut. If the columns do not fit, the one with the highest rank goes first; those of rank 0
+/// stay.
 #[derive(Clone, Copy, Debug)]
 pub struct Column(pub output::Column, pub u8, pub Cut);
 
@@ -58,7 +59,7 @@ impl Column {
         }
     }
 
-    /// What fits the width, aligned.
+    /// The text, cut to the width and aligned.
     fn cell(&self, text: &str, width: u16) -> Text<'static> {
         let text = Text::from(self.2.fit(text, width.into()));
         if self.0.is_number {
@@ -78,14 +79,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// As wide as it needs to be, in plain text.
+    /// The whole table as plain text.
     pub fn text(self) -> String {
         let columns: Vec<_> = self.columns.iter().map(|column| column.0).collect();
         let lines: Vec<_> = output::table(&columns, self.rows, None, Narrow::Wrap).collect();
         lines.join("\n")
     }
 
-    /// The table on a screen, at most so wide, its rows in these styles.
+    /// The table as a widget for so many columns of the screen, with a style for each row.
     pub fn widget(&self, width: u16, style: impl Fn(usize) -> Style) -> Widget<'static> {
         let (columns, gap) = self.columns_for(width);
         let row = |cell: &dyn Fn(usize) -> String| {
@@ -101,7 +102,7 @@ impl Table {
             .column_spacing(gap)
     }
 
-    /// The indexes and widths of the columns that there is room for, and the gap between them.
+    /// The columns that fit, as their indexes and widths, and the gap between them.
     fn columns_for(&self, room: u16) -> (Vec<(usize, u16)>, u16) {
         let mut kept: Vec<_> = (0..self.columns.len()).collect();
         let mut gap = 2;
@@ -139,10 +140,10 @@ impl Table {
     }
 }
 
-/// Shares out an area among parts that each need so many columns or lines, and have a weight.
+/// Splits an area among parts. Each part is what it needs, in columns or lines, and its weight.
 ///
-/// Where there is not enough for all, those without a weight have all that they need, and the others share the rest by their
-/// weights. What is more than all need is left over at the end.
+/// A part never gets more than it needs. If the area is too small, parts of weight 0 still get what they need, and the
+/// others share the rest by weight. This is what [`Layout`] has no constraint for: a share with a limit.
 pub fn share(
     whole: Rect,
     direction: Direction,

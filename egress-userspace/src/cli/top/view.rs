@@ -17,7 +17,7 @@ use super::{
     table::{Cut, share},
 };
 
-/// On a screen with less than this only what there is room for is drawn.
+/// A screen with fewer columns or lines shows only a message.
 const LEAST: (u16, u16) = (40, 8);
 /// A title, a header and one row.
 const LEAST_PANE: u16 = 3;
@@ -25,8 +25,8 @@ const LEAST_PANE: u16 = 3;
 /// The keys, in the last line.
 const KEYS: &str = " q quit  ? help  p pause  s sort  Tab pane  ↑↓ PgUp PgDn scroll  +- interval";
 
-/// How what is wrong looks. Red, of the terminal's own colours, is the only one: it reads well on dark and on light grounds. There
-/// is none where the environment has `NO_COLOR` (<https://no-color.org>).
+/// The style of an alarm: bold, and red unless the variable `NO_COLOR` is set (<https://no-color.org>). Red is the only
+/// colour, because it reads well on dark and light backgrounds.
 pub fn alarm(no_color: Option<OsString>) -> Style {
     let style = Style::new().bold();
     if no_color.is_none_or(|value| value.is_empty()) {
@@ -36,7 +36,7 @@ pub fn alarm(no_color: Option<OsString>) -> Style {
     }
 }
 
-/// The chosen pane's title stands out also without colours.
+/// The title of the selected pane stands out without colours, too.
 fn title_style(is_chosen: bool) -> Style {
     if is_chosen {
         Style::new().bold().reversed()
@@ -45,7 +45,7 @@ fn title_style(is_chosen: bool) -> Style {
     }
 }
 
-/// Draws everything. What is scrolled beyond the last row comes back to it.
+/// Draws the whole screen. A pane that is scrolled past its last row is scrolled back to it.
 pub fn draw(area: &mut Area<'_>, frame: &Frame, state: &mut State, alarm: Style) {
     let whole = area.area();
     if whole.width < LEAST.0 || whole.height < LEAST.1 {
@@ -57,7 +57,7 @@ pub fn draw(area: &mut Area<'_>, frame: &Frame, state: &mut State, alarm: Style)
         return;
     }
     let lines = header(frame, alarm, whole.width);
-    // The panes are what it is about: the header leaves them the most of a small screen.
+    // The panes matter most: the header takes at most a third of the screen.
     let height = u16::try_from(lines.len())
         .unwrap_or(u16::MAX)
         .min((whole.height - 2) / 3);
@@ -70,13 +70,13 @@ pub fn draw(area: &mut Area<'_>, frame: &Frame, state: &mut State, alarm: Style)
     area.render_widget(title_bar(whole.width, state), top);
     area.render_widget(Paragraph::new(lines), above);
     draw_panes(area, panes, frame, state, alarm);
-    area.render_widget(Line::from(KEYS).dim(), bottom);
+    area.render_widget(Line::from(bar(KEYS, "", whole.width)).dim(), bottom);
     if state.shows_help {
         draw_help(area, whole);
     }
 }
 
-/// Text to the left and to the right, at most as wide as the screen.
+/// A line with text on the left and on the right. The left one is cut if both do not fit.
 fn bar(left: &str, right: &str, width: u16) -> String {
     let width = usize::from(width);
     let right = Cut::End(0).fit(right, width);
@@ -95,7 +95,7 @@ fn title_bar(width: u16, state: &State) -> Line<'static> {
 
 fn header(frame: &Frame, alarm: Style, width: u16) -> Vec<Line<'static>> {
     let mut lines = panes::header(frame);
-    // What is alarming is read first, also where not all lines have room.
+    // Alarms stand first, so that a small screen does not lose them.
     lines.sort_by_key(|line| !line.is_alarming);
     let line = |line: Header| {
         let value = Cut::End(0).fit(&line.value, width.saturating_sub(9).into());
@@ -123,11 +123,10 @@ fn draw_panes(area: &mut Area<'_>, whole: Rect, frame: &Frame, state: &mut State
         if inside.is_empty() {
             continue;
         }
-        let (rows, room) = (
-            table.rows.len(),
-            usize::from(inside.height.saturating_sub(2)),
-        );
-        let first = state.tables[pane as usize].offset_mut();
+        let rows = table.rows.len();
+        let room = usize::from(inside.height.saturating_sub(2));
+        let position = &mut state.tables[pane as usize];
+        let first = position.offset_mut();
         *first = (*first).min(rows.saturating_sub(room));
         let place = if room < rows {
             format!(" {}-{} of {rows} ", *first + 1, *first + room)
@@ -155,7 +154,7 @@ fn draw_panes(area: &mut Area<'_>, whole: Rect, frame: &Frame, state: &mut State
             let widget = table
                 .widget(inside.width.saturating_sub(2), style)
                 .block(block);
-            area.render_stateful_widget(widget, inside, &mut state.tables[pane as usize]);
+            area.render_stateful_widget(widget, inside, position);
         }
         if frame.gone.is_some() {
             area.buffer_mut().set_style(inside, Style::new().dim());
@@ -163,10 +162,10 @@ fn draw_panes(area: &mut Area<'_>, whole: Rect, frame: &Frame, state: &mut State
     }
 }
 
-/// Where the panes are, of which each needs so many lines.
+/// The areas of the panes, each of which needs so many lines.
 ///
-/// Where not all have what they need, the chosen one has two lines for one of each of the others; what is left over is the
-/// flows'. Where there is no room for all, the chosen one is the only one.
+/// If they do not all fit, the selected pane gets twice the share of the others. Spare lines go to the flows. If the
+/// screen is too small for three panes, only the selected one is shown.
 fn areas(whole: Rect, mut needs: [u16; 3], chosen: Pane) -> Rc<[Rect]> {
     let has_room = whole.height >= 3 * (LEAST_PANE + 1);
     let others = needs[Pane::Rules as usize].saturating_add(needs[Pane::Drops as usize]);
