@@ -4,7 +4,6 @@ mod check;
 mod completions;
 mod exit;
 mod explain;
-mod flow_log;
 mod flows;
 mod follow;
 mod instance;

@@ -1,32 +1,22 @@
-//! What routers before this one have left on the interfaces, other than what this one takes over.
+//! Stale dataplanes: what earlier routers have left on the interfaces, other than what this one takes over.
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use thiserror::Error;
 use tokio::time::sleep;
 
+use super::error::StartError;
 use crate::{
     dataplane::{self, DiscoverError, Instance, MapsError, Pins},
     net::interface::{Interface, Interfaces},
 };
 
-/// A dataplane by tcx comes before ours, and decides what becomes of packets, for as long as it is pinned.
-#[derive(Debug, Error)]
-#[error(
-    "the dataplane of an earlier router is attached to {interface}, and is pinned where this one does not look: name its \
-     directory by --pin-path to take it over, or remove that directory (rm -r) to take it off"
-)]
-pub struct StillAttached {
-    interface: String,
-}
-
 /// Dataplanes of routers that are gone, pinned beside ours, on the same interfaces.
-pub struct Leftover(Vec<Instance>);
+pub struct StaleDataplanes(Vec<Instance>);
 
-impl Leftover {
+impl StaleDataplanes {
     /// How long the kernel may take to take off what a process had that was killed just now.
     const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,18 +24,18 @@ impl Leftover {
     ///
     /// # Errors
     ///
-    /// [`StillAttached`] if there is one that is pinned elsewhere.
+    /// [`StartError::StillAttached`] if there is one that is pinned elsewhere.
     pub async fn find(
         own: Option<&Pins>,
         cluster: &Interface,
         egress: &Interface,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, StartError> {
         let parent = own.and_then(|pins| pins.directory().parent());
         let others = dataplane::discover_pinned(parent.unwrap_or(Path::new(Pins::DEFAULT)))
             .inspect_err(|error| log::debug!("what is pinned beside: {error}"))
             .unwrap_or_default();
         let ours = [cluster.index, egress.index];
-        let leftover: Vec<_> = others
+        let stale: Vec<_> = others
             .into_iter()
             .filter(|Instance { info, .. }| {
                 let identity = info.identity;
@@ -53,10 +43,10 @@ impl Leftover {
             })
             .filter(|other| other.pins().map(Pins::directory) != own.map(Pins::directory))
             .collect();
-        if leftover.is_empty() && !own.is_some_and(Pins::has_links) {
+        if stale.is_empty() && !own.is_some_and(Pins::has_links) {
             expect_nothing_by_tcx(cluster, egress).await?;
         }
-        Ok(Self(leftover))
+        Ok(Self(stale))
     }
 
     /// Takes them off, when ours is in place.
@@ -66,7 +56,7 @@ impl Leftover {
                 continue;
             };
             let directory = pins.directory().display();
-            let removed = pins.remove().map_err(anyhow::Error::from);
+            let removed = pins.remove().map_err(StartError::from);
             let removed = removed.and_then(|()| Ok(instance.maps.retire()?));
             match removed {
                 Ok(()) => log::warn!(
@@ -80,12 +70,12 @@ impl Leftover {
     }
 }
 
-async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Leftover::PATIENCE;
+async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> Result<(), StartError> {
+    let deadline = Instant::now() + StaleDataplanes::PATIENCE;
     while let Some(interface) = dataplane::attached_by_tcx(cluster, egress) {
         if Instant::now() > deadline {
             let interface = interface.name.clone();
-            return Err(StillAttached { interface }.into());
+            return Err(StartError::StillAttached { interface });
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -93,11 +83,11 @@ async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> anyho
 }
 
 /// Cleans up after a router that was killed: by clsact its programs stay attached.
-pub async fn replace_filters(
+pub async fn remove_filters(
     interfaces: &Interfaces,
     cluster: &Interface,
     egress: &Interface,
-) -> anyhow::Result<()> {
+) -> Result<(), StartError> {
     let instances = match dataplane::discover() {
         Ok(instances) => instances,
         Err(error @ DiscoverError::List(_)) => {

@@ -1,0 +1,65 @@
+//! Where the dataplane is pinned, and what an earlier router has pinned there.
+
+use std::path::{Path, PathBuf};
+
+use egress_api::EgressRouter;
+use egress_common::InstanceInfo;
+
+use super::{
+    config::{Pinning, RouterConfig},
+    error::StartError,
+};
+use crate::dataplane::{Left, Pins, PinsError, Place};
+
+/// Where the dataplane is to be pinned, if anywhere.
+pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pins>, StartError> {
+    let by_name = || Pins::at(&default_pin_path(resource));
+    match &config.pinning {
+        Pinning::Off => Ok(None),
+        Pinning::At(directory) => Ok(Some(Pins::at(directory)?)),
+        Pinning::Required => by_name().map(Some).map_err(StartError::NotPinnable),
+        Pinning::IfPossible => match by_name() {
+            Ok(pins) => Ok(Some(pins)),
+            Err(error @ (PinsError::NotBpf(_) | PinsError::Io { .. })) => {
+                log::warn!("the dataplane will end with this process: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// By the name of the resource. The BPF file system keeps names with a dot for itself.
+fn default_pin_path(resource: &EgressRouter) -> PathBuf {
+    let name = resource.metadata.name.as_str().replace('.', "_");
+    Path::new(Pins::DEFAULT).join(name)
+}
+
+/// What the process of the dataplane kept that an earlier router has left and that can be taken over. What cannot is cleared
+/// away.
+pub fn take_over(pins: &Pins, place: Place) -> Result<Option<InstanceInfo>, PinsError> {
+    let directory = pins.directory().display();
+    match pins.left(place)? {
+        Left::Nothing => Ok(None),
+        Left::Dataplane(instance) => Ok(Some(*instance)),
+        Left::Unusable { reason, flows } => {
+            let flows = match flows {
+                Some(1) => "its 1 flow ends".to_owned(),
+                Some(flows) => format!("its {flows} flows end"),
+                None => "its flows end".to_owned(),
+            };
+            log::warn!(
+                "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
+            );
+            // Its links stay, so that its programs are there until ours replace them.
+            pins.remove_all_maps()?;
+            Ok(None)
+        }
+        Left::Foreign(reason) => {
+            log::warn!("what is in {directory} is not for this router and is removed: {reason}");
+            pins.remove()?;
+            Pins::at(pins.directory())?;
+            Ok(None)
+        }
+    }
+}
