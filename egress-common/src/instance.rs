@@ -1,5 +1,7 @@
 //! The record of an instance: whose dataplane this is, of which version its maps are, and what its process keeps there.
 
+use core::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 /// The version of every layout that two programs may share: of pinned maps and of ring buffers' records. A program uses
@@ -9,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 /// (`docs/decisions/0025-versions-of-pinned-state.md`).
 pub const LAYOUT_VERSION: u32 = 7;
 
-/// Whose dataplane it is, and of which version: the first 24 bytes of the map `INSTANCE`, and before version 7 of `CONFIG`.
+/// Whose dataplane it is, and of which version: the first 32 bytes of the map `INSTANCE`, and before version 7 of `CONFIG`.
 ///
 /// No version changes this layout, so that every program can name a dataplane that it cannot use.
 #[repr(C)]
@@ -25,9 +27,20 @@ pub struct Identity {
     pub pid: u32,
     /// Inode of the router's network namespace (`stat /proc/self/ns/net`), which tells routers on one node apart.
     pub netns_inode: u64,
+    /// When the dataplane was started: `CLOCK_MONOTONIC` in nanoseconds. Of two on the same interfaces, the later one has
+    /// replaced the other.
+    pub started_ns: u64,
 }
 
-const _: () = assert!(size_of::<Identity>() == 24);
+const _: () = {
+    assert!(size_of::<Identity>() == 32);
+    assert!(offset_of!(Identity, layout_version) == 0);
+    assert!(offset_of!(Identity, cluster_ifindex) == 4);
+    assert!(offset_of!(Identity, egress_ifindex) == 8);
+    assert!(offset_of!(Identity, pid) == 12);
+    assert!(offset_of!(Identity, netns_inode) == 16);
+    assert!(offset_of!(Identity, started_ns) == 24);
+};
 
 /// What processes read and packets do not: the only value of the array `INSTANCE`.
 #[repr(C)]
@@ -35,8 +48,6 @@ const _: () = assert!(size_of::<Identity>() == 24);
 pub struct InstanceInfo {
     /// Whose dataplane it is. It stays first.
     pub identity: Identity,
-    /// When the dataplane was started: `CLOCK_MONOTONIC` in nanoseconds.
-    pub started_ns: u64,
     /// How many flows the table of a family holds at most.
     pub max_flows: u32,
     /// 1 where the kernel half ends idle flows by itself; 0 where userspace does.
@@ -49,7 +60,7 @@ pub struct InstanceInfo {
     pub reloads: Reloads,
 }
 
-const _: () = assert!(core::mem::offset_of!(InstanceInfo, identity) == 0);
+const _: () = assert!(offset_of!(InstanceInfo, identity) == 0);
 
 /// How changes of the spec of a running router went.
 #[repr(C)]

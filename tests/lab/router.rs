@@ -135,13 +135,22 @@ impl RouterProcess {
     /// The same as [`RouterProcess::start`] in a router pod of another network, with
     /// `input` on its standard input.
     pub fn start_in(pod: &Namespace, arguments: &[OsString], input: &str) -> Result<Self> {
-        let binary = binary()?;
+        Self::start_program(&binary()?, pod, arguments, input)
+    }
+
+    /// The same as [`RouterProcess::start_in`] with another binary, such as that of an earlier version.
+    pub fn start_program(
+        binary: &Path,
+        pod: &Namespace,
+        arguments: &[OsString],
+        input: &str,
+    ) -> Result<Self> {
         // The place under the BPF file system has the spec's name, which labs that stand side by side share.
         let is_pinned = arguments
             .iter()
             .any(|it| it == "--pin-path" || it == "--keep");
         let mut child = pod
-            .command(&binary)
+            .command(binary)
             .args(arguments)
             .args((!is_pinned).then_some("--no-pin"))
             .stdin(Stdio::piped())

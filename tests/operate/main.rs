@@ -6,3 +6,4 @@ mod pod;
 mod reload;
 mod takeover;
 mod under_load;
+mod versions;

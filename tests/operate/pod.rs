@@ -1,7 +1,7 @@
 //! A router pod whose dataplane is pinned, and whose spec is a file that changes.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,7 +48,14 @@ impl Drop for Pod<'_> {
 impl<'l> Pod<'l> {
     /// Starts a router by the lab's rules for both families, with these options as well.
     pub fn start_in(lab: &'l Lab, options: &[&str]) -> Result<Self> {
-        let mut pod = Self {
+        let mut pod = Self::new(lab)?;
+        pod.start(options)?;
+        Ok(pod)
+    }
+
+    /// A pod in which no router was started yet.
+    pub fn new(lab: &'l Lab) -> Result<Self> {
+        let pod = Self {
             process: None,
             lab,
             pins: BpfFs::new()?,
@@ -56,7 +63,6 @@ impl<'l> Pod<'l> {
             files: tempfile::tempdir()?,
         };
         pod.write_spec(&Spec::dual_stack().yaml())?;
-        pod.start(options)?;
         Ok(pod)
     }
 
@@ -84,10 +90,16 @@ impl<'l> Pod<'l> {
 
     /// Starts the router, with these options as well.
     pub fn start(&mut self, options: &[&str]) -> Result<()> {
+        self.start_program(&router::binary()?, options)
+    }
+
+    /// Starts another program than the one that was built, with these options as well.
+    pub fn start_program(&mut self, program: &Path, options: &[&str]) -> Result<()> {
         let mut arguments = vec!["run".into(), "--config".into(), self.spec().into()];
         arguments.extend(["--pin-path".into(), self.pin_path().into()]);
         arguments.extend(options.iter().map(Into::into));
-        self.process = Some(RouterProcess::start(self.lab, &arguments)?);
+        let process = RouterProcess::start_program(program, self.lab.router(), &arguments, "")?;
+        self.process = Some(process);
         Ok(())
     }
 

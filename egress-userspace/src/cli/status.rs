@@ -108,7 +108,8 @@ impl Status {
         Ok(Self {
             pid: info.identity.pid,
             process_running: instance.is_running(),
-            uptime_seconds: kernel::monotonic_ns().saturating_sub(info.started_ns) / 1_000_000_000,
+            uptime_seconds: kernel::monotonic_ns().saturating_sub(info.identity.started_ns)
+                / 1_000_000_000,
             attached: instance.attach_mode(),
             expiry: if info.kernel_expiry != 0 {
                 "kernel"

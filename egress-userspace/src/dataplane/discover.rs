@@ -11,7 +11,7 @@ use aya::{
     maps::{Map, MapData, MapError, MapInfo},
     programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs, tc::TcError},
 };
-use egress_common::{Config, Identity, InstanceInfo, LAYOUT_VERSION};
+use egress_common::{Config, Identity, InstanceInfo};
 use thiserror::Error;
 
 use super::{
@@ -91,10 +91,15 @@ pub struct Instance {
 ///
 /// # Errors
 ///
-/// If the kernel does not let us look.
+/// If the kernel does not let us look, or one of them is of another version.
 pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
+    discover_those(|_| true)
+}
+
+/// The routers in this network namespace that are `wanted`.
+fn discover_those(wanted: impl Fn(&Identity) -> bool) -> Result<Vec<Instance>, DiscoverError> {
     let netns_inode = kernel::netns_inode()?;
-    let mut instances = Vec::new();
+    let mut found: Vec<(Identity, Vec<MapInfo>)> = Vec::new();
     let mut known = BTreeSet::new();
     for program in loaded_programs() {
         let program = match program {
@@ -117,42 +122,62 @@ pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
             .iter()
             .filter_map(|id| MapInfo::from_id(*id).ok())
             .collect();
-        let find = |name: &str| {
-            // The kernel keeps the first 15 characters of a name.
-            let kept = &name[..name.len().min(15)];
-            infos.iter().find(|info| info.name_as_str() == Some(kept))
-        };
         // Another program of that name is none of ours.
-        let Some(own) = IDENTITY_MAPS.into_iter().find_map(find) else {
+        let own = IDENTITY_MAPS
+            .into_iter()
+            .find_map(|name| named_so(&infos, name));
+        let Some((own, map)) = own.and_then(|own| Some((own, MapData::from_id(own.id()).ok()?)))
+        else {
             continue;
         };
-        let map = MapData::from_id(own.id()).ok();
-        let Some(Ok(identity)) = map.as_ref().map(pins::identity) else {
+        let Ok(identity) = pins::identity(&map) else {
             continue;
         };
         // While one takes over from another, two programs have the same maps.
-        if identity.netns_inode != netns_inode || !known.insert(own.id()) {
-            continue;
+        let is_here = identity.netns_inode == netns_inode && wanted(&identity);
+        if is_here && known.insert(own.id()) {
+            found.push((identity, infos));
         }
-        check_version(&identity)?;
-        let maps = Maps::from_source(|name| {
-            let info = find(name)?;
-            Some(MapData::from_id(info.id()).and_then(Map::from_map_data))
-        })?;
-        instances.push(Instance::new(maps, None)?);
     }
-    Ok(instances)
+    // The kernel frees a program a while after it was replaced.
+    let newest = |identity: &Identity| {
+        let same = found
+            .iter()
+            .filter(|(other, _)| other.cluster_ifindex == identity.cluster_ifindex);
+        same.map(|(other, _)| other.started_ns).max() == Some(identity.started_ns)
+    };
+    let found = found.iter().filter(|(identity, _)| newest(identity));
+    found
+        .map(|(identity, infos)| {
+            pins::check_version(identity)?;
+            let maps = Maps::from_source(|name| {
+                let info = named_so(infos, name)?;
+                Some(MapData::from_id(info.id()).and_then(Map::from_map_data))
+            })?;
+            Ok(Instance::new(maps, None)?)
+        })
+        .collect()
 }
 
-const fn check_version(identity: &Identity) -> Result<(), MapsError> {
-    if identity.layout_version == LAYOUT_VERSION {
-        Ok(())
-    } else {
-        Err(MapsError::Version {
-            found: identity.layout_version,
-            known: LAYOUT_VERSION,
+/// The map with this name, of which the kernel keeps the first 15 characters.
+fn named_so<'i>(infos: &'i [MapInfo], name: &str) -> Option<&'i MapInfo> {
+    let kept = &name[..name.len().min(15)];
+    infos.iter().find(|info| info.name_as_str() == Some(kept))
+}
+
+/// What is pinned of this network namespace in directories under `parent`, of whatever version, as far as it may be opened.
+pub fn pinned_under(parent: &Path) -> Vec<(Pins, Identity)> {
+    let (Ok(entries), Ok(netns_inode)) = (fs::read_dir(parent), kernel::netns_inode()) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pins = Pins::existing(&entry.path());
+            let identity = pins.identity().ok()?;
+            (identity.netns_inode == netns_inode).then_some((pins, identity))
         })
-    }
+        .collect()
 }
 
 /// The routers of this network namespace that are pinned in directories under `parent`, as far as they may be opened.
@@ -197,7 +222,10 @@ impl Instance {
     ///
     /// If there is none, or there are several to choose from.
     pub fn only(cluster_ifindex: Option<u32>) -> Result<Self, DiscoverError> {
-        let mut instances = match discover() {
+        let is_wanted = |identity: &Identity| {
+            cluster_ifindex.is_none_or(|index| index == identity.cluster_ifindex)
+        };
+        let mut instances = match discover_those(is_wanted) {
             // Programs come first, as they are what runs: pins may be those of a router that was started without since.
             Err(error @ DiscoverError::List(_)) => {
                 let instances = discover_pinned(Path::new(Pins::DEFAULT))?;
@@ -208,9 +236,7 @@ impl Instance {
             }
             result => result?,
         };
-        if let Some(index) = cluster_ifindex {
-            instances.retain(|instance| instance.info.identity.cluster_ifindex == index);
-        }
+        instances.retain(|instance| is_wanted(&instance.info.identity));
         match (instances.pop(), instances.len()) {
             (None, _) => Err(DiscoverError::None),
             (Some(instance), 0) => Ok(instance),
@@ -244,7 +270,7 @@ impl Instance {
                 netns_inode: identity.netns_inode,
             });
         }
-        check_version(&identity)?;
+        pins.check(&identity)?;
         Ok(Self::new(pins.maps()?, Some(pins))?)
     }
 

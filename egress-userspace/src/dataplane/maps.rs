@@ -38,7 +38,12 @@ pub enum MapsError {
         /// This program's version.
         known: u32,
     },
-    /// The map that says which version it is is too short to.
+    /// A pinned map is not of the type or sizes that this program's has, whatever the version.
+    #[error(
+        "the pinned map {0} is not there, or not as this program has it: another version has pinned it"
+    )]
+    Unlike(&'static str),
+    /// The map that says of which version the others are is too short to.
     #[error("the dataplane does not say of which version its maps are")]
     Unidentified,
 }
@@ -209,21 +214,16 @@ impl Maps {
         Ok(values.iter().sum())
     }
 
-    /// Every outcome that this version knows, and every other number that has been counted, each with its packets on all
-    /// CPUs: a newer kernel half may have outcomes that a reader does not know.
+    /// All elements of `COUNTERS`, on all CPUs, by the outcome's number. There are more than this version has outcomes: a
+    /// newer kernel half may have some that a reader does not know.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub(super) fn counts(&self) -> Result<Vec<(Result<Outcome, u32>, u64)>, MapsError> {
-        let mut counts = Vec::new();
-        for number in 0..self.counters.len() {
-            let (outcome, count) = (Outcome::from_number(number), self.counter(number)?);
-            if outcome.is_some() || count > 0 {
-                counts.push((outcome.ok_or(number), count));
-            }
-        }
-        Ok(counts)
+    pub(super) fn counters(&self) -> Result<Vec<u64>, MapsError> {
+        (0..self.counters.len())
+            .map(|number| self.counter(number))
+            .collect()
     }
 
     /// How many flows were ended to make room for others, on all CPUs.

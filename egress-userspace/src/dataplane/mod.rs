@@ -16,14 +16,16 @@ mod subscribers;
 mod trace;
 
 pub use attach::{AttachError, AttachMode, Attachment};
-pub use discover::{DiscoverError, Instance, attached_by_tcx, discover, discover_pinned};
+pub use discover::{
+    DiscoverError, Instance, attached_by_tcx, discover, discover_pinned, pinned_under,
+};
 pub use events::FlowChange;
 pub use expiry::Swept;
 pub use instance_lock::{InstanceLock, LockError};
 pub use load::{Dataplane, LoadError, Options, PROGRAMS};
 pub use maps::{FamilyMaps, Maps, MapsError};
 pub use next_hops::{NextHops, NextHopsError};
-pub use pins::{Left, Pins, PinsError, Place};
+pub use pins::{Former, Left, Pins, PinsError, Place};
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};
 pub use subscribers::{ListenError, Listener, Subscription};

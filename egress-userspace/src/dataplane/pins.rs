@@ -105,6 +105,27 @@ pub enum Left {
     Foreign(String),
 }
 
+/// A dataplane that is replaced: the maps that say whose it is.
+pub struct Former(Vec<MapData>);
+
+impl Former {
+    /// Makes it nobody's. The kernel frees programs a while after they were replaced; until then they would still be taken for
+    /// the router's. Packets do not notice.
+    pub fn disown(self) {
+        for map in self.0 {
+            let disowned = raw::only_value(&map).and_then(|mut value| {
+                value[..size_of::<Identity>()].fill(0);
+                raw::set_only_value(&map, &mut value)
+            });
+            if let Err(error) = disowned {
+                log::debug!(
+                    "the dataplane that was replaced is still said to be the router's: {error}"
+                );
+            }
+        }
+    }
+}
+
 /// Which interfaces a dataplane is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -224,32 +245,26 @@ impl Pins {
                 "it is of interfaces {} and {} in network namespace {}",
                 was.cluster_ifindex, was.egress_ifindex, was.netns_inode
             )),
-            LAYOUT_VERSION => match self.info() {
-                Ok(info) => match self.unlike() {
-                    None => Left::Dataplane(Box::new(info)),
-                    Some(name) => unusable(format!(
-                        "the map {name} is not there, or not as this program has it"
-                    )),
-                },
+            _ => match self.check(&identity).and_then(|()| self.info()) {
+                Ok(info) => Left::Dataplane(Box::new(info)),
                 Err(error) => unusable(error.to_string()),
             },
-            found => unusable(
-                MapsError::Version {
-                    found,
-                    known: LAYOUT_VERSION,
-                }
-                .to_string(),
-            ),
         })
     }
 
-    /// The name of a map that is not pinned, or whose type or sizes are not the object's.
-    fn unlike(&self) -> Option<&'static str> {
+    /// Checks that the maps are of this version.
+    ///
+    /// Their types and sizes are checked as well: a program from before version 7 leaves the `INSTANCE` of a later one when
+    /// it replaces the rest.
+    pub(super) fn check(&self, identity: &Identity) -> Result<(), MapsError> {
+        check_version(identity)?;
         let is_like = |map: &PinnedMap| {
             MapInfo::from_pin(self.map(map.name)).is_ok_and(|info| map.is_like(&info))
         };
-        let other = MAPS.iter().find(|map| !is_like(map));
-        other.map(|map| map.name)
+        match MAPS.iter().find(|map| !is_like(map)) {
+            Some(map) => Err(MapsError::Unlike(map.name)),
+            None => Ok(()),
+        }
     }
 
     /// How many flows there are, if they can be counted. Each has two entries, in every version.
@@ -269,6 +284,16 @@ impl Pins {
             Ok(map) => identity(&map),
             Err(error) => Err(error),
         }
+    }
+
+    /// The dataplane of this place, which is to be replaced.
+    pub fn former(&self, place: Place) -> Former {
+        let maps = IDENTITY_MAPS.iter().filter_map(|name| {
+            let map = MapData::from_pin(self.map(name)).ok()?;
+            // `CONFIG` says so before version 7 only.
+            (Place::of(&identity(&map).ok()?) == place).then_some(map)
+        });
+        Former(maps.collect())
     }
 
     /// What its process keeps, if it is of this version.
@@ -335,6 +360,18 @@ impl Pins {
     /// Whether these are the pins of this dataplane. A router of other interfaces may have displaced them.
     pub(super) fn is_of(&self, identity: &Identity) -> bool {
         self.identity().is_ok_and(|pinned| pinned == *identity)
+    }
+}
+
+/// Checks that a dataplane's maps are said to be of this version.
+pub(super) const fn check_version(identity: &Identity) -> Result<(), MapsError> {
+    if identity.layout_version == LAYOUT_VERSION {
+        Ok(())
+    } else {
+        Err(MapsError::Version {
+            found: identity.layout_version,
+            known: LAYOUT_VERSION,
+        })
     }
 }
 

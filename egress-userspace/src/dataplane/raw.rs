@@ -9,6 +9,7 @@ use std::{
 use aya::maps::{MapData, MapError, MapType};
 
 const MAP_LOOKUP_ELEM: nix::libc::c_int = 1;
+const MAP_UPDATE_ELEM: nix::libc::c_int = 2;
 const MAP_GET_NEXT_KEY: nix::libc::c_int = 4;
 const PROG_BIND_MAP: nix::libc::c_int = 35;
 
@@ -46,6 +47,21 @@ pub(super) fn only_value(map: &MapData) -> Result<Vec<u8>, MapError> {
     // SAFETY: the key has the four bytes of an array's, the value has room for what the kernel said is its size.
     unsafe { element(MAP_LOOKUP_ELEM, map.fd().as_fd(), Some(&key), &mut value)? };
     Ok(value)
+}
+
+/// Writes the value of an array of one element.
+///
+/// # Errors
+///
+/// If it has not the map's size, or the kernel refuses.
+pub(super) fn set_only_value(map: &MapData, value: &mut [u8]) -> Result<(), MapError> {
+    if map.info()?.value_size() as usize != value.len() {
+        return Err(io::Error::other("not the size of the map's values").into());
+    }
+    let key = 0_u32.to_ne_bytes();
+    // SAFETY: the key has the four bytes of an array's, the value has the size that the kernel said.
+    unsafe { element(MAP_UPDATE_ELEM, map.fd().as_fd(), Some(&key), value)? };
+    Ok(())
 }
 
 /// How many keys a hash has, at most as many as it has room for: the kernel begins anew when the key that it stands on has

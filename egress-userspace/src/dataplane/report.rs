@@ -343,17 +343,21 @@ impl Maps {
         Ok(rules)
     }
 
-    /// Every outcome that a packet which is not forwarded can have, with its count.
+    /// Every outcome that a packet which is not forwarded can have, with its count, and those that this version does not know
+    /// if they have been counted.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn outcomes(&self) -> Result<Vec<OutcomeReport>, MapsError> {
-        let counts = self.counts()?.into_iter();
-        Ok(counts
-            .map(|(outcome, packets)| OutcomeReport {
-                packets,
-                ..OutcomeReport::of(outcome)
+        let counters = (0..).zip(self.counters()?);
+        Ok(counters
+            .filter_map(|(number, packets)| {
+                let outcome = Outcome::from_number(number).ok_or(number);
+                (outcome.is_ok() || packets > 0).then(|| OutcomeReport {
+                    packets,
+                    ..OutcomeReport::of(outcome)
+                })
             })
             .collect())
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Dataplanes of routers that are gone, pinned beside ours, on the same interfaces.
-pub struct StaleDataplanes(Vec<Instance>);
+pub struct StaleDataplanes(Vec<Pins>);
 
 impl StaleDataplanes {
     /// How long the kernel may take to take off what a process had that was killed just now.
@@ -31,17 +31,14 @@ impl StaleDataplanes {
         egress: &Interface,
     ) -> Result<Self, StartError> {
         let parent = own.and_then(|pins| pins.directory().parent());
-        let others = dataplane::discover_pinned(parent.unwrap_or(Path::new(Pins::DEFAULT)))
-            .inspect_err(|error| log::debug!("what is pinned beside: {error}"))
-            .unwrap_or_default();
         let ours = [cluster.index, egress.index];
-        let stale: Vec<_> = others
+        let stale: Vec<_> = dataplane::pinned_under(parent.unwrap_or(Path::new(Pins::DEFAULT)))
             .into_iter()
-            .filter(|Instance { info, .. }| {
-                let identity = info.identity;
+            .filter(|(_, identity)| {
                 ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex)
             })
-            .filter(|other| other.pins().map(Pins::directory) != own.map(Pins::directory))
+            .map(|(pins, _)| pins)
+            .filter(|other| Some(other.directory()) != own.map(Pins::directory))
             .collect();
         if stale.is_empty() && !own.is_some_and(Pins::has_links) {
             expect_nothing_by_tcx(cluster, egress).await?;
@@ -51,13 +48,12 @@ impl StaleDataplanes {
 
     /// Takes them off, when ours is in place.
     pub fn remove(self) {
-        for mut instance in self.0 {
-            let Some(pins) = instance.pins().cloned() else {
-                continue;
-            };
+        for pins in self.0 {
             let directory = pins.directory().display();
+            // Those of another version are nobody's when the kernel has freed the programs.
+            let maps = pins.maps().ok();
             let removed = pins.remove().map_err(StartError::from);
-            let removed = removed.and_then(|()| Ok(instance.maps.retire()?));
+            let removed = removed.and_then(|()| Ok(maps.map_or(Ok(()), |mut it| it.retire())?));
             match removed {
                 Ok(()) => log::warn!(
                     "replaced the dataplane that was pinned in {directory}, whose flows end"

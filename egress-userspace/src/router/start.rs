@@ -16,7 +16,7 @@ use super::{
     events::Events,
     spec_file::SpecFile,
     stale::{self, StaleDataplanes},
-    take_over,
+    take_over::{self, Earlier},
 };
 use crate::{
     dataplane::{
@@ -66,10 +66,10 @@ impl Router {
         let pins = take_over::pins(&config, &resource)?;
         let earlier = match &pins {
             Some(pins) => take_over::take_over(pins, place)?,
-            None => None,
+            None => Earlier::Nothing,
         };
         let stale = StaleDataplanes::find(pins.as_ref(), &cluster, &egress).await?;
-        if earlier.is_none() {
+        if matches!(earlier, Earlier::Nothing) {
             stale::remove_filters(&interfaces, &cluster, &egress).await?;
         }
         warn_of_forwarding();
@@ -83,7 +83,7 @@ impl Router {
             Some(pins) => Dataplane::load_pinned(&options, pins)?,
             None => Dataplane::load(&options)?,
         };
-        let instance = instance(&config, place, features, earlier.as_ref());
+        let instance = instance(&config, place, features, &earlier);
         fill(
             &mut dataplane,
             &config,
@@ -101,14 +101,18 @@ impl Router {
             .attach(&cluster, &egress, config.attach_mode)
             .map_err(Box::new)?;
         stale.remove();
-        if earlier.is_some() {
-            if attachment.mode == AttachMode::Tcx {
-                // Of a process before that attached by clsact. Ours come first, so these have nothing to do any more.
-                Instance::detach_leftover(&interfaces, &cluster, &egress).await?;
+        if !matches!(earlier, Earlier::Nothing) && attachment.mode == AttachMode::Tcx {
+            // Of a process before that attached by clsact. Ours come first, so these have nothing to do any more.
+            Instance::detach_leftover(&interfaces, &cluster, &egress).await?;
+        }
+        match earlier {
+            Earlier::Nothing => {}
+            Earlier::Replaced(former) => former.disown(),
+            Earlier::TakenOver(_) => {
+                log::info!(
+                    "took over the dataplane of an earlier process, with its flows and counters"
+                );
             }
-            log::info!(
-                "took over the dataplane of an earlier process, with its flows and counters"
-            );
         }
         let mut next_hops = NextHops::default();
         // What an earlier process knew is not kept up to date any more.
@@ -198,8 +202,16 @@ fn instance(
     config: &RouterConfig,
     place: Place,
     features: Features,
-    earlier: Option<&InstanceInfo>,
+    earlier: &Earlier,
 ) -> InstanceInfo {
+    let before = match earlier {
+        Earlier::TakenOver(instance) => **instance,
+        Earlier::Nothing | Earlier::Replaced(_) => {
+            let mut instance: InstanceInfo = bytemuck::Zeroable::zeroed();
+            instance.identity.started_ns = kernel::monotonic_ns();
+            instance
+        }
+    };
     InstanceInfo {
         identity: Identity {
             layout_version: LAYOUT_VERSION,
@@ -207,13 +219,11 @@ fn instance(
             egress_ifindex: place.egress_ifindex,
             pid: process::id(),
             netns_inode: place.netns_inode,
+            started_ns: before.identity.started_ns,
         },
         max_flows: config.max_flows,
         kernel_expiry: u32::from(features.kernel_expiry),
-        ..earlier.copied().unwrap_or_else(|| InstanceInfo {
-            started_ns: kernel::monotonic_ns(),
-            ..bytemuck::Zeroable::zeroed()
-        })
+        ..before
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     config::{Pinning, RouterConfig},
     error::StartError,
 };
-use crate::dataplane::{Left, Pins, PinsError, Place};
+use crate::dataplane::{Former, Left, Pins, PinsError, Place};
 
 /// Where the dataplane is to be pinned, if anywhere.
 pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pins>, StartError> {
@@ -35,13 +35,22 @@ fn default_pin_path(resource: &EgressRouter) -> PathBuf {
     Path::new(Pins::DEFAULT).join(name)
 }
 
-/// What the process of the dataplane kept that an earlier router has left and that can be taken over. What cannot is cleared
-/// away.
-pub fn take_over(pins: &Pins, place: Place) -> Result<Option<InstanceInfo>, PinsError> {
+/// What becomes of the dataplane that an earlier router has left.
+pub enum Earlier {
+    /// There is none.
+    Nothing,
+    /// Its programs stay attached until ours replace them; its maps are not used.
+    Replaced(Former),
+    /// Its maps are used, and this is what its process kept there.
+    TakenOver(Box<InstanceInfo>),
+}
+
+/// Looks at what an earlier router has left, and clears away what cannot be taken over.
+pub fn take_over(pins: &Pins, place: Place) -> Result<Earlier, PinsError> {
     let directory = pins.directory().display();
     match pins.left(place)? {
-        Left::Nothing => Ok(None),
-        Left::Dataplane(instance) => Ok(Some(*instance)),
+        Left::Nothing => Ok(Earlier::Nothing),
+        Left::Dataplane(instance) => Ok(Earlier::TakenOver(instance)),
         Left::Unusable { reason, flows } => {
             let flows = match flows {
                 Some(1) => "its 1 flow ends".to_owned(),
@@ -52,14 +61,15 @@ pub fn take_over(pins: &Pins, place: Place) -> Result<Option<InstanceInfo>, Pins
                 "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
             );
             // Its links stay, so that its programs are there until ours replace them.
+            let former = pins.former(place);
             pins.remove_all_maps()?;
-            Ok(None)
+            Ok(Earlier::Replaced(former))
         }
         Left::Foreign(reason) => {
             log::warn!("what is in {directory} is not for this router and is removed: {reason}");
             pins.remove()?;
             Pins::at(pins.directory())?;
-            Ok(None)
+            Ok(Earlier::Nothing)
         }
     }
 }

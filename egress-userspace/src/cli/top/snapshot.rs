@@ -58,11 +58,11 @@ impl Snapshot {
         let has_all_flows = flows.len() < FLOWS || walk.next().is_none();
         Ok(Self {
             taken: Duration::from_nanos(now_ns),
-            started_ns: info.started_ns,
+            started_ns: info.identity.started_ns,
             router: Router {
                 pid: info.identity.pid,
                 process_running: instance.is_running(),
-                uptime_seconds: now_ns.saturating_sub(info.started_ns) / 1_000_000_000,
+                uptime_seconds: now_ns.saturating_sub(info.identity.started_ns) / 1_000_000_000,
                 attached: instance.attach_mode(),
                 cluster_interface: interface_name(info.identity.cluster_ifindex),
                 egress_interface: interface_name(info.identity.egress_ifindex),

@@ -1,0 +1,392 @@
+//! The layouts that programs of different builds share are those that are written down, or have another version.
+//!
+//! `egress-common/layouts.txt` has every pinned map with its key and value, the records of ring buffers, and every number
+//! that stands in them. It is made of the object's BTF and of the enums, and compared here.
+
+use std::{collections::BTreeMap, env, fmt::Write as _, fs};
+
+use egress_common::{
+    Change, Decision, Identity, LAYOUT_VERSION, NEXT_HOPS, NextHopRef, Outcome, Side, Subscriber,
+    protocol, tcp::Flags,
+};
+use object::{Object as _, ObjectSection as _};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../egress-common/layouts.txt");
+/// `1` rewrites the file if that needs no new version, or has one; `compatible` in any case.
+const VARIABLE: &str = "UPDATE_LAYOUTS";
+/// What ring buffers carry, which their maps do not say.
+const RECORDS: [&str; 2] = ["FlowEvent", "TraceRecord"];
+
+/// What the build script writes down of a map.
+#[expect(dead_code, reason = "the object says more of a map than its sizes")]
+struct PinnedMap {
+    name: &'static str,
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+}
+
+const PINNED: &[PinnedMap] = &include!(concat!(env!("OUT_DIR"), "/pinned_maps.rs"));
+
+#[test]
+fn layouts_are_as_written_down_or_have_another_version() {
+    let current = layouts();
+    let committed = fs::read_to_string(FILE).unwrap_or_default();
+    if let Err(reason) = check_outcomes(&committed, &current) {
+        panic!("{reason}");
+    }
+    if current == committed {
+        return;
+    }
+    let wish = env::var(VARIABLE).unwrap_or_default();
+    let difference = difference(&committed, &current);
+    let is_harmless = version(&current) != version(&committed)
+        || difference.iter().all(|line| is_outcome(&line[1..]));
+    if wish == "compatible" || (wish == "1" && is_harmless) {
+        fs::write(FILE, current).expect("egress-common/layouts.txt can be written");
+        return;
+    }
+    let difference = difference.join("\n");
+    let command = |wish| format!("{VARIABLE}={wish} cargo test -p egress-userspace --test layouts");
+    assert!(
+        !is_harmless,
+        "egress-common/layouts.txt is not current; write it anew:\n    {}\n{difference}",
+        command("1")
+    );
+    panic!(
+        "layouts that programs share have changed, but LAYOUT_VERSION is {LAYOUT_VERSION} as before:\n{difference}\n\
+         If this program cannot use what one of before has pinned, or the other way round, raise LAYOUT_VERSION in\n\
+         egress-common/src/instance.rs, and write egress-common/layouts.txt anew:\n    {}\n\
+         If it can, as where a field has only got another name:\n    {}",
+        command("1"),
+        command("compatible")
+    );
+}
+
+#[test]
+fn an_outcomes_number_is_never_anothers() {
+    let before = "outcome 1 one\nretired 2 two\n";
+    check_outcomes(before, "outcome 1 one\nretired 2 two\noutcome 3 three\n").unwrap();
+    check_outcomes(before, "retired 1 one\nretired 2 two\n").unwrap();
+    for wrong in [
+        "outcome 1 other\nretired 2 two\n",
+        "outcome 1 one\noutcome 2 two\n",
+        "outcome 1 one\n",
+        "retired 2 two\n",
+    ] {
+        check_outcomes(before, wrong).unwrap_err();
+    }
+}
+
+/// Checks that every outcome has the number that it had, or is retired, in whatever version.
+fn check_outcomes(before: &str, now: &str) -> Result<(), String> {
+    let has = |line: &str| now.lines().any(|other| other == line);
+    for line in before.lines().filter(|line| is_outcome(line)) {
+        let retired = line.replacen("outcome", "retired", 1);
+        if !has(line) && !has(&retired) {
+            return Err(format!(
+                "\"{line}\" is gone from the outcomes: its number stays its own, in `retired` of \
+                 egress-common/src/outcome.rs if it is not used any more"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_outcome(line: &str) -> bool {
+    line.starts_with("outcome ") || line.starts_with("retired ")
+}
+
+fn version(text: &str) -> Option<&str> {
+    text.lines().find(|line| line.starts_with("version "))
+}
+
+/// The lines that only one of both has, fields with their type: `-` before, `+` now.
+fn difference(before: &str, now: &str) -> Vec<String> {
+    let lines = |text: &str| {
+        let mut section = "";
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            if line.starts_with(' ') {
+                lines.push(format!("{section} {}", line.trim()));
+            } else {
+                section = line.split(':').next().unwrap_or_default();
+                lines.push(line.to_owned());
+            }
+        }
+        lines
+    };
+    let (before, now) = (lines(before), lines(now));
+    let gone = before.iter().filter(|line| !now.contains(line));
+    let new = now.iter().filter(|line| !before.contains(line));
+    gone.map(|line| format!("-{line}"))
+        .chain(new.map(|line| format!("+{line}")))
+        .collect()
+}
+
+/// The text that the file has to have.
+fn layouts() -> String {
+    let object = fs::read(env!("EGRESS_ROUTER_BPF_OBJECT")).expect("the object is there");
+    let object = object::File::parse(&*object).expect("it is ELF");
+    let section = object.section_by_name(".BTF").expect("it has BTF");
+    let btf = Btf::parse(section.data().expect("the section has data"));
+    let mut text = format!(
+        "# What programs of different builds share: tests/layouts.rs of egress-userspace compares it with the object.\n\
+         version {LAYOUT_VERSION}\n\n"
+    );
+    let mut types = BTreeMap::new();
+    for PinnedMap { name, .. } in PINNED {
+        btf.map(name, &mut text, &mut types);
+    }
+    for name in RECORDS {
+        let records: Vec<_> = btf.structs(name).collect();
+        assert_eq!(
+            records.len(),
+            2,
+            "the object has no {name} of both families"
+        );
+        for id in records {
+            btf.collect(id, &mut types);
+        }
+    }
+    for (name, body) in types {
+        let _ = write!(text, "\n{name}{body}");
+    }
+    text.push('\n');
+    numbers(&mut text);
+    text
+}
+
+/// Every number in a map or record that has a meaning of its own.
+fn numbers(text: &mut String) {
+    let mut line = |kind: &str, number: u64, name: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{kind} {number} {name}");
+    };
+    for outcome in Outcome::ALL {
+        line("outcome", *outcome as u64, outcome.name());
+    }
+    for (number, name) in Outcome::RETIRED {
+        line("retired", (*number).into(), name);
+    }
+    for is_addressed in [false, true] {
+        let decision = Decision::Forwarded { is_addressed };
+        line(
+            "decision",
+            decision.number().into(),
+            &format!("{decision:?}"),
+        );
+    }
+    let first = Decision::Unknown(0).number();
+    line("decision", first.into(), "and more: outcome 0 and more");
+    for change in Change::ALL {
+        line("change", change as u64, &format!("{change:?}"));
+    }
+    for side in [Side::Cluster, Side::Egress] {
+        line("side", side as u64, &format!("{side:?}"));
+    }
+    for subscriber in [Subscriber::Log, Subscriber::Follow, Subscriber::Trace] {
+        line("subscriber", subscriber as u64, &format!("{subscriber:?}"));
+    }
+    line("lease", Subscriber::FOREVER, "FOREVER");
+    for (flag, name) in [
+        (Flags::FIN, "FIN"),
+        (Flags::SYN, "SYN"),
+        (Flags::RST, "RST"),
+        (Flags::ACK, "ACK"),
+    ] {
+        line("seen", flag.into(), name);
+    }
+    for number in [
+        protocol::TCP,
+        protocol::UDP,
+        protocol::SCTP,
+        protocol::ICMP,
+        protocol::ICMPV6,
+    ] {
+        let name = protocol::name(number).expect("it has a name");
+        line("protocol", number.into(), name);
+    }
+    line("next_hop", NextHopRef::NONE.index().into(), "NONE");
+    line("next_hop", NEXT_HOPS.into(), "of the next generation");
+    let identity = size_of::<Identity>() as u64;
+    line("identity", identity, "bytes, in every version");
+}
+
+/// A type of BTF, as far as map declarations and values have them.
+struct Type {
+    name: String,
+    kind: u32,
+    /// Bytes of a struct, union, number or enum; the type that others are about.
+    size_or_id: u32,
+    /// Of a struct or union: name, type and offset in bits. Of an array: element type and length.
+    members: Vec<(String, u32, u32)>,
+}
+
+const INT: u32 = 1;
+const PTR: u32 = 2;
+const ARRAY: u32 = 3;
+const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+const ENUM: u32 = 6;
+const FUNC_PROTO: u32 = 13;
+const VAR: u32 = 14;
+const DATASEC: u32 = 15;
+const DECL_TAG: u32 = 17;
+const ENUM64: u32 = 19;
+
+/// The BPF Type Format (`linux/btf.h`), little-endian.
+struct Btf(Vec<Type>);
+
+impl Btf {
+    fn parse(data: &[u8]) -> Self {
+        let word = |at: usize| u32::from_le_bytes(data[at..at + 4].try_into().expect("four bytes"));
+        let header = word(4) as usize;
+        let mut at = header + word(8) as usize;
+        let end = at + word(12) as usize;
+        let strings = &data[header + word(16) as usize..];
+        let string = |offset: u32| {
+            let text = &strings[offset as usize..];
+            let len = text.iter().position(|byte| *byte == 0).expect("an end");
+            readable(str::from_utf8(&text[..len]).expect("UTF-8"))
+        };
+        // The first one stands for nothing.
+        let mut all = vec![Type {
+            name: "()".to_owned(),
+            kind: 0,
+            size_or_id: 0,
+            members: Vec::new(),
+        }];
+        while at < end {
+            let info = word(at + 4);
+            let (kind, len) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+            let extra = at + 12;
+            let members = match kind {
+                STRUCT | UNION => (0..len)
+                    .map(|index| extra + 12 * index)
+                    .map(|at| (string(word(at)), word(at + 4), word(at + 8)))
+                    .collect(),
+                ARRAY => vec![(String::new(), word(extra), word(extra + 8))],
+                _ => Vec::new(),
+            };
+            all.push(Type {
+                name: string(word(at)),
+                kind,
+                size_or_id: word(at + 8),
+                members,
+            });
+            at = extra
+                + match kind {
+                    INT | VAR | DECL_TAG => 4,
+                    ARRAY => 12,
+                    STRUCT | UNION | DATASEC | ENUM64 => 12 * len,
+                    ENUM | FUNC_PROTO => 8 * len,
+                    _ => 0,
+                };
+        }
+        Self(all)
+    }
+
+    fn get(&self, id: u32) -> &Type {
+        &self.0[id as usize]
+    }
+
+    /// The structs whose name, without parameters, is this one.
+    fn structs(&self, name: &str) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.0).filter_map(move |(id, it)| {
+            (it.kind == STRUCT && it.name.split('<').next() == Some(name)).then_some(id)
+        })
+    }
+
+    /// A line about a map, and the types of its keys and values.
+    fn map(&self, name: &str, text: &mut String, types: &mut BTreeMap<String, String>) {
+        let map = self.0.iter().find(|it| it.kind == VAR && it.name == name);
+        let map = map.unwrap_or_else(|| panic!("BTF has no map {name}"));
+        let _ = write!(text, "map {name}:");
+        for (field, pointer, _) in &self.get(map.size_or_id).members {
+            let id = self.get(*pointer).size_or_id;
+            if matches!(field.as_str(), "key" | "value") {
+                let _ = write!(text, ", {field} {}", self.name(id));
+                self.collect(id, types);
+                continue;
+            }
+            // A number is the length of an array.
+            let number = self.get(id).members[0].2;
+            let _ = match field.as_str() {
+                "type" => write!(text, " {}", map_type(number)),
+                _ => write!(text, ", {field} {number}"),
+            };
+        }
+        text.push('\n');
+    }
+
+    /// How a type is called in a field.
+    fn name(&self, id: u32) -> String {
+        let it = self.get(id);
+        match it.kind {
+            ARRAY => {
+                let (_, element, len) = &it.members[0];
+                format!("[{}; {len}]", self.name(*element))
+            }
+            PTR => format!("*{}", self.name(it.size_or_id)),
+            _ if it.name.is_empty() => "_".to_owned(),
+            _ => it.name.clone(),
+        }
+    }
+
+    /// Adds the fields of a type, and of those in it.
+    fn collect(&self, id: u32, types: &mut BTreeMap<String, String>) {
+        let it = self.get(id);
+        if it.kind == ARRAY {
+            return self.collect(it.members[0].1, types);
+        }
+        if !matches!(it.kind, STRUCT | UNION) {
+            return;
+        }
+        let mut body = format!(": {} bytes\n", it.size_or_id);
+        for (field, of, bits) in &it.members {
+            let _ = writeln!(body, "  {} {field}: {}", bits / 8, self.name(*of));
+            self.collect(*of, types);
+        }
+        let before = types.insert(it.name.clone(), body.clone());
+        assert!(before.is_none_or(|it| it == body), "two types {}", it.name);
+    }
+}
+
+/// A name as it is in the source, without paths: what the kernel does not allow is there by its code, as `_3C_` for `<`.
+fn readable(name: &str) -> String {
+    let mut text = String::new();
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('_') {
+        text.push_str(before);
+        let code = after.get(..3).and_then(|code| code.strip_suffix('_'));
+        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        if let Some(code) = code.filter(|code| code.is_ascii_punctuation() || *code == b' ') {
+            text.push(code.into());
+            rest = &after[3..];
+        } else {
+            text.push('_');
+            rest = after;
+        }
+    }
+    text.push_str(rest);
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let parts = text.split_inclusive("::").map(|part| {
+        let path = part.strip_suffix("::");
+        path.map_or(part, |path| path.trim_end_matches(is_word))
+    });
+    parts.collect()
+}
+
+/// The names of map types in `linux/bpf.h`, of those that are used here.
+fn map_type(kind: u32) -> String {
+    match kind {
+        1 => "hash".to_owned(),
+        2 => "array".to_owned(),
+        6 => "percpu_array".to_owned(),
+        9 => "lru_hash".to_owned(),
+        22 => "queue".to_owned(),
+        27 => "ringbuf".to_owned(),
+        _ => format!("type {kind}"),
+    }
+}
