@@ -27,6 +27,13 @@ pub struct EgressRouter {
     pub spec: EgressRouterSpec,
 }
 
+impl EgressRouter {
+    /// The reserved source addresses, each with its subnet's prefix length.
+    pub fn reserved(&self) -> impl Iterator<Item = IpNet> {
+        self.spec.addresses.iter().map(|own| own.ip)
+    }
+}
+
 /// `network.operator.openshift.io/v1`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[schemars(inline)]

@@ -6,4 +6,5 @@
 pub mod cli;
 pub mod dataplane;
 pub mod net;
+pub mod router;
 pub mod telemetry;

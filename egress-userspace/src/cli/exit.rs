@@ -4,13 +4,11 @@ use std::{io, process::ExitCode};
 
 use egress_api::LoadError;
 
-use crate::cli::{
-    run::{AlreadyRunning, StillAttached},
-    terminal,
-};
+use super::terminal;
 use crate::{
     dataplane::DiscoverError,
     net::{interface::InterfaceError, kernel::KernelError},
+    router::StartError,
 };
 
 /// The table that `--help` shows.
@@ -66,15 +64,20 @@ fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<LoadError>() {
             return load_error(error);
-        } else if cause.is::<InterfaceError>() {
-            return INTERFACES;
-        } else if cause.is::<AlreadyRunning>() || cause.is::<StillAttached>() {
-            return ALREADY_RUNNING;
         }
-        match cause.downcast_ref::<KernelError>() {
-            Some(KernelError::Privileges { .. }) => return PRIVILEGES,
-            Some(_) => return KERNEL,
-            None => {}
+        if let Some(error) = cause.downcast_ref::<KernelError>() {
+            return kernel_error(error);
+        }
+        if cause.is::<InterfaceError>() {
+            return INTERFACES;
+        }
+        match cause.downcast_ref::<StartError>() {
+            Some(StartError::AlreadyRunning { .. } | StartError::StillAttached { .. }) => {
+                return ALREADY_RUNNING;
+            }
+            Some(StartError::Interface(_)) => return INTERFACES,
+            Some(StartError::Kernel(error)) => return kernel_error(error),
+            _ => {}
         }
         match cause.downcast_ref::<DiscoverError>() {
             Some(
@@ -92,6 +95,13 @@ pub const fn load_error(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable { .. } => FAILURE,
         LoadError::Invalid(_) => INVALID_SPEC,
+    }
+}
+
+const fn kernel_error(error: &KernelError) -> u8 {
+    match error {
+        KernelError::Privileges { .. } => PRIVILEGES,
+        _ => KERNEL,
     }
 }
 

@@ -14,14 +14,13 @@ use tokio::{
 };
 
 use super::{
-    flow_log,
     output::{self, Output},
     terminal,
 };
 use crate::{
     dataplane::Instance,
     net::kernel,
-    telemetry::flow_log::{FlowLine, Line},
+    telemetry::flow_log::{self, FlowLine, Line},
 };
 
 /// How often the kernel half is told that somebody still listens.
@@ -52,7 +51,7 @@ async fn print_events(instance: Instance, output: Output) -> anyhow::Result<()> 
             _ = renewals.tick() => events.get_mut().renew(kernel::monotonic_ns())?,
             ready = events.readable_mut() => {
                 let mut ready = ready?;
-                let (lines, is_empty) = flow_log::read(ready.get_inner_mut())?;
+                let (lines, is_empty) = flow_log::read_batch(ready.get_inner_mut())?;
                 if is_empty {
                     ready.clear_ready();
                 }

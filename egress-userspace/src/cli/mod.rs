@@ -5,7 +5,6 @@ mod completions;
 mod duration;
 mod exit;
 mod explain;
-mod flow_log;
 mod flows;
 mod follow;
 mod instance;

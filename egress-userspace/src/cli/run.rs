@@ -1,51 +1,19 @@
 //! `egress-router run`: the router itself.
 
-mod leftover;
-mod reload;
-mod start;
-
-use std::{
-    collections::BTreeSet,
-    io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use egress_api::{EgressRouter, RuleTable};
-use egress_common::{Config, Side};
-use futures_util::StreamExt as _;
-use ipnet::IpNet;
+use egress_api::{EgressRouter, STDIN};
 use log::LevelFilter;
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
-pub use self::{leftover::StillAttached, start::AlreadyRunning};
-use self::{reload::SpecFile, start::Started};
 use super::timeout;
 use crate::{
-    dataplane::{AttachMode, Dataplane, NextHops, Options},
-    net::{
-        interface::{Change, Interface, Interfaces},
-        kernel, privileges,
-    },
-    telemetry::metrics::{Reloads, RunState},
+    dataplane::{AttachMode, Options},
+    net::{kernel, privileges},
+    router::{self, Pinning, Router, RouterConfig},
 };
-
-/// How often idle flows are ended.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// How many changes are seen as one.
-const CHANGES: usize = 1024;
-/// How often next hops are looked at, if nothing tells of a change.
-const NEXT_HOP_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the spec is looked at.
-const SPEC_INTERVAL: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -147,8 +115,17 @@ enum Attach {
     Clsact,
 }
 
+impl From<OnRuleChange> for router::OnRuleChange {
+    fn from(what: OnRuleChange) -> Self {
+        match what {
+            OnRuleChange::Keep => Self::Keep,
+            OnRuleChange::Close => Self::Close,
+        }
+    }
+}
+
 impl Attach {
-    const fn wish(self) -> Option<AttachMode> {
+    const fn mode(self) -> Option<AttachMode> {
         match self {
             Self::Auto => None,
             Self::Tcx => Some(AttachMode::Tcx),
@@ -157,12 +134,39 @@ impl Attach {
     }
 }
 
+impl Args {
+    fn config(&self) -> RouterConfig {
+        RouterConfig {
+            cluster_interface: self.cluster_interface.clone(),
+            egress_interface: self.egress_interface.clone(),
+            max_flows: self.max_flows,
+            max_rules: self.max_rules,
+            timeouts: timeout::apply(&self.timeouts),
+            on_rule_change: self.on_rule_change.into(),
+            pinning: match &self.pin_path {
+                Some(directory) => Pinning::At(directory.clone()),
+                None if self.no_pin => Pinning::Off,
+                None if self.keep => Pinning::Required,
+                None => Pinning::IfPossible,
+            },
+            attach_mode: self.attach.mode(),
+            flow_log: self.flow_log.clone(),
+            metrics_address: self.metrics_address,
+            log_level: self.log_level(),
+            spec_file: (self.config != STDIN).then(|| self.config.clone()),
+        }
+    }
+
+    fn log_level(&self) -> LevelFilter {
+        self.log_level
+            .parse()
+            .expect("clap admits the levels' names only")
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let level: LevelFilter = args
-        .log_level
-        .parse()
-        .expect("clap admits the levels' names only");
+    let level = args.log_level();
     // The netlink crates log each message at debug and trace: the router's own log is meant.
     env_logger::Builder::new()
         .filter_module("egress", level)
@@ -170,218 +174,56 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .format_target(false)
         .init();
 
-    let router = egress_api::load(&args.config)?;
+    let resource = egress_api::load(&args.config)?;
     kernel::check_privileges()?;
     privileges::renounce_new_ones()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(&args, router, level));
+    let served = runtime.block_on(serve(&args, resource));
     // Without waiting for a walk through the flow table that a scrape has begun.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(args: &Args, spec: EgressRouter, level: LevelFilter) -> anyhow::Result<()> {
+/// What a signal asks for.
+enum Request {
+    ReopenFiles,
+    End(&'static str),
+}
+
+async fn serve(args: &Args, resource: EgressRouter) -> anyhow::Result<()> {
     // Before anything is attached, so that no signal finds us without a handler.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let mut spec_file = SpecFile::new(&args.config);
-
-    let interfaces = Interfaces::connect()?;
-    let Started {
-        _presence,
-        cluster,
-        egress,
-        dataplane,
-        attachment,
-        mut recorder,
-        mut queries,
-    } = start::start(args, &spec, level, &interfaces).await?;
-    let mut router = Router {
-        args,
-        reloads: Reloads::new(SystemTime::now()),
-        started: SystemTime::now(),
-        spec,
-        interfaces: &interfaces,
-        cluster,
-        egress,
-        dataplane,
-        next_hops: NextHops::default(),
-    };
-    // What an earlier process knew is not kept up to date any more.
-    router.next_hops.begin_anew(&mut router.dataplane.maps)?;
-    // SAFETY: the reader owns its file descriptor, and keeps it open as long as it is itself.
-    let mut log_records = unsafe {
-        AsyncFd::register_with_interest(router.dataplane.log_reader()?, Interest::READABLE)
-    }
-    .map_err(io::Error::from)?;
-    for line in start::summary(&router.spec) {
-        log::info!("{line}");
-    }
+    let mut router = Router::start(args.config(), resource).await?;
+    privileges::drop_all_but_needed(router.changes_network())?;
     log::info!(
         "ready: attached by {} to {} and {}",
-        attachment.mode,
-        router.cluster,
-        router.egress
+        router.attach_mode(),
+        router.cluster_interface(),
+        router.egress_interface()
     );
-
-    // All that have come in the meantime at once.
-    let mut changes = Interfaces::changes()?.ready_chunks(CHANGES);
-    let mut sweeps = every(SWEEP_INTERVAL);
-    let mut looks = every(NEXT_HOP_INTERVAL);
-    let mut spec_looks = every(SPEC_INTERVAL);
-    let kernel_expiry = router.dataplane.maps.instance()?.kernel_expiry;
     let reason = loop {
-        tokio::select! {
-            _ = terminate.recv() => break "SIGTERM",
-            _ = interrupt.recv() => break "SIGINT",
-            _ = hang_up.recv() => {
-                if let Err(error) = recorder.reopen() {
-                    log::error!("the flow log goes on in the file that was open: {error}");
-                }
-                spec_file.has_changed();
-                router.reload("SIGHUP").await;
+        let request = async {
+            tokio::select! {
+                _ = terminate.recv() => Request::End("SIGTERM"),
+                _ = interrupt.recv() => Request::End("SIGINT"),
+                _ = hang_up.recv() => Request::ReopenFiles,
             }
-            recorded = recorder.record() => {
-                if let Err(error) = recorded {
-                    log::error!("flows are missing in the flow log: {error:#}");
-                }
-            }
-            _ = spec_looks.tick() => {
-                if spec_file.has_changed() {
-                    router.reload("the spec has changed").await;
-                }
-            }
-            query = queries.next() => query.answer(&router.dataplane.maps, &router.state()),
-            changed = changes.next() => router.follow(&changed.unwrap_or_default()).await,
-            _ = looks.tick() => router.look_for_next_hops().await,
-            _ = sweeps.tick(), if kernel_expiry == 0 => router.sweep()?,
-            ready = log_records.readable_mut() => {
-                let mut ready = ready?;
-                ready.get_inner_mut().flush();
-                ready.clear_ready();
-            }
+        };
+        match router.run_until(request).await? {
+            Request::ReopenFiles => router.reopen_files("SIGHUP").await,
+            Request::End(signal) => break signal,
         }
     };
-    if args.keep {
+    let finished = if args.keep {
         log::info!("{reason}: leaving the dataplane attached");
-        attachment.leave();
+        router.leave()
     } else {
         log::info!("{reason}: detaching");
-        attachment.detach(router.dataplane, &interfaces).await;
-    }
-    recorder
-        .finish()
-        .context("flows are missing in the flow log")
-}
-
-fn every(period: Duration) -> tokio::time::Interval {
-    let mut interval = interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
-/// The running router.
-struct Router<'a> {
-    args: &'a Args,
-    /// The spec in force.
-    spec: EgressRouter,
-    interfaces: &'a Interfaces,
-    cluster: Interface,
-    egress: Interface,
-    dataplane: Dataplane,
-    next_hops: NextHops,
-    started: SystemTime,
-    /// How changes of the spec went.
-    reloads: Reloads,
-}
-
-impl Router<'_> {
-    /// What metrics and health say of the router beside what its maps do.
-    fn state(&self) -> RunState {
-        let servers: BTreeSet<IpAddr> = RuleTable::from(&self.spec).destinations().collect();
-        RunState {
-            started: self.started,
-            attached: true,
-            cluster: self.cluster.clone(),
-            egress: self.egress.clone(),
-            reserved: reserved(&self.spec).map(|own| own.addr()).collect(),
-            servers: servers.into_iter().collect(),
-            reloads: self.reloads.clone(),
-            next_hops: self.next_hops.counts(),
-        }
-    }
-
-    /// Follows what has changed of the interfaces, routes and neighbours.
-    async fn follow(&mut self, changed: &[Change]) {
-        if changed.iter().any(|change| *change != Change::Neighbours)
-            && let Err(error) = self.next_hops.begin_anew(&mut self.dataplane.maps)
-        {
-            log::error!("next hops may be those of another route: {error}");
-        }
-        self.look_for_next_hops().await;
-        if changed.contains(&Change::Interfaces)
-            && let Err(error) = self.refresh().await
-        {
-            log::error!("the addresses of the interfaces are not current: {error:#}");
-        }
-    }
-
-    /// Brings the next hops up to date. Without them the kernel half asks the kernel, so an error is no reason to end.
-    async fn look_for_next_hops(&mut self) {
-        let pair = [&self.cluster, &self.egress];
-        let maps = &mut self.dataplane.maps;
-        if let Err(error) = self.next_hops.refresh(maps, self.interfaces, pair).await {
-            log::warn!(
-                "next hops are not current, the kernel looks for them with each packet: {error}"
-            );
-        }
-    }
-
-    /// Ends idle flows, where the kernel half does not.
-    fn sweep(&mut self) -> anyhow::Result<()> {
-        let timeouts = self.dataplane.maps.config()?.timeouts;
-        let swept = self.dataplane.sweep(&timeouts, kernel::monotonic_ns())?;
-        if swept.ended > 0 {
-            log::debug!("ended {} idle flows, {} live on", swept.ended, swept.live);
-        }
-        Ok(())
-    }
-
-    /// Brings the maps up to date with the interfaces' addresses and MTUs.
-    async fn refresh(&mut self) -> anyhow::Result<()> {
-        let maps = &mut self.dataplane.maps;
-        let config = maps.config()?;
-        let current = Config {
-            cluster_mtu: self.interfaces.mtu(self.cluster.index).await?,
-            egress_mtu: self.interfaces.mtu(self.egress.index).await?,
-            ..config
-        };
-        if current != config {
-            maps.set_config(&current)?;
-        }
-        for (side, interface) in [(Side::Cluster, &self.cluster), (Side::Egress, &self.egress)] {
-            let addresses = self.interfaces.addresses(interface.index).await?;
-            maps.set_addresses(side, &addresses)?;
-            if side == Side::Egress {
-                for address in reserved(&self.spec)
-                    .map(|own| own.addr())
-                    .filter(|own| !addresses.contains(own))
-                {
-                    log::error!(
-                        "{} has lost the reserved address {address}: answers will not arrive",
-                        interface.name
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The reserved addresses, in their subnets.
-fn reserved(router: &EgressRouter) -> impl Iterator<Item = IpNet> {
-    router.spec.addresses.iter().map(|own| own.ip)
+        router.shut_down().await
+    };
+    finished.context("flows are missing in the flow log")
 }

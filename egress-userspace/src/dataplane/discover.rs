@@ -16,10 +16,10 @@ use thiserror::Error;
 
 use super::{
     attach::{AttachMode, detach_leftover, drop_empty_clsact},
+    instance_lock::InstanceLock,
     load::PROGRAMS,
     maps::{Maps, MapsError},
     pins::{self, IDENTITY_MAPS, Pins},
-    presence::Presence,
 };
 use crate::net::{
     interface::{Interface, Interfaces},
@@ -281,7 +281,7 @@ impl Instance {
 
     /// Whether the process that started it is still there.
     pub fn is_running(&self) -> bool {
-        Presence::is_claimed(self.info.identity.cluster_ifindex)
+        InstanceLock::is_held(self.info.identity.cluster_ifindex)
     }
 
     /// How its programs are attached. A program that is loaded, but in no TCX list, hangs on a clsact qdisc.

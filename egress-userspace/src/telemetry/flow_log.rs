@@ -13,7 +13,7 @@ use egress_common::Change;
 use serde::Serialize;
 
 use crate::{
-    dataplane::{Endpoint, FlowChange, TrafficReport},
+    dataplane::{Endpoint, FlowChange, Listener, MapsError, TrafficReport},
     net::kernel,
 };
 
@@ -139,6 +139,33 @@ impl Line {
             records,
         }
     }
+}
+
+/// How many events are taken at a time, so that packets' next hops do not wait.
+const BATCH: usize = 1024;
+
+/// Takes a batch of events out of the ring buffer: their lines, and whether no others are left.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn read_batch(events: &mut Listener) -> Result<(Vec<Line>, bool), MapsError> {
+    let clock = WallClock::now();
+    let mut lines = Vec::new();
+    let is_empty = loop {
+        if lines.len() == BATCH {
+            break false;
+        }
+        match events.next_record(FlowChange::read) {
+            None => break true,
+            Some(event) => lines.extend(event.map(|event| Line::of(&event, &clock))),
+        }
+    };
+    let lost = events.take_lost()?;
+    if lost > 0 {
+        lines.push(Line::lost(lost, &clock));
+    }
+    Ok((lines, is_empty))
 }
 
 /// Seconds, cut to the millisecond.

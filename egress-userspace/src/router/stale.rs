@@ -1,32 +1,22 @@
-//! What routers before this one have left on the interfaces, other than what this one takes over.
+//! Stale dataplanes: what earlier routers have left on the interfaces, other than what this one takes over.
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use thiserror::Error;
 use tokio::time::sleep;
 
+use super::error::StartError;
 use crate::{
     dataplane::{self, DiscoverError, Instance, MapsError, Pins},
     net::interface::{Interface, Interfaces},
 };
 
-/// A dataplane by tcx comes before ours, and decides what becomes of packets, for as long as it is pinned.
-#[derive(Debug, Error)]
-#[error(
-    "the dataplane of an earlier router is attached to {interface}, and is pinned where this one does not look: name its \
-     directory by --pin-path to take it over, or remove that directory (rm -r) to take it off"
-)]
-pub struct StillAttached {
-    interface: String,
-}
-
 /// Dataplanes of routers that are gone, pinned beside ours, on the same interfaces.
-pub struct Leftover(Vec<Pins>);
+pub struct StaleDataplanes(Vec<Pins>);
 
-impl Leftover {
+impl StaleDataplanes {
     /// How long the kernel may take to take off what a process had that was killed just now.
     const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,15 +24,15 @@ impl Leftover {
     ///
     /// # Errors
     ///
-    /// [`StillAttached`] if there is one that is pinned elsewhere.
+    /// [`StartError::StillAttached`] if there is one that is pinned elsewhere.
     pub async fn find(
         own: Option<&Pins>,
         cluster: &Interface,
         egress: &Interface,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, StartError> {
         let parent = own.and_then(|pins| pins.directory().parent());
         let ours = [cluster.index, egress.index];
-        let leftover: Vec<_> = dataplane::pinned_under(parent.unwrap_or(Path::new(Pins::DEFAULT)))
+        let stale: Vec<_> = dataplane::pinned_under(parent.unwrap_or(Path::new(Pins::DEFAULT)))
             .into_iter()
             .filter(|(_, identity)| {
                 ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex)
@@ -50,10 +40,10 @@ impl Leftover {
             .map(|(pins, _)| pins)
             .filter(|other| Some(other.directory()) != own.map(Pins::directory))
             .collect();
-        if leftover.is_empty() && !own.is_some_and(Pins::has_links) {
+        if stale.is_empty() && !own.is_some_and(Pins::has_links) {
             expect_nothing_by_tcx(cluster, egress).await?;
         }
-        Ok(Self(leftover))
+        Ok(Self(stale))
     }
 
     /// Takes them off, when ours is in place.
@@ -62,7 +52,7 @@ impl Leftover {
             let directory = pins.directory().display();
             // Those of another version are nobody's when the kernel has freed the programs.
             let maps = pins.maps().ok();
-            let removed = pins.remove().map_err(anyhow::Error::from);
+            let removed = pins.remove().map_err(StartError::from);
             let removed = removed.and_then(|()| Ok(maps.map_or(Ok(()), |mut it| it.retire())?));
             match removed {
                 Ok(()) => log::warn!(
@@ -76,12 +66,12 @@ impl Leftover {
     }
 }
 
-async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Leftover::PATIENCE;
+async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> Result<(), StartError> {
+    let deadline = Instant::now() + StaleDataplanes::PATIENCE;
     while let Some(interface) = dataplane::attached_by_tcx(cluster, egress) {
         if Instant::now() > deadline {
             let interface = interface.name.clone();
-            return Err(StillAttached { interface }.into());
+            return Err(StartError::StillAttached { interface });
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -89,11 +79,11 @@ async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> anyho
 }
 
 /// Cleans up after a router that was killed: by clsact its programs stay attached.
-pub async fn replace_filters(
+pub async fn remove_filters(
     interfaces: &Interfaces,
     cluster: &Interface,
     egress: &Interface,
-) -> anyhow::Result<()> {
+) -> Result<(), StartError> {
     let instances = match dataplane::discover() {
         Ok(instances) => instances,
         Err(error @ DiscoverError::List(_)) => {

@@ -1,0 +1,105 @@
+//! The file of the resource, and whether it has changed.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, SystemTime},
+};
+
+/// How fresh a file is that may have been written to again without its times telling.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// The spec's file. It is looked at by its name, which finds the new file of a `ConfigMap` that is mounted, too: there a
+/// symbolic link is replaced.
+pub struct SpecFile {
+    path: String,
+    seen: Option<Stamp>,
+    /// Whether it was so fresh when it was looked at that it has to be read once more.
+    again: bool,
+}
+
+/// What tells a file from what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &str) -> io::Result<(Self, SystemTime)> {
+        let metadata = fs::metadata(path)?;
+        let stamp = Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        };
+        Ok((stamp, metadata.modified()?))
+    }
+}
+
+impl SpecFile {
+    /// The file that was read just before the call, or is read right after it.
+    pub fn new(name: &str) -> Self {
+        let mut file = Self {
+            path: name.to_owned(),
+            seen: None,
+            again: false,
+        };
+        file.has_changed();
+        file
+    }
+
+    /// Its name.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it is another one than when this was asked last. A file that is gone has not changed: it is being replaced.
+    pub fn has_changed(&mut self) -> bool {
+        let Ok((stamp, modified)) = Stamp::of(&self.path) else {
+            return false;
+        };
+        let is_fresh = modified.elapsed().unwrap_or_default() < FRESH;
+        let has_changed = self.seen != Some(stamp) || self.again;
+        self.again = is_fresh;
+        self.seen = Some(stamp);
+        has_changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_written_to_or_linked_elsewhere_has_changed() {
+        let directory =
+            std::env::temp_dir().join(format!("egress-router-spec-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("router.yaml");
+        let old = SystemTime::now() - 2 * FRESH;
+        let write = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).unwrap();
+            fs::File::open(&path).unwrap().set_modified(old).unwrap();
+        };
+        write("one", "1");
+        write("two", "2");
+        std::os::unix::fs::symlink(directory.join("one"), &path).unwrap();
+        let mut file = SpecFile::new(path.to_str().unwrap());
+        assert!(!file.has_changed());
+        std::os::unix::fs::symlink(directory.join("two"), directory.join("next")).unwrap();
+        fs::rename(directory.join("next"), &path).unwrap();
+        assert!(file.has_changed(), "the link leads elsewhere");
+        assert!(!file.has_changed());
+        write("two", "22");
+        assert!(file.has_changed(), "written to");
+        assert!(!file.has_changed());
+        fs::remove_file(&path).unwrap();
+        assert!(!file.has_changed(), "gone");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,75 @@
+//! Where the dataplane is pinned, and what an earlier router has pinned there.
+
+use std::path::{Path, PathBuf};
+
+use egress_api::EgressRouter;
+use egress_common::InstanceInfo;
+
+use super::{
+    config::{Pinning, RouterConfig},
+    error::StartError,
+};
+use crate::dataplane::{Former, Left, Pins, PinsError, Place};
+
+/// Where the dataplane is to be pinned, if anywhere.
+pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pins>, StartError> {
+    let by_name = || Pins::at(&default_pin_path(resource));
+    match &config.pinning {
+        Pinning::Off => Ok(None),
+        Pinning::At(directory) => Ok(Some(Pins::at(directory)?)),
+        Pinning::Required => by_name().map(Some).map_err(StartError::NotPinnable),
+        Pinning::IfPossible => match by_name() {
+            Ok(pins) => Ok(Some(pins)),
+            Err(error @ (PinsError::NotBpf(_) | PinsError::Io { .. })) => {
+                log::warn!("the dataplane will end with this process: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// By the name of the resource. The BPF file system keeps names with a dot for itself.
+fn default_pin_path(resource: &EgressRouter) -> PathBuf {
+    let name = resource.metadata.name.as_str().replace('.', "_");
+    Path::new(Pins::DEFAULT).join(name)
+}
+
+/// What becomes of the dataplane that an earlier router has left.
+pub enum Earlier {
+    /// There is none.
+    Nothing,
+    /// Its programs stay attached until ours replace them; its maps are not used.
+    Replaced(Former),
+    /// Its maps are used, and this is what its process kept there.
+    TakenOver(Box<InstanceInfo>),
+}
+
+/// Looks at what an earlier router has left, and clears away what cannot be taken over.
+pub fn take_over(pins: &Pins, place: Place) -> Result<Earlier, PinsError> {
+    let directory = pins.directory().display();
+    match pins.left(place)? {
+        Left::Nothing => Ok(Earlier::Nothing),
+        Left::Dataplane(instance) => Ok(Earlier::TakenOver(instance)),
+        Left::Unusable { reason, flows } => {
+            let flows = match flows {
+                Some(1) => "its 1 flow ends".to_owned(),
+                Some(flows) => format!("its {flows} flows end"),
+                None => "its flows end".to_owned(),
+            };
+            log::warn!(
+                "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
+            );
+            // Its links stay, so that its programs are there until ours replace them.
+            let former = pins.former(place);
+            pins.remove_all_maps()?;
+            Ok(Earlier::Replaced(former))
+        }
+        Left::Foreign(reason) => {
+            log::warn!("what is in {directory} is not for this router and is removed: {reason}");
+            pins.remove()?;
+            Pins::at(pins.directory())?;
+            Ok(Earlier::Nothing)
+        }
+    }
+}
