@@ -12,8 +12,9 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
 use super::{
-    load::PROGRAMS,
-    maps::{Maps, MapsError, named},
+    maps::Maps,
+    maps_error::{MapsError, named},
+    programs::PROGRAMS,
     raw,
 };
 
