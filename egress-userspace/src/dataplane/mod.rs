@@ -28,7 +28,7 @@ pub use load::{Dataplane, LoadError, Options};
 pub use maps::{FamilyMaps, Maps};
 pub use maps_error::MapsError;
 pub use next_hops::{NextHops, NextHopsError};
-pub use pins::{Former, Left, Pins, PinsError, Place};
+pub use pins::{Former, InterfacePair, PinnedState, Pins, PinsError};
 pub use programs::PROGRAMS;
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};
