@@ -130,7 +130,7 @@ fn the_table_of_metrics_has_each_with_its_type_and_labels() {
     let actual: Vec<_> = registry::ALL
         .iter()
         .map(|metric| {
-            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let kind = metric.kind.as_str();
             let labels: Vec<_> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
             let labels = if labels.is_empty() {
                 "none".to_owned()
@@ -139,8 +139,7 @@ fn the_table_of_metrics_has_each_with_its_type_and_labels() {
             };
             format!(
                 "| `{}` | {kind} | {labels} | {} |",
-                metric.name(),
-                metric.help
+                metric.name, metric.help
             )
         })
         .collect();

@@ -127,7 +127,7 @@ fn every_metric_is_there_in_both_formats() -> Result<()> {
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
     exchange_datagrams(&lab)?;
-    let expected: BTreeSet<_> = registry::ALL.iter().map(|metric| metric.name()).collect();
+    let expected: BTreeSet<_> = registry::ALL.iter().map(|metric| metric.name).collect();
     for (accept, is_openmetrics) in [("*/*", false), ("application/openmetrics-text", true)] {
         let header = format!("Accept: {accept}");
         let (status, text) = page(lab.client(), "metrics", &["--header", &header])?;
@@ -136,7 +136,7 @@ fn every_metric_is_there_in_both_formats() -> Result<()> {
         let found: BTreeSet<_> = text
             .lines()
             .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split(['{', ' ']).next().map(str::to_owned))
+            .filter_map(|line| line.split(['{', ' ']).next())
             .collect();
         assert_eq!(found, expected, "{accept}");
     }

@@ -27,7 +27,7 @@ pub use instance_lock::{InstanceLock, LockError};
 pub use load::{Dataplane, LoadError, Options};
 pub use maps::{FamilyMaps, Maps};
 pub use maps_error::MapsError;
-pub use next_hops::{NextHops, NextHopsError};
+pub use next_hops::{NextHopCounts, NextHops, NextHopsError};
 pub use pins::{Former, InterfacePair, PinnedState, Pins, PinsError};
 pub use programs::PROGRAMS;
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};

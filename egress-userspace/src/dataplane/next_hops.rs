@@ -9,12 +9,9 @@ use egress_common::{NEXT_HOPS, NextHop, NextHopRef, Side};
 
 use super::maps::Maps;
 use super::maps_error::MapsError;
-use crate::{
-    net::{
-        interface::{Interface, InterfaceError, Interfaces, MacAddress},
-        kernel,
-    },
-    telemetry::metrics::Neighbours,
+use crate::net::{
+    interface::{Interface, InterfaceError, Interfaces, MacAddress},
+    kernel,
 };
 
 /// How long a next hop is good once it was looked at: at least twice the time between two looks, so that one may be late.
@@ -42,6 +39,15 @@ pub enum NextHopsError {
 struct Hop {
     side: Side,
     address: IpAddr,
+}
+
+/// The number of next hops on one side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHopCounts {
+    /// The kernel knows their MAC address.
+    pub good: usize,
+    /// The kernel would have to resolve them first.
+    pub unresolved: usize,
 }
 
 /// The next hops that are in use.
@@ -118,11 +124,11 @@ impl NextHops {
 
     /// How many next hops there are on the cluster network and on the external one, and how many of these were good when they
     /// were looked at last.
-    pub fn neighbours(&self) -> [Neighbours; 2] {
+    pub fn counts(&self) -> [NextHopCounts; 2] {
         [Side::Cluster, Side::Egress].map(|side| {
             let all = self.hops.keys().filter(|hop| hop.side == side).count();
             let good = self.good[side as usize];
-            Neighbours {
+            NextHopCounts {
                 good,
                 unresolved: all.saturating_sub(good),
             }

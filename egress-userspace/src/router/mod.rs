@@ -32,7 +32,7 @@ use crate::{
     net::interface::{Interface, Interfaces},
     telemetry::{
         flow_log_writer::FlowLogWriter,
-        metrics::{Endpoint, Reloads},
+        metrics::{Queries, Reloads},
     },
 };
 
@@ -58,7 +58,8 @@ pub struct Router {
     attachment: Attachment,
     next_hops: NextHops,
     flow_log: FlowLogWriter,
-    metrics: Endpoint,
+    /// What metrics and health ask.
+    queries: Queries,
     events: Events,
     /// Held until everything else is gone.
     lock: InstanceLock,

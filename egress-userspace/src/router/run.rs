@@ -37,8 +37,8 @@ impl Router {
                         self.reload_file("the spec has changed").await;
                     }
                 }
-                question = self.metrics.question() => {
-                    question.answer(&self.dataplane.maps, &self.state());
+                query = self.queries.next() => {
+                    query.answer(&self.dataplane.maps, &self.state());
                 }
                 changed = self.events.changes.next() => {
                     self.follow(&changed.unwrap_or_default()).await;
@@ -102,7 +102,7 @@ impl Router {
             reserved: self.resource.reserved().map(|own| own.addr()).collect(),
             servers: servers.into_iter().collect(),
             reloads: self.reloads.clone(),
-            next_hops: self.next_hops.neighbours(),
+            next_hops: self.next_hops.counts(),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::{
     },
     telemetry::{
         flow_log_writer::FlowLogWriter,
-        metrics::{Endpoint, Reloads},
+        metrics::{self, Reloads},
     },
 };
 
@@ -76,7 +76,7 @@ impl Router {
         warn_of_forwarding();
 
         // Before anything is attached, so that an address that is taken changes nothing.
-        let metrics = Endpoint::listen(config.metrics_address, &cluster.name, &interfaces)?;
+        let queries = metrics::start(config.metrics_address, &cluster.name, &interfaces)?;
 
         let features = kernel::features()?;
         let options = options(&config, &table, features, pair);
@@ -136,7 +136,7 @@ impl Router {
             attachment,
             next_hops,
             flow_log,
-            metrics,
+            queries,
             events,
             lock,
         })

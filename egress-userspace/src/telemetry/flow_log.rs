@@ -1,5 +1,5 @@
-//! The flow log: who used the reserved address, when, and towards whom. A line of JSON for each flow that is opened or has
-//! ended.
+//! The flow log: who used the reserved address, when, and towards which server. It has a line of JSON for each flow
+//! that was opened or has ended.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,9 +17,9 @@ use crate::{
     net::kernel,
 };
 
-/// Tells the time of day of what has a time stamp of `CLOCK_MONOTONIC`.
+/// Converts time stamps of `CLOCK_MONOTONIC` to the time of day.
 ///
-/// Made anew for each batch, so that it follows when the clock is set.
+/// Each batch takes a new one, which respects that the clock may have been set.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
     now: SystemTime,
@@ -27,7 +27,7 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// By the clocks as they are now.
+    /// As the clocks are now.
     pub fn now() -> Self {
         Self {
             now: SystemTime::now(),
@@ -35,7 +35,7 @@ impl WallClock {
         }
     }
 
-    /// The time in UTC as RFC 3339 has it, with milliseconds.
+    /// The time as RFC 3339, in UTC with milliseconds.
     pub fn format(&self, time_ns: u64) -> String {
         let time = if time_ns > self.now_ns {
             self.now
@@ -56,30 +56,30 @@ pub enum Line {
     Start(FlowLine),
     /// A flow has ended.
     End(FlowLine),
-    /// Records were lost before this line, because they came faster than they were read.
+    /// Records were lost before this line, because the process did not read them fast enough.
     Lost {
-        /// When that was found.
+        /// When the loss was found.
         time: String,
-        /// How many.
+        /// How many were lost.
         records: u64,
     },
 }
 
-/// What the log says of a flow.
+/// A flow, in a line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FlowLine {
-    /// When it happened (RFC 3339, UTC).
+    /// When the flow was opened or ended (RFC 3339, UTC).
     pub time: String,
-    /// Why the flow has ended.
+    /// Why the flow ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     /// `TCP`, `UDP`, `SCTP`, `ICMP` or `ICMPv6`.
     pub protocol: String,
-    /// The client, as it connects to the router.
+    /// The client's endpoint towards the router.
     pub client: Endpoint,
-    /// The router, as the client connects to it.
+    /// The router's endpoint that the client connects to.
     pub router: Endpoint,
-    /// The reserved address and NAT port, as the server sees the router.
+    /// The reserved address and the NAT port.
     pub reserved: Endpoint,
     /// The server.
     pub server: Endpoint,
@@ -87,15 +87,15 @@ pub struct FlowLine {
     pub rule: u32,
     /// The connection's state.
     pub state: &'static str,
-    /// When it was opened.
+    /// When the flow was opened.
     pub opened: String,
-    /// When its last packet passed, at most a second behind.
+    /// When its last packet passed, up to a second late.
     pub last_packet: String,
-    /// Seconds from the one to the other.
+    /// Seconds from `opened` to `last_packet`, to the millisecond.
     pub duration_seconds: f64,
-    /// From the client to the server.
+    /// Packets and bytes from the client to the server.
     pub original: TrafficReport,
-    /// From the server to the client.
+    /// Packets and bytes from the server to the client.
     pub reply: TrafficReport,
 }
 
@@ -132,7 +132,7 @@ impl Line {
         }
     }
 
-    /// The line that says that records were lost.
+    /// A line about lost records.
     pub fn lost(records: u64, clock: &WallClock) -> Self {
         Self::Lost {
             time: clock.format(clock.now_ns),
@@ -168,14 +168,14 @@ pub fn read_batch(events: &mut Listener) -> Result<(Vec<Line>, bool), MapsError>
     Ok((lines, is_empty))
 }
 
-/// In milliseconds.
+/// Seconds, cut to the millisecond.
 fn seconds(duration_ns: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of 285,000 years")]
     let milliseconds = (duration_ns / 1_000_000) as f64;
     milliseconds / 1e3
 }
 
-/// Where the flow log is written to.
+/// The file, or standard output, that the flow log is written to.
 pub struct FlowLog {
     /// `None` for standard output.
     path: Option<PathBuf>,
@@ -183,12 +183,11 @@ pub struct FlowLog {
 }
 
 impl FlowLog {
-    /// Opens the file, which is made readable for its owner only if it is new, and added to if it is not; `-` is standard
-    /// output.
+    /// Opens a file to append to; `-` is standard output. Only its owner can read a new file.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened for writing.
+    /// If the file cannot be opened for writing.
     pub fn open(path: &str) -> io::Result<Self> {
         if path == "-" {
             return Ok(Self {
@@ -204,11 +203,11 @@ impl FlowLog {
         })
     }
 
-    /// Opens the file again, as after it was renamed to begin a new one.
+    /// Opens the file again, after the old one was renamed.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened; then the one before stays.
+    /// If the file cannot be opened; the old one stays in use. If what was left for the old one cannot be written.
     pub fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
             let file = open(path)?;
@@ -219,11 +218,11 @@ impl FlowLog {
         Ok(())
     }
 
-    /// Writes these lines, at once.
+    /// Writes these lines and flushes them.
     ///
     /// # Errors
     ///
-    /// If the file takes no more.
+    /// If the file cannot be written to.
     pub fn write(&mut self, lines: impl IntoIterator<Item = Line>) -> io::Result<()> {
         for line in lines {
             serde_json::to_writer(&mut self.out, &line)?;

@@ -1,14 +1,21 @@
-//! The text that a scrape gets.
+//! The text that a scrape gets, in either format.
 //!
-//! Written here and not by a client library, because the values are the kernel's and not ours to keep, and because the same
-//! metrics are needed in two formats: `OpenMetrics`, which Prometheus asks for, and the older text format, which `curl` and
-//! `promtool check metrics` understand. The two differ in where a counter's `_total` stands, and in the last line.
+//! `prometheus-client` writes `OpenMetrics`, which Prometheus asks for. The older text format, for `curl` and
+//! `promtool check metrics`, differs in three places, so the same library writes it too: the family of a counter or
+//! info has the name of its samples, the type `info` is missing, and so is the last line.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display};
 
-use super::registry::{Kind, Metric};
+use prometheus_client::{
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+    },
+    metrics::MetricType,
+};
 
-/// A format of the exposition.
+use super::snapshot::Snapshot;
+
+/// A format of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `OpenMetrics` 1.0.
@@ -18,8 +25,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// What a client with this `Accept` header gets. Prometheus names what it prefers with weights, but never `OpenMetrics`
-    /// without preferring it.
+    /// The format for a client with this `Accept` header. Weights do not matter: a client that names `OpenMetrics`, as
+    /// Prometheus does, prefers it.
     pub fn accepted(accept: Option<&str>) -> Self {
         match accept {
             Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
@@ -36,130 +43,158 @@ impl Format {
     }
 }
 
-/// Writes families one after another.
+/// A metric.
 #[derive(Debug)]
-pub(super) struct Encoder {
-    format: Format,
-    text: String,
+pub struct Metric {
+    /// The name of its samples, which queries use.
+    pub name: &'static str,
+    /// Counter, gauge or info.
+    pub kind: MetricType,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// A sentence for people.
+    pub help: &'static str,
+    /// Adds its samples.
+    pub(super) collect: fn(&Snapshot, &mut Samples<'_>) -> fmt::Result,
 }
 
-impl Encoder {
-    pub fn new(format: Format) -> Self {
-        Self {
-            format,
-            text: String::with_capacity(16 * 1024),
-        }
-    }
-
-    /// Begins a family. Its samples have to follow before the next one begins.
-    pub fn family<'e>(&'e mut self, metric: &'static Metric) -> Samples<'e> {
-        let (name, kind) = match (self.format, metric.kind) {
-            (Format::OpenMetrics, Kind::Counter) => (metric.family().to_owned(), "counter"),
-            (Format::OpenMetrics, Kind::Info) => (metric.family().to_owned(), "info"),
-            (Format::Text, Kind::Counter) => (metric.name(), "counter"),
-            // Version 0.0.4 has no such type.
-            (Format::Text, Kind::Info) | (_, Kind::Gauge) => (metric.name(), "gauge"),
+impl Metric {
+    /// The name of its family in `OpenMetrics` 1.0: without the suffix that the samples have.
+    pub(super) fn family(&self) -> &'static str {
+        let suffix = match self.kind {
+            MetricType::Counter => "_total",
+            MetricType::Info => "_info",
+            _ => "",
         };
-        let text = &mut self.text;
-        let _ = writeln!(text, "# HELP {name} {}", escaped(metric.help));
-        let _ = writeln!(text, "# TYPE {name} {kind}");
-        Samples { text, metric }
-    }
-
-    /// A family of a single sample without labels.
-    pub fn single(&mut self, metric: &'static Metric, value: impl Display) {
-        self.family(metric).sample(&[], value);
-    }
-
-    pub fn finish(mut self) -> String {
-        if self.format == Format::OpenMetrics {
-            self.text.push_str("# EOF\n");
-        }
-        self.text
+        self.name.strip_suffix(suffix).unwrap_or(self.name)
     }
 }
 
-/// The samples of one family.
+/// Takes the samples of one metric.
 pub(super) struct Samples<'e> {
-    text: &'e mut String,
-    metric: &'static Metric,
+    encoder: MetricEncoder<'e>,
+    encoded_as: MetricType,
+    labels: &'static [&'static str],
 }
 
-impl Samples<'_> {
-    /// A sample, with a value for each of the metric's labels.
-    pub fn sample(&mut self, labels: &[&dyn Display], value: impl Display) -> &mut Self {
-        debug_assert_eq!(labels.len(), self.metric.labels.len(), "{:?}", self.metric);
-        self.text.push_str(self.metric.family());
-        self.text.push_str(self.metric.suffix());
-        for (index, (name, label)) in self.metric.labels.iter().zip(labels).enumerate() {
-            let before = if index == 0 { '{' } else { ',' };
-            let _ = write!(
-                self.text,
-                "{before}{name}=\"{}\"",
-                escaped(&label.to_string())
-            );
-        }
-        if !labels.is_empty() {
-            self.text.push('}');
-        }
-        let _ = writeln!(self.text, " {value}");
-        self
+impl<'e> Samples<'e> {
+    pub fn begin(
+        descriptors: &'e mut DescriptorEncoder<'_>,
+        metric: &Metric,
+        format: Format,
+    ) -> Result<Self, fmt::Error> {
+        // The library adds no suffix to a gauge's samples: in the text format the name has it already.
+        let (name, kind, encoded_as) = match (format, metric.kind) {
+            (Format::OpenMetrics, kind) => (metric.family(), kind, kind),
+            (Format::Text, MetricType::Info) => (metric.name, MetricType::Gauge, MetricType::Gauge),
+            (Format::Text, kind) => (metric.name, kind, MetricType::Gauge),
+        };
+        Ok(Self {
+            encoder: descriptors.encode_descriptor(name, metric.help, None, kind)?,
+            encoded_as,
+            labels: metric.labels,
+        })
     }
-}
 
-/// As both formats want the value of a label, and `OpenMetrics` a help text.
-fn escaped(text: &str) -> String {
-    text.replace('\\', r"\\")
-        .replace('"', r#"\""#)
-        .replace('\n', r"\n")
+    /// Adds a sample, with a value for each of the metric's labels.
+    pub fn add<V>(&mut self, labels: &[&dyn Display], value: V) -> fmt::Result
+    where
+        V: EncodeCounterValue + EncodeGaugeValue,
+    {
+        debug_assert_eq!(labels.len(), self.labels.len(), "{:?}", self.labels);
+        let values = labels.iter().map(ToString::to_string);
+        let labels: Vec<_> = self.labels.iter().copied().zip(values).collect();
+        let write = |encoder: &mut MetricEncoder<'_>| match self.encoded_as {
+            MetricType::Counter => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
+            _ => encoder.encode_gauge(&value),
+        };
+        match self.encoded_as {
+            MetricType::Info => self.encoder.encode_info(&labels),
+            // A family without labels would get empty braces.
+            _ if labels.is_empty() => write(&mut self.encoder),
+            _ => write(&mut self.encoder.encode_family(&labels)?),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::{collector::Collector, encoding::text, registry::Registry};
+
     use super::*;
-    use crate::telemetry::metrics::registry::{BUILD, OUTCOMES, START_TIME};
+
+    const fn metric(
+        name: &'static str,
+        kind: MetricType,
+        labels: &'static [&'static str],
+    ) -> Metric {
+        Metric {
+            name,
+            kind,
+            labels,
+            help: "Help.",
+            collect: |_, _| Ok(()),
+        }
+    }
+
+    static BUILD: Metric = metric("build_info", MetricType::Info, &["version", "layout"]);
+    static START: Metric = metric("start_seconds", MetricType::Gauge, &[]);
+    static OUTCOMES: Metric = metric("outcomes_total", MetricType::Counter, &["outcome"]);
+
+    #[derive(Debug)]
+    struct Example(Format);
+
+    impl Collector for Example {
+        fn encode(&self, mut descriptors: DescriptorEncoder<'_>) -> fmt::Result {
+            let Self(format) = *self;
+            Samples::begin(&mut descriptors, &BUILD, format)?.add(&[&"1.0\"\\\n", &5], 1_u32)?;
+            Samples::begin(&mut descriptors, &START, format)?.add(&[], 1.5)?;
+            let mut outcomes = Samples::begin(&mut descriptors, &OUTCOMES, format)?;
+            outcomes.add(&[&"malformed"], 3_u64)?;
+            outcomes.add(&[&"no_rule"], u64::MAX)
+        }
+    }
 
     fn encoded(format: Format) -> String {
-        let mut encoder = Encoder::new(format);
-        encoder.family(&BUILD).sample(&[&"1.0\"\\\n", &5], 1);
-        encoder.single(&START_TIME, 1.5);
-        let mut outcomes = encoder.family(&OUTCOMES);
-        outcomes.sample(&[&"malformed", &"drop"], 3);
-        outcomes.sample(&[&"no_rule", &"pass"], u64::MAX);
-        encoder.finish()
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Example(format)));
+        let mut text = String::new();
+        text::encode_registry(&mut text, &registry).expect("there is room");
+        text
     }
 
     #[test]
-    fn openmetrics_has_suffixes_at_samples_only_and_an_end() {
-        let help = |metric: &Metric| metric.help;
-        let expected = format!(
-            "# HELP egress_router_build {}\n# TYPE egress_router_build info\n\
-             egress_router_build_info{{version=\"1.0\\\"\\\\\\n\",layout=\"5\"}} 1\n\
-             # HELP egress_router_start_time_seconds {}\n# TYPE egress_router_start_time_seconds gauge\n\
-             egress_router_start_time_seconds 1.5\n\
-             # HELP egress_router_outcomes {}\n# TYPE egress_router_outcomes counter\n\
-             egress_router_outcomes_total{{outcome=\"malformed\",verdict=\"drop\"}} 3\n\
-             egress_router_outcomes_total{{outcome=\"no_rule\",verdict=\"pass\"}} 18446744073709551615\n\
-             # EOF\n",
-            help(&BUILD),
-            help(&START_TIME),
-            help(&OUTCOMES),
-        );
+    fn openmetrics_has_suffixes_at_samples_only() {
+        let expected = "\
+# HELP build Help.
+# TYPE build info
+build_info{version=\"1.0\\\"\\\\\\n\",layout=\"5\"} 1
+# HELP start_seconds Help.
+# TYPE start_seconds gauge
+start_seconds 1.5
+# HELP outcomes Help.
+# TYPE outcomes counter
+outcomes_total{outcome=\"malformed\"} 3
+outcomes_total{outcome=\"no_rule\"} 18446744073709551615
+";
         assert_eq!(encoded(Format::OpenMetrics), expected);
     }
 
     #[test]
     fn the_text_format_names_families_as_their_samples() {
-        let text = encoded(Format::Text);
-        assert!(
-            text.contains("# TYPE egress_router_build_info gauge\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("# TYPE egress_router_outcomes_total counter\n"),
-            "{text}"
-        );
-        assert!(!text.contains("EOF"), "{text}");
+        let expected = "\
+# HELP build_info Help.
+# TYPE build_info gauge
+build_info{version=\"1.0\\\"\\\\\\n\",layout=\"5\"} 1
+# HELP start_seconds Help.
+# TYPE start_seconds gauge
+start_seconds 1.5
+# HELP outcomes_total Help.
+# TYPE outcomes_total counter
+outcomes_total{outcome=\"malformed\"} 3
+outcomes_total{outcome=\"no_rule\"} 18446744073709551615
+";
+        assert_eq!(encoded(Format::Text), expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whether the router can do its work just now.
+//! Readiness: whether the router can do its work now.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep};
 use super::state::RunState;
 use crate::net::interface::{InterfaceError, Interfaces};
 
-/// How many servers' routes are looked up. A router of more has them by the same few gateways.
-const SERVERS: usize = 64;
-/// How long a neighbour has to answer: the kernel asks once a second.
-const ANSWER: Duration = Duration::from_millis(1500);
-const POLL: Duration = Duration::from_millis(50);
+/// How many servers' routes are looked up. More servers than that share a few gateways.
+const MAX_SERVERS: usize = 64;
+/// How long a neighbour has to answer; the kernel asks once a second.
+const RESOLVE_TIMEOUT: Duration = Duration::from_millis(1500);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why the router is not ready, a sentence each; nothing if it is.
+/// Why the router is not ready, one sentence each; empty if it is ready.
 pub(super) async fn reasons(state: &RunState, kernel: &Interfaces) -> Vec<String> {
     let mut reasons = Vec::new();
     if !state.attached {
@@ -32,7 +32,7 @@ pub(super) async fn reasons(state: &RunState, kernel: &Interfaces) -> Vec<String
         Ok(found) => reasons.extend(found),
         Err(error) => reasons.push(format!("the next hops: {error}")),
     }
-    // One line each.
+    // The page has a line for each.
     reasons
         .iter()
         .map(|reason| reason.replace('\n', "; "))
@@ -50,12 +50,12 @@ fn missing_addresses(state: &RunState, present: &BTreeSet<IpAddr>) -> Vec<String
         .collect()
 }
 
-/// What is wrong with the ways to the servers. Asks neighbours who are not known, and gives them the time to answer.
+/// What is wrong with the next hops of the servers. Asks the kernel to resolve unknown ones, and waits for it.
 async fn unresolved(state: &RunState, kernel: &Interfaces) -> Result<Vec<String>, InterfaceError> {
     let (index, name) = (state.egress.index, &state.egress.name);
     let mut reasons = Vec::new();
     let mut hops = BTreeSet::new();
-    for server in state.servers.iter().take(SERVERS) {
+    for server in state.servers.iter().take(MAX_SERVERS) {
         match kernel.next_hop(index, *server).await {
             Ok(Some(hop)) => {
                 hops.insert(hop);
@@ -63,9 +63,9 @@ async fn unresolved(state: &RunState, kernel: &Interfaces) -> Result<Vec<String>
             Ok(None) | Err(_) => reasons.push(format!("{name} has no route to {server}")),
         }
     }
-    let deadline = Instant::now() + ANSWER;
+    let deadline = Instant::now() + RESOLVE_TIMEOUT;
     for hop in unknown(kernel, index, &hops).await? {
-        // What is wrong shows soon enough: nobody will be known.
+        // An error shows below: the next hop stays unknown.
         let _ = kernel.ask_neighbour(index, hop).await;
     }
     loop {
@@ -75,7 +75,7 @@ async fn unresolved(state: &RunState, kernel: &Interfaces) -> Result<Vec<String>
             reasons.extend(unknown.into_iter().map(reason));
             return Ok(reasons);
         }
-        sleep(POLL).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

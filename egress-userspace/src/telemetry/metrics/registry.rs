@@ -1,107 +1,180 @@
-//! Every metric that there is: the one list of names, which the encoder, the documentation's test and those of the
-//! dashboard and the alerts go by.
+//! The list of all metrics, with the source of their values. Tests compare the documentation, the dashboard and the
+//! alerts with it.
 
-/// What a metric's values mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only ever grows while the maps live.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Always 1: the labels are what it says.
-    Info,
-}
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-/// A metric.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Metric {
-    /// The name without the suffix that its kind has.
-    family: &'static str,
-    /// What its values mean.
-    pub kind: Kind,
-    /// The names of its labels.
-    pub labels: &'static [&'static str],
-    /// A sentence for people.
-    pub help: &'static str,
-}
+use egress_common::protocol;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, text},
+    metrics::MetricType,
+    registry::Registry,
+};
 
-impl Metric {
-    /// The name of the family, as `OpenMetrics` 1.0 wants it: without the suffix of the samples.
-    pub const fn family(&self) -> &'static str {
-        self.family
-    }
-
-    /// The suffix of the samples' name.
-    pub const fn suffix(&self) -> &'static str {
-        match self.kind {
-            Kind::Counter => "_total",
-            Kind::Gauge => "",
-            Kind::Info => "_info",
-        }
-    }
-
-    /// The name that a query uses.
-    pub fn name(&self) -> String {
-        format!("{}{}", self.family, self.suffix())
-    }
-}
+pub use super::encode::Metric;
+use super::{
+    encode::{Format, Samples},
+    snapshot::Snapshot,
+};
+use crate::dataplane::{RuleReport, TrafficReport};
 
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $constant:ident = $kind:ident $family:literal [$($label:literal),*];)+) => {
-        $(
-            $(#[doc = $help])+
-            pub static $constant: Metric = Metric {
-                family: concat!("egress_router_", $family),
-                kind: Kind::$kind,
-                labels: &[$($label),*],
-                help: concat!($($help),+).trim_ascii(),
-            };
-        )+
-
+    ($($(#[doc = $help:literal])+ $kind:ident $name:literal [$($label:literal),*] = $collect:expr;)+) => {
         /// Every metric, in the order of the output.
-        pub static ALL: &[&Metric] = &[$(&$constant),+];
+        pub static ALL: &[Metric] = &[$(Metric {
+            name: concat!("egress_router_", $name),
+            kind: MetricType::$kind,
+            labels: &[$($label),*],
+            help: concat!($($help),+).trim_ascii(),
+            collect: $collect,
+        }),+];
     };
 }
 
 metrics! {
     /// The version of the program and of the layout of its maps.
-    BUILD = Info "build" ["version", "layout"];
+    Info "build_info" ["version", "layout"] = |now, samples| {
+        samples.add(&[&env!("CARGO_PKG_VERSION"), &now.instance.identity.layout_version], 1_u32)
+    };
     /// When the process was started, in seconds since 1970.
-    START_TIME = Gauge "start_time_seconds" [];
+    Gauge "start_time_seconds" [] = |now, samples| samples.add(&[], seconds(now.state.started));
     /// Whether the kernel half is attached to both interfaces.
-    ATTACHED = Gauge "attached" [];
+    Gauge "attached" [] = |now, samples| samples.add(&[], u32::from(now.state.attached));
     /// Packets that a rule's flows have carried, as they are on the wire.
-    PACKETS = Counter "packets" ["rule", "port", "protocol", "destination", "direction"];
+    Counter "packets_total" ["rule", "port", "protocol", "destination", "direction"] =
+        |now, samples| by_direction(now, samples, |traffic| traffic.packets);
     /// Bytes of the IP packets that a rule's flows have carried.
-    BYTES = Counter "bytes" ["rule", "port", "protocol", "destination", "direction"];
+    Counter "bytes_total" ["rule", "port", "protocol", "destination", "direction"] =
+        |now, samples| by_direction(now, samples, |traffic| traffic.bytes);
     /// Flows that a rule has opened.
-    FLOWS_OPENED = Counter "flows_opened" ["rule", "port", "protocol", "destination"];
+    Counter "flows_opened_total" ["rule", "port", "protocol", "destination"] = |now, samples| {
+        now.rules.iter().try_for_each(|rule| {
+            samples.add(&[&rule.id, &port(rule), &rule.protocol, &rule.destination], rule.flows)
+        })
+    };
     /// Packets that were not forwarded, by reason.
-    OUTCOMES = Counter "outcomes" ["outcome", "verdict"];
+    Counter "outcomes_total" ["outcome", "verdict"] = |now, samples| {
+        now.outcomes.iter().try_for_each(|outcome| {
+            samples.add(&[&outcome.name, &outcome.verdict], outcome.packets)
+        })
+    };
     /// Flows that are in the table, as of the last count.
-    FLOWS = Gauge "flows" ["family"];
+    Gauge "flows" ["family"] = |now, samples| {
+        now.flow_counts.iter().try_for_each(|counts| {
+            now.families().try_for_each(|(index, name)| samples.add(&[&name], counts.flows[index]))
+        })
+    };
     /// Flows that the table has room for.
-    MAX_FLOWS = Gauge "max_flows" ["family"];
+    Gauge "max_flows" ["family"] = |now, samples| {
+        now.families().try_for_each(|(_, name)| samples.add(&[&name], now.instance.max_flows))
+    };
     /// Flows that were ended early to make room for others.
-    FLOWS_EVICTED = Counter "flows_evicted" [];
+    Counter "flows_evicted_total" [] = |now, samples| samples.add(&[], now.evicted);
     /// Ports of the NAT range: so many flows can there be to one server, port and protocol.
-    NAT_PORTS = Gauge "nat_ports" [];
+    Gauge "nat_ports" [] = |now, samples| samples.add(&[], now.config.nat_range.len());
     /// NAT ports in use towards a server, for the 50 with the most, as of the last count.
-    NAT_PORTS_USED = Gauge "nat_ports_used" ["server", "port", "protocol"];
+    Gauge "nat_ports_used" ["server", "port", "protocol"] = |now, samples| {
+        let busiest = now.flow_counts.iter().flat_map(|counts| &counts.busiest);
+        busiest.into_iter().try_for_each(|(destination, count)| {
+            let protocol = protocol::name(destination.protocol).unwrap_or("other");
+            samples.add(&[&destination.server, &destination.port, &protocol], *count)
+        })
+    };
     /// Servers, ports and protocols that have flows, as of the last count.
-    NAT_DESTINATIONS = Gauge "nat_destinations" [];
+    Gauge "nat_destinations" [] = |now, samples| {
+        now.flow_counts.iter().try_for_each(|counts| samples.add(&[], counts.destinations))
+    };
     /// When flows and NAT ports were counted last, in seconds since 1970.
-    FLOWS_COUNTED = Gauge "flows_counted_timestamp_seconds" [];
+    Gauge "flows_counted_timestamp_seconds" [] = |now, samples| {
+        now.flow_counts.iter().try_for_each(|counts| samples.add(&[], seconds(counts.taken)))
+    };
     /// Changes of the config while the router was running.
-    RELOADS = Counter "reloads" ["result"];
+    Counter "reloads_total" ["result"] = |now, samples| {
+        samples.add(&[&"applied"], now.state.reloads.applied)?;
+        samples.add(&[&"refused"], now.state.reloads.refused)
+    };
     /// Whether the config was applied when it was last read.
-    RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful" [];
+    Gauge "config_last_reload_successful" [] = |now, samples| {
+        samples.add(&[], u32::from(now.state.reloads.last_error.is_none()))
+    };
     /// When a config was applied last, in seconds since 1970.
-    RELOAD_SUCCESS_TIME = Gauge "config_last_reload_success_timestamp_seconds" [];
+    Gauge "config_last_reload_success_timestamp_seconds" [] = |now, samples| {
+        samples.add(&[], seconds(now.state.reloads.last_applied))
+    };
     /// Next hops in use, and whether the kernel knows their MAC address.
-    NEXT_HOPS = Gauge "next_hops" ["side", "state"];
+    Gauge "next_hops" ["side", "state"] = |now, samples| {
+        SIDES.iter().zip(now.state.next_hops).try_for_each(|(side, counts)| {
+            samples.add(&[side, &"good"], counts.good)?;
+            samples.add(&[side, &"unresolved"], counts.unresolved)
+        })
+    };
     /// The largest IP packet that an interface carries.
-    INTERFACE_MTU = Gauge "interface_mtu_bytes" ["side", "interface"];
+    Gauge "interface_mtu_bytes" ["side", "interface"] = |now, samples| {
+        samples.add(&[&SIDES[0], &now.state.cluster.name], now.config.cluster_mtu)?;
+        samples.add(&[&SIDES[1], &now.state.egress.name], now.config.egress_mtu)
+    };
+}
+
+/// The text of all metrics.
+pub(super) fn encode(snapshot: Snapshot, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposition { snapshot, format }));
+    let mut text = String::with_capacity(16 * 1024);
+    match format {
+        Format::OpenMetrics => text::encode(&mut text, &registry),
+        Format::Text => text::encode_registry(&mut text, &registry),
+    }?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Exposition {
+    snapshot: Snapshot,
+    format: Format,
+}
+
+impl Collector for Exposition {
+    fn encode(&self, mut descriptors: DescriptorEncoder<'_>) -> fmt::Result {
+        ALL.iter().try_for_each(|metric| {
+            let mut samples = Samples::begin(&mut descriptors, metric, self.format)?;
+            (metric.collect)(&self.snapshot, &mut samples)
+        })
+    }
+}
+
+const SIDES: [&str; 2] = ["cluster", "egress"];
+
+fn by_direction(
+    now: &Snapshot,
+    samples: &mut Samples<'_>,
+    value: fn(&TrafficReport) -> u64,
+) -> fmt::Result {
+    now.rules.iter().try_for_each(|rule| {
+        [("original", &rule.original), ("reply", &rule.reply)]
+            .into_iter()
+            .try_for_each(|(direction, traffic)| {
+                let (port, target) = (port(rule), rule.destination);
+                let labels: [&dyn fmt::Display; 5] =
+                    [&rule.id, &port, &rule.protocol, &target, &direction];
+                samples.add(&labels, value(traffic))
+            })
+    })
+}
+
+/// The port that clients connect to, as a label.
+fn port(rule: &RuleReport) -> String {
+    rule.port
+        .map_or_else(|| "any".to_owned(), |port| port.to_string())
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }
 
 #[cfg(test)]
@@ -112,16 +185,19 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_as_prometheus_wants_them() {
-        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name()).collect();
+        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
         for metric in ALL {
             let plain = |text: &str| {
                 text.bytes()
                     .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
             };
-            assert!(plain(metric.family()), "{metric:?}");
+            assert!(plain(metric.name), "{metric:?}");
             assert!(metric.labels.iter().all(|label| plain(label)), "{metric:?}");
-            assert!(!metric.family().ends_with("_total"), "{metric:?}");
+            let has_suffix = ["_total", "_info"]
+                .iter()
+                .any(|it| metric.name.ends_with(it));
+            assert_eq!(has_suffix, metric.family() != metric.name, "{metric:?}");
             assert!(metric.help.ends_with('.'), "{metric:?}");
         }
     }

@@ -1,13 +1,13 @@
-//! What the run loop knows and no map says.
+//! What the run loop knows beside the maps.
 
 use std::{net::IpAddr, time::SystemTime};
 
-use crate::net::interface::Interface;
+use crate::{dataplane::NextHopCounts, net::interface::Interface};
 
-/// The router as its run loop sees it, for metrics and health.
+/// The run loop's view of the router, for metrics and health.
 #[derive(Clone, Debug)]
 pub struct RunState {
-    /// When the process was started.
+    /// When the process started.
     pub started: SystemTime,
     /// Whether the kernel half is attached to both interfaces.
     pub attached: bool,
@@ -15,31 +15,31 @@ pub struct RunState {
     pub cluster: Interface,
     /// The interface on the external network.
     pub egress: Interface,
-    /// The reserved addresses, which the egress interface has to have.
+    /// The reserved addresses, which the egress interface must have.
     pub reserved: Vec<IpAddr>,
-    /// The servers of the rules, and the fallback.
+    /// The servers of the rules and the fallback.
     pub servers: Vec<IpAddr>,
-    /// How the config has fared.
+    /// The reloads so far.
     pub reloads: Reloads,
-    /// The next hops on the cluster network, and on the external one.
-    pub next_hops: [Neighbours; 2],
+    /// The next hops on the cluster network and on the external network.
+    pub next_hops: [NextHopCounts; 2],
 }
 
-/// How changes of the config have fared since the process was started.
+/// The results of reloads since the process started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloads {
-    /// Changes that were applied; what the process was started with is none.
+    /// Changes that were applied. The first config is no change.
     pub applied: u64,
     /// Changes that were refused.
     pub refused: u64,
-    /// When a config was applied last; the start counts.
+    /// When a config was last applied, at the start or later.
     pub last_applied: SystemTime,
     /// Why the last change was refused; `None` if it was applied.
     pub last_error: Option<String>,
 }
 
 impl Reloads {
-    /// Before any change: the config that the process was started with is in force.
+    /// No reload yet: the first config was applied at `now`.
     pub const fn new(now: SystemTime) -> Self {
         Self {
             applied: 0,
@@ -49,27 +49,18 @@ impl Reloads {
         }
     }
 
-    /// Notes a change that was applied.
+    /// Records a change that was applied.
     pub fn apply(&mut self, now: SystemTime) {
         self.applied += 1;
         self.last_applied = now;
         self.last_error = None;
     }
 
-    /// Notes a change that was refused: the rules are those of the last one that was applied.
+    /// Records a change that was refused. The rules in force stay.
     pub fn refuse(&mut self, error: impl Into<String>) {
         self.refused += 1;
         self.last_error = Some(error.into());
     }
-}
-
-/// How many next hops of one side there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Neighbours {
-    /// Those whose MAC address the kernel would use.
-    pub good: usize,
-    /// Those that it would have to ask first.
-    pub unresolved: usize,
 }
 
 #[cfg(test)]
