@@ -1,4 +1,4 @@
-//! What is under `deploy/` fits the router: its metrics, its spec, its options.
+//! The files under `deploy/` agree with the router's metrics, spec and options.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use egress_tests::{function_name, router};
 use egress_userspace::telemetry::metrics::registry;
 use serde_json::Value;
 
-/// The files of a router that Kubernetes runs.
+/// The manifests, one for each way to run a router in Kubernetes.
 const MANIFESTS: [&str; 4] = [
     "configmap.yaml",
     "network.yaml",
@@ -35,7 +35,7 @@ fn yaml(path: &str) -> Result<Value> {
     yaml_serde::from_str(&text(path)?).with_context(|| format!("deploy/{path}"))
 }
 
-/// What a program does with these arguments; `None`, and a word about it, where it is not installed.
+/// Runs a program. Reports a skip and returns `None` if it is not installed.
 fn installed(test: &str, program: &str, arguments: &[&str]) -> Result<Option<Output>> {
     match Command::new(program).args(arguments).output() {
         Ok(output) => Ok(Some(output)),
@@ -57,7 +57,7 @@ fn succeeded(output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// Every word that begins as the router's metrics do.
+/// Every word with the prefix of the router's metrics.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("egress_router_"))
@@ -142,7 +142,7 @@ fn the_manifests_belong_together() -> Result<()> {
     for name in MANIFESTS {
         let manifest = yaml(&format!("manifests/{name}"))?;
         assert_eq!(manifest["metadata"]["name"], "egress-router", "{name}");
-        // Of whichever namespace it is applied to.
+        // The manifest must fit any namespace.
         assert!(manifest["metadata"]["namespace"].is_null(), "{name}");
     }
     let kustomization = yaml("manifests/kustomization.yaml")?;
@@ -245,7 +245,7 @@ fn kubectl_builds_the_manifests() -> Result<()> {
 
 #[test]
 fn systemd_finds_no_fault_with_the_unit() -> Result<()> {
-    // It looks for the program and the manual page, too.
+    // systemd-analyze also looks for the program and the manual page.
     let binary = router::binary()?.display().to_string();
     let unit = text("systemd/egress-router.service")?;
     let unit: String = unit
@@ -262,7 +262,7 @@ fn systemd_finds_no_fault_with_the_unit() -> Result<()> {
     };
     succeeded(&output)?;
     let said = String::from_utf8_lossy(&output.stderr);
-    // About other units of the machine it may say what it likes.
+    // systemd-analyze may also complain about other units of the machine.
     let ours: Vec<_> = said
         .lines()
         .filter(|line| line.contains("egress-router"))

@@ -1,14 +1,15 @@
 //! The documents say what the code does: tables of what it decides, and tests that exist.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
+use std::{env, fs, process};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use egress_common::{
     Address, Exchange, Flow, FlowState, Ipv4Address, Ipv6Address, LAYOUT_VERSION, Outcome,
     SweepItem, Timeouts, Tuple, Verdict, sctp, tcp::State,
 };
+use egress_tests::router::binary;
 use egress_userspace::telemetry::metrics::registry;
 
 const COMMANDS: &str = include_str!("../docs/commands.md");
@@ -120,6 +121,49 @@ fn the_documented_layout_version_is_the_current_one() {
     );
 }
 
+/// Puts the program's sections in place of those of the page, from `<!-- generated: NAME -->` to `<!-- end -->`.
+fn with_generated_sections(page: &str, generated: &str) -> Result<String> {
+    const END: &str = "<!-- end -->\n";
+    let mut updated = page.to_owned();
+    for section in generated.split_inclusive(END).map(str::trim_start) {
+        let Some((marker, _)) = section.split_once('\n') else {
+            continue;
+        };
+        let (before, after) = updated
+            .split_once(&format!("{marker}\n"))
+            .with_context(|| format!("docs/commands.md has no line {marker}"))?;
+        let (_, after) = after
+            .split_once(END)
+            .with_context(|| format!("docs/commands.md: {marker} has no end"))?;
+        updated = format!("{before}{section}{after}");
+    }
+    Ok(updated)
+}
+
+#[test]
+fn the_commands_and_their_options_are_those_of_the_program() -> Result<()> {
+    let output = process::Command::new(binary()?)
+        .args(["man", "--markdown"])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "`egress-router man --markdown` failed"
+    );
+    let expected = with_generated_sections(COMMANDS, &String::from_utf8(output.stdout)?)?;
+    if env::var_os("UPDATE_DOCS").is_some() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+        fs::write(page, &expected)?;
+        return Ok(());
+    }
+    let changed = expected.lines().find(|line| !COMMANDS.contains(line));
+    assert!(
+        COMMANDS == expected,
+        "docs/commands.md is not current, such as the line {:?}; UPDATE_DOCS=1 rewrites it",
+        changed.unwrap_or_default()
+    );
+    Ok(())
+}
+
 #[test]
 fn the_table_of_metrics_has_each_with_its_type_and_labels() {
     let documented: Vec<_> = METRICS
@@ -207,5 +251,53 @@ fn the_tests_that_the_rfc_tables_name_exist() -> Result<()> {
         .filter(|name| !known.contains(*name))
         .collect();
     assert_eq!(missing, BTreeSet::new(), "named in docs/rfc-compliance.md");
+    Ok(())
+}
+
+/// The anchors of a page's headings, as Markdown renderers name them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = |it: &char| it.is_alphanumeric() || "-_ ".contains(*it);
+        text.chars()
+            .filter(kept)
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages = Vec::new();
+    for directory in ["", "docs", "docs/benchmarks", "docs/decisions"] {
+        for entry in fs::read_dir(root.join(directory))? {
+            pages.push(entry?.path());
+        }
+    }
+    pages.retain(|page| page.extension().is_some_and(|it| it == "md"));
+    let mut broken = Vec::new();
+    for page in &pages {
+        let text = fs::read_to_string(page)?;
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'));
+        for (link, _) in links.filter(|(link, _)| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => page.with_file_name(path),
+            };
+            let found = anchor.is_empty() && target.exists()
+                || fs::read_to_string(target).is_ok_and(|it| anchors(&it).contains(anchor));
+            if !found {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
     Ok(())
 }

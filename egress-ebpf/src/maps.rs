@@ -9,8 +9,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Config, HeldFragment, InstanceInfo, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters, Subscriber,
-    TraceFilter,
+    Config, HeldFragment, InstanceInfo, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters,
+    Subscriber, TraceFilter,
 };
 
 use crate::{

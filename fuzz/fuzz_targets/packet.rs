@@ -1,4 +1,4 @@
-//! Reading packets, and the arithmetic of NAT: the code of the kernel half, on the host.
+//! The kernel half's packet parser and NAT arithmetic, on the host.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ fuzz_target!(|input: (u16, u16, Vec<u8>)| {
     assert!(range.contains(Port::new(first)) <= !(first..=second).contains(&first));
 });
 
-/// Reads a frame; what is found in it lies within it, and its tuple finds its way there and back.
+/// Parses a frame. Everything found lies within the frame, and its tuple survives translation there and back.
 fn read<F: Family>(frame: &[u8], nat_port: Port, target_port: Port) {
     let Ok(network) =
         F::network_header(frame, ETHERNET_HEADER_LEN).and_then(|network| network.complete(frame))
@@ -30,7 +30,7 @@ fn read<F: Family>(frame: &[u8], nat_port: Port, target_port: Port) {
     assert!(network.payload_offset >= ETHERNET_HEADER_LEN + F::HEADER_LEN);
     assert!(network.payload_offset + network.payload_len <= frame.len());
     if network.part != Part::Whole {
-        let fragment = F::fragment(frame).expect("its header was read before");
+        let fragment = F::fragment(frame).expect("its header was parsed before");
         if fragment
             .check(network.protocol, network.payload_len)
             .is_ok()
@@ -42,11 +42,14 @@ fn read<F: Family>(frame: &[u8], nat_port: Port, target_port: Port) {
     let Ok(transport) = TransportHeader::read::<F>(frame, &network) else {
         return;
     };
-    assert!(network.part != Part::Later, "it has no transport header");
+    assert!(
+        network.part != Part::Later,
+        "a later fragment has no transport header"
+    );
     let checksum = network.payload_offset + TransportHeader::checksum_offset(network.protocol);
     assert!(
         frame.load::<u16>(checksum).is_some(),
-        "the checksum is in the packet"
+        "the checksum is outside the packet"
     );
     translate(
         Tuple::new(
@@ -80,7 +83,7 @@ fn translate<A: Address>(tuple: Tuple<A>, nat_port: Port, target_port: Port) {
     let reply = there.peer(Side::Cluster, tuple.protocol);
     let back = Translation::new(&reply, tuple.addresses.swapped(), tuple.ports.swapped());
     assert!(back.peer(Side::Egress, tuple.protocol) == tuple);
-    // A checksum that goes there and back is the one that it was (RFC 1624: but for the two zeros).
+    // A checksum updated there and back is unchanged (RFC 1624), apart from the two representations of zero.
     let plain = 0x1234;
     let changed = checksum::apply(
         checksum::apply(plain, there.address_delta),
@@ -93,7 +96,7 @@ fn translate<A: Address>(tuple: Tuple<A>, nat_port: Port, target_port: Port) {
     assert_eq!(restored, plain);
 }
 
-/// Replaces the first four bytes, and patches the CRC instead of computing it anew.
+/// Replaces the first four bytes and patches the CRC instead of computing it again.
 fn patch_sctp(bytes: &[u8], first: u16, second: u16) {
     let Some((old, rest)) = bytes.split_first_chunk::<4>() else {
         return;

@@ -1,14 +1,13 @@
-//! The router follows the addresses of its interfaces while it runs.
+//! The router follows changes to the addresses of its interfaces.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use egress_tests::addresses::{DATAGRAM, ROUTER_NET1};
-use egress_tests::{Lab, skip_unless_lab_works, udp};
+use egress_tests::{Lab, eventually, skip_unless_lab_works, udp};
 
 use crate::lab::{Running, datagram_server, exchange_datagrams, outcome, send_to_net1, status};
-use crate::shell::eventually;
 
 /// Long enough for a packet to cross the lab.
 const A_WHILE: Duration = Duration::from_millis(100);
@@ -17,7 +16,7 @@ const A_WHILE: Duration = Duration::from_millis(100);
 fn is_redirected(lab: &Lab, address: IpAddr) -> Result<bool> {
     let server = datagram_server(lab)?;
     server.set_read_timeout(Some(A_WHILE))?;
-    // A flow that is open lives on without the address, so that each try is another flow.
+    // An open flow survives the removal of the address, so each attempt uses a new flow.
     let client = udp::connect(lab.client(), SocketAddr::new(address, DATAGRAM.port))?;
     client.send(b"question")?;
     match udp::receive(&server) {
@@ -39,11 +38,14 @@ fn an_address_of_eth0_is_served_while_it_is_there() -> Result<()> {
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
     let eth0 = lab.router().interface("eth0")?.mac;
-    // What is not served is then the dataplane's doing, and not ARP's.
+    // With a permanent neighbour entry, only the dataplane can be why the address is not served, not ARP.
     lab.client().ip([format!(
         "neighbour replace {ADDRESS} lladdr {eth0} dev eth0 nud permanent"
     )])?;
-    ensure!(!is_redirected(&lab, ADDRESS)?, "served before it was there");
+    ensure!(
+        !is_redirected(&lab, ADDRESS)?,
+        "the address is served before it was added"
+    );
 
     lab.router()
         .ip([format!("address add {ADDRESS}/24 dev eth0")])?;
@@ -70,7 +72,7 @@ fn an_address_of_net1_is_the_pods_own_while_it_is_there() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
-    // Sends until the packet that this outcome counts is one more than before.
+    // Sends packets until this outcome's counter has grown by one.
     let counted_as = |name: &str| {
         eventually(&format!("counted as {name}"), || {
             let before = outcome(&status(&lab)?, name)?;
@@ -95,7 +97,7 @@ fn an_address_of_net1_is_the_pods_own_while_it_is_there() -> Result<()> {
 }
 
 #[test]
-fn a_lost_reserved_address_is_told() -> Result<()> {
+fn a_lost_reserved_address_is_logged() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = Running::start(&lab, &[])?;

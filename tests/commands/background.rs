@@ -1,24 +1,21 @@
-//! Commands that go on until they are told to end.
+//! Commands that run until they are interrupted.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
-use egress_tests::{Lab, router};
+use egress_tests::{Lab, eventually, router};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::shell::eventually;
-
-/// A command that goes on until it is told to end.
+/// A command that runs until it is interrupted.
 pub struct Background {
     child: Child,
     output: tempfile::NamedTempFile,
 }
 
 impl Background {
-    /// Starts `egress-router` with these arguments in the router pod.
     pub fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
         let output = tempfile::NamedTempFile::new()?;
         let mut command = lab.router().command(router::binary()?);
@@ -31,22 +28,22 @@ impl Background {
         Ok(Self { child, output })
     }
 
-    /// The file that has its standard output.
+    /// The file that receives its standard output.
     pub fn path(&self) -> &Path {
         self.output.path()
     }
 
-    /// The complete lines that it has printed.
+    /// The complete lines printed so far.
     pub fn lines(&self) -> Result<Vec<String>> {
         lines(self.path())
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if the command has ended.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Ends it by SIGINT, as a person does.
+    /// Interrupts the command with SIGINT, like Ctrl-C, and returns its exit code.
     pub fn interrupt(&mut self) -> Result<Option<i32>> {
         kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGINT)?;
         eventually("the command ends", || Ok(self.child.try_wait()?)).map(|status| status.code())
@@ -60,7 +57,6 @@ impl Drop for Background {
     }
 }
 
-/// The complete lines of a file.
 pub fn lines(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(path)?;
     let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);

@@ -1,16 +1,17 @@
-//! The end of idle flows, as `flows` shows it.
+//! The end of idle flows, as shown by `flows`.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use egress_tests::addresses::{DATAGRAM, HTTP, TLS};
-use egress_tests::{Lab, requirements, skip_unless_lab_works, tcp, udp};
+use egress_tests::wait::eventually_within;
+use egress_tests::{Connection, Lab, eventually, requirements, skip_unless_lab_works, tcp, udp};
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, datagram_server, status};
+use crate::lab::{Running, datagram_server, status};
 use crate::shell::{self, array, string};
 
-/// Twice the time that a flow whose connection was reset may be idle for.
+/// Twice the idle timeout of a flow whose connection was reset.
 const TWICE_CLOSE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(250);
 
@@ -25,25 +26,25 @@ fn without_its_process_the_kernel_ends_the_flow_of_a_reset_connection_and_no_oth
         return Ok(());
     }
     let living = Connection::open(&lab, HTTP)?;
-    let Connection { client, server } = Connection::open(&lab, TLS)?;
+    let Connection { client, server, .. } = Connection::open(&lab, TLS)?;
     tcp::send(&client, &server, b"question")?;
     tcp::reset(server)?;
     tcp::expect_reset(&client)?;
 
     let _suspended = router.suspend()?;
     let states = || states(&lab);
-    let both = shell::eventually("the reset is seen", || {
+    let both = eventually("the reset is seen", || {
         let states = states()?;
         Ok(states.contains(&"CLOSE".to_owned()).then_some(states))
     })?;
     assert_eq!(both, ["CLOSE", "ESTABLISHED"]);
-    let left = shell::eventually_within(TWICE_CLOSE, "the flow is ended", || {
+    let left = eventually_within(TWICE_CLOSE, "the flow is ended", || {
         std::thread::sleep(POLL);
         let states = states()?;
         Ok((states != both).then_some(states))
     })?;
     ensure!(left == ["ESTABLISHED"], "{left:?} are left");
-    living.check()
+    living.exchange()
 }
 
 #[test]
@@ -52,19 +53,19 @@ fn a_timeout_that_is_set_ends_the_flows_that_it_is_for_and_no_others() -> Result
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &["--timeout", "udp=1"])?;
     let connection = Connection::open(&lab, HTTP)?;
-    connection.check()?;
+    connection.exchange()?;
     let server = datagram_server(&lab)?;
     let client = udp::connect(lab.client(), DATAGRAM.service())?;
-    // Twice, as the next datagram opens another flow.
+    // The second datagram opens a new flow.
     for _ in 0..2 {
         udp::exchange(&client, &server, b"question", b"answer")?;
-        shell::eventually("the flow of the datagrams is ended", || {
+        eventually("the flow of the datagrams is ended", || {
             Ok((states(&lab)? == ["ESTABLISHED"]).then_some(()))
         })?;
     }
     let rules = shell::json(lab.router(), &["rules"])?;
     ensure!(shell::number(&rules, "/0/flows")? == 2, "{rules:#}");
-    connection.check()
+    connection.exchange()
 }
 
 /// The states of all flows, sorted.

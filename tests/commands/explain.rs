@@ -1,17 +1,20 @@
-//! `explain`: that it says beforehand what happens then.
+//! `explain` predicts correctly what happens to a packet.
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable as _;
 use egress_common::{Flow, Ipv4Address, Pair, Port, Ports, Side, Translation, Tuple, protocol};
-use egress_tests::addresses::{HTTP, ROUTER_ETH0, ROUTER_NET1, V4, V6, client};
-use egress_tests::{Lab, Network, RouterProcess, Rule, Spec, skip_unless_lab_works, tcp, udp};
+use egress_tests::addresses::{HTTP, ROUTER_ETH0, ROUTER_NET1, UNDEFINED_PORT, V4, V6, client};
+use egress_tests::{
+    Connection, Lab, Network, RouterProcess, Rule, Spec, eventually, skip_unless_lab_works, tcp,
+    udp,
+};
 use egress_userspace::dataplane::{FamilyMaps, Instance};
 use egress_userspace::net::kernel;
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, UNDEFINED_PORT, outcome, status};
+use crate::lab::{Running, outcome, status};
 use crate::shell::{self, Finished, array, string};
 
 const USAGE: i32 = 2;
@@ -23,7 +26,7 @@ fn explain(lab: &Lab, client: IpAddr, port: u16, protocol: &str) -> Result<Finis
     shell::egress_router(lab.router(), &arguments)
 }
 
-/// What is said of a connection that would be forwarded, or would not.
+/// Parses the output of `explain` after checking that its exit code matches `forwarded`.
 fn explained(forwarded: bool, finished: Finished) -> Result<Value> {
     let code = if forwarded { 0 } else { NOT_FORWARDED };
     ensure!(finished.code == Some(code), "not {code}: {finished:?}");
@@ -42,7 +45,7 @@ fn step<'e>(explanation: &'e Value, name: &str) -> Result<&'e str> {
     string(find_step(explanation, name)?, "/detail")
 }
 
-/// Checks that this is the last step, that it is found to be the end, and says all of `words`.
+/// Checks that the last step is `name`, that it ends the packet's way, and that its detail contains all of `words`.
 fn expect_end(explanation: &Value, name: &str, words: &[&str]) -> Result<()> {
     let last = array(&explanation["steps"])?.last().context("no step")?;
     ensure!(
@@ -51,7 +54,10 @@ fn expect_end(explanation: &Value, name: &str, words: &[&str]) -> Result<()> {
     );
     let detail = string(last, "/detail")?;
     for word in words {
-        ensure!(detail.contains(word), "{detail:?} does not say {word:?}");
+        ensure!(
+            detail.contains(word),
+            "{detail:?} does not contain {word:?}"
+        );
     }
     Ok(())
 }
@@ -62,7 +68,7 @@ fn start_with_fallback(lab: &Lab, network: &Network) -> Result<RouterProcess> {
 }
 
 #[test]
-fn a_connection_by_a_rule_is_forwarded_and_each_step_tells_how() -> Result<()> {
+fn a_connection_by_a_rule_is_forwarded_and_each_step_says_how() -> Result<()> {
     const RULE: Rule = HTTP;
     skip_unless_lab_works!();
     let lab = Lab::new()?;
@@ -185,7 +191,7 @@ fn the_fallback_leaves_a_port_on_which_the_pod_listens_to_the_pod() -> Result<()
     expect_end(&explained(false, explain("udp")?)?, "rule", &says)?;
     drop(socket);
 
-    // It may be for IPv4 as well.
+    // IPv4 can use this socket, too.
     let any = SocketAddr::new(V6.on_any(0).ip(), UNDEFINED_PORT);
     let _listener = tcp::listen(lab.router(), any)?;
     let explanation = explained(true, explain("tcp")?)?;
@@ -193,7 +199,7 @@ fn the_fallback_leaves_a_port_on_which_the_pod_listens_to_the_pod() -> Result<()
     Ok(())
 }
 
-/// Enters flows to a server into the table of a running router, each from a client of its own and by a port of its own.
+/// Inserts flows to a server into a running router's flow table, each with its own client and NAT port.
 fn enter<'p>(
     lab: &Lab,
     rule: Rule,
@@ -212,7 +218,7 @@ fn enter<'p>(
 fn insert(maps: &mut FamilyMaps<Ipv4Address>, rule: Rule, port: u16, replies: u64) -> Result<()> {
     let v4 = |address: IpAddr| match address {
         IpAddr::V4(address) => Ok(Ipv4Address::from(address)),
-        IpAddr::V6(_) => anyhow::bail!("{address} is not of IPv4"),
+        IpAddr::V6(_) => anyhow::bail!("{address} is not an IPv4 address"),
     };
     let client = v4(client(1).address)?;
     let port = Port::new(port);
@@ -265,9 +271,9 @@ fn a_full_table_ends_it_unless_a_flow_that_was_only_begun_makes_room() -> Result
     enter(&lab, RULE, first..first + MAX_FLOWS, 1)?;
     let explanation = explained(false, explain()?)?;
     expect_end(&explanation, "table", &["8 of 8", "flow_table_full"])?;
-    // So it is.
+    // The prediction is true.
     udp::connect(lab.client(), RULE.service())?.send(b"question")?;
-    shell::eventually("a datagram found no room", || {
+    eventually("a datagram found no room", || {
         Ok((outcome(&status(&lab)?, "flow_table_full")? > 0).then_some(()))
     })?;
 
@@ -285,7 +291,7 @@ fn a_full_table_ends_it_unless_a_flow_that_was_only_begun_makes_room() -> Result
 #[test]
 fn without_a_free_port_towards_the_server_it_ends() -> Result<()> {
     const RULE: Rule = V4.datagram();
-    // All ports from 1024 on but these are the pod's own.
+    // The pod's local port range takes all other ports from 1024 on.
     const NAT_PORTS: std::ops::RangeInclusive<u16> = 65_530..=65_535;
     skip_unless_lab_works!();
     let lab = Lab::builder().clients(2).build()?;
@@ -302,12 +308,12 @@ fn without_a_free_port_towards_the_server_it_ends() -> Result<()> {
     enter(&lab, RULE, NAT_PORTS, 1)?;
     let explanation = explained(false, explain(RULE.port, "udp")?)?;
     expect_end(&explanation, "nat port", &["none of 6", "no_free_port"])?;
-    // So it is.
+    // The prediction is true.
     udp::connect(lab.client(), RULE.service())?.send(b"question")?;
-    shell::eventually("a datagram found no port", || {
+    eventually("a datagram found no port", || {
         Ok((outcome(&status(&lab)?, "no_free_port")? > 0).then_some(()))
     })?;
-    // Another server's ports are others.
+    // Towards another server, the same ports are free.
     explained(true, explain(HTTP.port, "tcp")?)?;
     Ok(())
 }
@@ -342,7 +348,7 @@ fn an_interface_without_arp_misses_no_address() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
-    // As a netkit in L3 mode, or a tunnel, is by itself.
+    // A netkit in L3 mode or a tunnel has ARP off from the start.
     lab.router().ip(["link set net1 arp off"])?;
     let explanation = explained(true, explain(&lab, client(0).address, HTTP.port, "tcp")?)?;
     let way = find_step(&explanation, "way out")?;

@@ -1,4 +1,4 @@
-//! `flows` with options: which flows, in which order, how many, and in which format.
+//! The options of `flows`: filters, order, limit and format.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _};
@@ -8,12 +8,12 @@ use anyhow::{Result, ensure};
 use bytemuck::Zeroable as _;
 use egress_common::{Flow, Ipv4Address, Pair, Port, Ports, Side, Translation, Tuple, protocol};
 use egress_tests::addresses::{DATAGRAM, HTTP, TLS};
-use egress_tests::{Lab, router, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, router, skip_unless_lab_works};
 use egress_userspace::dataplane::Instance;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, exchange_datagrams};
+use crate::lab::{Running, exchange_datagrams};
 use crate::shell::{self, array, number};
 
 /// The rules of the flows that `flows` prints with these options, in its order.
@@ -30,14 +30,14 @@ fn flows_are_selected_sorted_and_limited() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
-    // By the rules 0, 1 and 2.
+    // Opens a flow of each of the rules 0, 1 and 2.
     exchange_datagrams(&lab)?;
     let http = Connection::open(&lab, HTTP)?;
     let tls = Connection::open(&lab, TLS)?;
     for _ in 0..2 {
-        http.check()?;
+        http.exchange()?;
     }
-    tls.check()?;
+    tls.exchange()?;
 
     let sorted = |options: &[&str]| -> Result<Vec<u64>> {
         let mut rules = rules_of(&lab, options)?;
@@ -139,7 +139,7 @@ fn completions_and_manual_pages_know_every_command() -> Result<()> {
     shell::egress_router(lab.router(), &nowhere)?.failure(1, &["/nowhere"])
 }
 
-/// Fills the table of a running router with flows that nobody opened.
+/// Fills the flow table of a running router with entries that no packet created.
 fn fill(lab: &Lab, number: u32) -> Result<()> {
     lab.router().run(|| {
         let mut instance = Instance::only(None)?;

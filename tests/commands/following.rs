@@ -1,4 +1,4 @@
-//! The flow log, and `flows --follow`: flows as they are opened and end.
+//! The flow log and `flows --follow`: flows as they open and end.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,18 +6,15 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::HTTP;
-use egress_tests::{Lab, skip_unless_lab_works, tcp};
+use egress_tests::{Connection, Lab, eventually, skip_unless_lab_works, tcp};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::background::{Background, lines};
-use crate::lab::{Connection, Running, exchange_datagrams};
-use crate::shell::{self, eventually, number, string};
+use crate::lab::{Running, UDP_HEADERS, exchange_datagrams};
+use crate::shell::{self, number, string};
 
-/// Bytes of an IPv4 and a UDP header.
-const UDP_HEADERS: u64 = 20 + 8;
-
-/// Waits until a file has this many lines of JSON, and no more.
+/// Waits until a file has exactly this many lines of JSON.
 fn wait_for_lines(path: &Path, count: usize) -> Result<Vec<Value>> {
     let lines = eventually(&format!("{count} lines"), || {
         let lines = lines(path)?;
@@ -76,7 +73,7 @@ fn the_flow_log_has_the_start_and_the_end_of_a_flow_with_what_it_carried() -> Re
         "{start:#} {end:#}"
     );
 
-    // As logrotate does.
+    // Rotates the log like logrotate(8).
     let rotated = directory.path().join("flows.jsonl.1");
     fs::rename(&path, &rotated)?;
     router.signal(Signal::SIGHUP)?;
@@ -97,7 +94,7 @@ fn a_reset_connection_is_closed_in_the_flow_log() -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     let log = file.path().to_str().context("not UTF-8")?;
     let _router = Running::start(&lab, &["--flow-log", log, "--timeout", "tcp_close=1"])?;
-    let Connection { client, server } = Connection::open(&lab, HTTP)?;
+    let Connection { client, server, .. } = Connection::open(&lab, HTTP)?;
     tcp::send(&client, &server, b"question")?;
     tcp::reset(server)?;
     tcp::expect_reset(&client)?;
@@ -120,7 +117,7 @@ fn following_shows_flows_live_to_one_follower_and_leaves_nothing_switched_on() -
     let _router = Running::start(&lab, &["--timeout", "udp=1"])?;
     let mut follower = Background::start(&lab, &["flows", "--follow"])?;
     let path = follower.path().to_owned();
-    // It may take a moment until it listens.
+    // The command may take a moment to subscribe.
     eventually("a flow is shown", || {
         exchange_datagrams(&lab)?;
         Ok((!lines(&path)?.is_empty()).then_some(()))
@@ -144,7 +141,7 @@ fn following_shows_flows_live_to_one_follower_and_leaves_nothing_switched_on() -
     exchange_datagrams(&lab)?;
     ensure!(lines(&path)?.len() == shown);
 
-    // Another one is welcome then, and sees nothing of before.
+    // After that the next subscriber is accepted, and sees no earlier events.
     let mut follower = Background::start(&lab, &["flows", "--follow", "--output", "json"])?;
     let path = follower.path().to_owned();
     let first = eventually("a flow is shown as JSON", || {

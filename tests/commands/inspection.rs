@@ -1,5 +1,4 @@
-//! `rules`, `flows` and `status`: that they agree with each other and with what was sent; and what every command
-//! has in common.
+//! `rules`, `flows` and `status` agree with each other and with what was sent; and behaviour that all commands share.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,18 +6,17 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{
-    DATAGRAM, HTTP, Protocol, ROUTER_ETH0, ROUTER_NET1, RULES, TLS, TLS_SERVER, client,
+    DATAGRAM, HTTP, Protocol, ROUTER_ETH0, ROUTER_NET1, RULES, TLS, TLS_SERVER, UNDEFINED_PORT,
+    client,
 };
 use egress_tests::http::{self, HttpServer};
-use egress_tests::{Lab, Rule, router, skip_unless_lab_works, tcp, udp};
+use egress_tests::{Connection, Lab, Rule, eventually, router, skip_unless_lab_works, tcp, udp};
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, UNDEFINED_PORT, outcome, status};
+use crate::lab::{Running, UDP_HEADERS, outcome, status};
 use crate::shell::{self, array, keys, number, string};
 
 const NOT_RUNNING: i32 = 8;
-/// Bytes of an IPv4 and a UDP header.
-const UDP_HEADERS: u64 = 20 + 8;
 
 fn rules(lab: &Lab) -> Result<Vec<Value>> {
     Ok(array(&shell::json(lab.router(), &["rules"])?)?.to_vec())
@@ -34,7 +32,7 @@ fn endpoint(value: &Value, name: &str) -> Result<SocketAddr> {
     Ok(SocketAddr::new(address, port))
 }
 
-/// The one flow of the rule with this number.
+/// The only flow of the rule with this number.
 fn flow_of(flows: &[Value], rule: u64) -> Result<&Value> {
     let of_rule: Vec<_> = flows.iter().filter(|flow| flow["rule"] == rule).collect();
     match of_rule[..] {
@@ -106,7 +104,7 @@ fn the_numbers_of_a_datagram_flow_are_what_was_sent() -> Result<()> {
     assert_eq!(number(&status, "/flows")?, 1);
     assert_eq!(number(&status, "/rules")?, RULES.len() as u64);
 
-    // The same for people.
+    // The text output agrees.
     let text = shell::egress_router(lab.router(), &["flows"])?.success()?;
     let (client, router) = (at_client.local_addr()?, DATAGRAM.service());
     let way = format!(
@@ -138,8 +136,8 @@ fn rules_flows_and_status_agree_about_http() -> Result<()> {
         ensure!(body.len() as u64 == BYTES, "{} bytes", body.len());
     }
 
-    // The server's end of a connection closes after the client has its answer.
-    let flows = shell::eventually("every connection closed", || {
+    // The server closes its end after the client has received the answer.
+    let flows = eventually("every connection closed", || {
         let flows = flows(&lab)?;
         let closed = |flow: &Value| flow["state"] == "TIME_WAIT";
         Ok((flows.len() as u64 == REQUESTS && flows.iter().all(closed)).then_some(flows))
@@ -164,7 +162,7 @@ fn rules_flows_and_status_agree_about_http() -> Result<()> {
         (REQUESTS * BYTES..REQUESTS * BYTES * 11 / 10).contains(&replied),
         "{replied} bytes for {REQUESTS} answers of {BYTES}"
     );
-    // A packet on the wire is no longer than the MTU, also where the kernel handled many as one.
+    // A packet on the wire never exceeds the MTU, even where the kernel handled several as one.
     ensure!(
         number(rule, "/reply/packets")? >= REQUESTS * BYTES / 1_500,
         "{rule:#}"
@@ -191,13 +189,13 @@ fn a_flow_tells_the_state_of_its_connection() -> Result<()> {
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
     let wait_for = |state: &str| {
-        shell::eventually(&format!("the state {state}"), || {
+        eventually(&format!("the state {state}"), || {
             let flows = flows(&lab)?;
             Ok((string(flow_of(&flows, 2)?, "/state")? == state).then_some(()))
         })
     };
 
-    let Connection { client, server } = Connection::open(&lab, TLS)?;
+    let Connection { client, server, .. } = Connection::open(&lab, TLS)?;
     tcp::send(&client, &server, b"question")?;
     wait_for("ESTABLISHED")?;
     client.shutdown(std::net::Shutdown::Write)?;
@@ -214,7 +212,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
     let lab = Lab::new()?;
     let router = Running::start(&lab, &["--max-flows", "1000"])?;
     let connection = Connection::open(&lab, TLS)?;
-    connection.check()?;
+    connection.exchange()?;
     let undefined = SocketAddr::new(ROUTER_ETH0.address, UNDEFINED_PORT);
     ensure!(
         tcp::connect(lab.client(), undefined).is_err(),
@@ -258,7 +256,7 @@ fn status_says_on_one_screen_what_runs_and_what_was_not_forwarded() -> Result<()
         assert_eq!(keys(outcome), documented);
         let verdict = string(outcome, "/verdict")?;
         ensure!(["pass", "drop", "reject"].contains(&verdict), "{outcome:#}");
-        // Those whose sender is told.
+        // Outcomes whose sender gets an ICMP error.
         let is_told =
             ["ttl_exceeded", "packet_too_big", "sctp_refused"].contains(&string(outcome, "/name")?);
         assert_eq!(verdict == "reject", is_told, "{outcome:#}");
@@ -309,8 +307,8 @@ fn the_fallback_is_the_rule_after_the_last_and_has_every_other_port() -> Result<
     fs::write(&spec, example.replace("redirect:", &fallback))?;
     let router = Running::start_by(&lab, &spec, &[])?;
     router.wait_for_log(&["fallback: every other port → 203.0.113.27"])?;
-    Connection::open(&lab, UNDEFINED)?.check()?;
-    Connection::open(&lab, TLS)?.check()?;
+    Connection::open(&lab, UNDEFINED)?.exchange()?;
+    Connection::open(&lab, TLS)?.exchange()?;
 
     let rules = rules(&lab)?;
     assert_eq!(rules.len(), RULES.len() + 1);
@@ -330,7 +328,7 @@ fn the_fallback_is_the_rule_after_the_last_and_has_every_other_port() -> Result<
     assert_eq!(string(&status, "/fallback")?, "203.0.113.27");
     assert_eq!(number(&status, "/rules")?, RULES.len() as u64);
 
-    // The same for people.
+    // The text output agrees.
     let text = shell::egress_router(lab.router(), &["rules"])?.success()?;
     line(&text, &["3", "any", "other", "203.0.113.27", "1"])?;
     let text = shell::egress_router(lab.router(), &["status"])?.success()?;
@@ -363,7 +361,7 @@ fn the_json_has_the_documented_fields() -> Result<()> {
     assert_eq!(rules.len(), RULES.len());
 
     let flows = flows(&lab)?;
-    let flow = flows.first().context("there is a connection")?;
+    let flow = flows.first().context("the connection has a flow")?;
     let flow_keys = BTreeSet::from([
         "protocol",
         "client",
@@ -420,7 +418,7 @@ fn a_closed_pipe_is_no_error() -> Result<()> {
     let example = router::example_spec();
     let example = example
         .to_str()
-        .context("the path of the example is UTF-8")?;
+        .context("the path of the example is not UTF-8")?;
     for arguments in [
         &["flows"][..],
         &["flows", "--output", "json"],

@@ -1,37 +1,37 @@
-//! A router in a lab, what hangs on its interfaces, and traffic through it.
+//! A router in a lab, the programs attached to its interfaces, and traffic through it.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
-use egress_tests::addresses::{DATAGRAM, ROUTER_NET1};
+use egress_tests::addresses::{DATAGRAM, UNDEFINED_PORT};
+use egress_tests::connection::once_free;
 use egress_tests::router::{Suspended, example_spec};
-use egress_tests::{Lab, RouterProcess, Rule, tcp, udp};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use egress_tests::{Lab, RouterProcess, eventually, udp};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::shell;
 
-/// The programs, each with its interface.
+/// Each interface with its program.
 pub const PROGRAMS: [(&str, &str); 2] = [("eth0", "eth0_ingress"), ("net1", "net1_ingress")];
-/// A port that no rule names.
-pub const UNDEFINED_PORT: u16 = 9090;
 
-/// A running router, whose log is shown if the test fails.
+/// Bytes of an IPv4 and a UDP header.
+pub const UDP_HEADERS: u64 = 20 + 8;
+
+/// A running router. If the test fails, its log is printed.
 pub struct Running(Option<RouterProcess>);
 
 impl Running {
-    /// Starts a router by the example spec, with these options as well.
+    /// Starts a router with the example spec and additional options.
     pub fn start(lab: &Lab, options: &[&str]) -> Result<Self> {
         Self::start_by(lab, &example_spec(), options)
     }
 
-    /// Starts a router by another spec, with these options as well.
+    /// Starts a router with another spec and additional options.
     pub fn start_by(lab: &Lab, spec: &Path, options: &[&str]) -> Result<Self> {
         let mut arguments = vec!["run".into(), "--config".into(), spec.into()];
         arguments.extend(options.iter().map(Into::into));
@@ -42,30 +42,29 @@ impl Running {
         self.0.as_ref().context("the router has ended")
     }
 
-    /// Its process ID.
     pub fn id(&self) -> Result<u32> {
         Ok(self.process()?.id())
     }
 
-    /// What it has written so far.
+    /// The log so far.
     pub fn log(&self) -> Result<String> {
         Ok(self.process()?.log())
     }
 
-    /// Waits for a line of its log with all of `words`.
+    /// Waits for a log line that contains all of `words`.
     pub fn wait_for_log(&self, words: &[&str]) -> Result<()> {
-        shell::eventually(&format!("a line of the log with {words:?}"), || {
+        eventually(&format!("a line of the log with {words:?}"), || {
             let has_all = |line: &str| words.iter().all(|word| line.contains(word));
             Ok(self.log()?.lines().any(has_all).then_some(()))
         })
     }
 
-    /// Asks it to end, by SIGTERM, and waits for that.
+    /// Sends SIGTERM and waits for the router to end.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.0.take().context("the router has ended")?.stop()
     }
 
-    /// Sends it SIGKILL, and waits for its end.
+    /// Sends SIGKILL and waits for the router to end.
     pub fn kill(self) -> Result<ExitStatus> {
         self.signal(Signal::SIGKILL)?;
         self.stop()
@@ -76,10 +75,8 @@ impl Running {
         self.process()?.suspend()
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let process = Pid::from_raw(self.id()?.try_into()?);
-        kill(process, signal).with_context(|| format!("sending {signal}"))
+        self.process()?.signal(signal)
     }
 }
 
@@ -91,8 +88,8 @@ impl Drop for Running {
     }
 }
 
-/// What is attached to the router's interfaces: a line for each program in a
-/// TCX list, each clsact qdisc and each filter on one.
+/// What is attached to the router's interfaces: one line for each program attached by TCX, each clsact qdisc and each
+/// filter of one.
 pub fn attachments(lab: &Lab) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for (interface, _) in PROGRAMS {
@@ -105,7 +102,7 @@ pub fn attachments(lab: &Lab) -> Result<BTreeSet<String>> {
         }
         found.insert(format!("{interface}: clsact"));
         let filters = tc(lab, &["filter", "show", "dev", interface, "ingress"])?;
-        // A filter's own line comes after those of its priority and, for u32, of its hash table.
+        // A filter's own line follows those of its priority and, for u32, of its hash table.
         let is_filter = |line: &&str| line.contains(" handle ") || line.contains(" order ");
         for filter in filters.lines().filter(is_filter) {
             let name = PROGRAMS.iter().find(|(_, name)| filter.contains(name));
@@ -116,7 +113,7 @@ pub fn attachments(lab: &Lab) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// What [`attachments`] finds of a router that is attached by TCX.
+/// What [`attachments`] returns for a router attached by TCX.
 pub fn by_tcx() -> BTreeSet<String> {
     PROGRAMS
         .iter()
@@ -124,7 +121,7 @@ pub fn by_tcx() -> BTreeSet<String> {
         .collect()
 }
 
-/// What [`attachments`] finds of a router that is attached by clsact.
+/// What [`attachments`] returns for a router attached by clsact.
 pub fn by_clsact() -> BTreeSet<String> {
     PROGRAMS
         .iter()
@@ -137,7 +134,7 @@ pub fn by_clsact() -> BTreeSet<String> {
         .collect()
 }
 
-/// What [`attachments`] finds of a router that was started without `--attach`.
+/// What [`attachments`] returns for a router started without `--attach`.
 pub fn by_default() -> BTreeSet<String> {
     if has_tcx() { by_tcx() } else { by_clsact() }
 }
@@ -147,7 +144,7 @@ pub fn has_tcx() -> bool {
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
 }
 
-/// Skips the test that it stands in on a kernel without TCX.
+/// Skips the calling test on a kernel without TCX.
 macro_rules! skip_without_tcx {
     () => {
         if !$crate::lab::has_tcx() {
@@ -161,7 +158,7 @@ pub(crate) use skip_without_tcx;
 
 fn tcx_programs(lab: &Lab, interface: &str) -> Result<Vec<String>> {
     lab.router().run(|| {
-        // A kernel before 6.6 knows no TCX, so that nothing is attached by it.
+        // A kernel before 6.6 has no TCX, so nothing is attached by it.
         let query = SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
         let programs = query.map_or_else(|_| Vec::new(), |(_, programs)| programs);
         let name = |program: &aya::programs::ProgramInfo| {
@@ -176,12 +173,12 @@ pub fn tc(lab: &Lab, arguments: &[&str]) -> Result<String> {
     lab.router().output("tc", arguments)
 }
 
-/// `egress-router status --output json`.
+/// The output of `egress-router status --output json`.
 pub fn status(lab: &Lab) -> Result<Value> {
     shell::json(lab.router(), &["status"])
 }
 
-/// How many packets had an outcome, by `status`.
+/// The number of packets with an outcome, according to `status`.
 pub fn outcome(status: &Value, name: &str) -> Result<u64> {
     let outcomes = shell::array(&status["outcomes"])?;
     let outcome = outcomes.iter().find(|outcome| outcome["name"] == name);
@@ -189,50 +186,12 @@ pub fn outcome(status: &Value, name: &str) -> Result<u64> {
     shell::number(outcome, "/packets")
 }
 
-/// A connection through the router: the client's end and the server's.
-pub struct Connection {
-    pub client: TcpStream,
-    pub server: TcpStream,
-}
-
-impl Connection {
-    /// Connects by a rule.
-    pub fn open(lab: &Lab, rule: Rule) -> Result<Self> {
-        let listener = once_free(|| tcp::listen(lab.servers(), rule.server()))?;
-        let client = tcp::connect(lab.client(), rule.service())?;
-        let (server, seen) = tcp::accept(&listener)?;
-        anyhow::ensure!(
-            seen.ip() == ROUTER_NET1.address,
-            "the server saw {seen}, not the reserved address"
-        );
-        Ok(Self { client, server })
-    }
-
-    /// Checks that data goes both ways.
-    pub fn check(&self) -> Result<()> {
-        tcp::send(&self.client, &self.server, b"question")?;
-        tcp::send(&self.server, &self.client, b"answer")
-    }
-}
-
 /// The UDP server's socket.
 pub fn datagram_server(lab: &Lab) -> Result<UdpSocket> {
     once_free(|| udp::bind(lab.servers(), DATAGRAM.server()))
 }
 
-/// Binds an address that may have been another socket's just before.
-///
-/// A closed socket keeps its address as long as a child process that another
-/// test has forked meanwhile has not come to its `exec`.
-fn once_free<T>(mut bind: impl FnMut() -> Result<T>) -> Result<T> {
-    shell::eventually("the address is free", || match bind() {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if tcp::error_kind(&error) == Some(io::ErrorKind::AddrInUse) => Ok(None),
-        Err(error) => Err(error),
-    })
-}
-
-/// A question and an answer by UDP through the router.
+/// Sends a question and an answer by UDP through the router.
 pub fn exchange_datagrams(lab: &Lab) -> Result<()> {
     let server = datagram_server(lab)?;
     let client = udp::connect(lab.client(), DATAGRAM.service())?;
@@ -240,10 +199,10 @@ pub fn exchange_datagrams(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Sends a datagram from a host beside the router to `address`, which need not be the router's.
+/// Sends a datagram to `address` from a host beside the router. The address need not be the router's.
 pub fn send_to_net1(lab: &Lab, address: IpAddr) -> Result<()> {
     let net1 = lab.router().interface("net1")?.mac;
-    // Nobody answers ARP for an address that nobody has.
+    // Nothing answers ARP for an unassigned address.
     lab.neighbour().ip([format!(
         "neighbour replace {address} lladdr {net1} dev eth0 nud permanent"
     )])?;

@@ -1,4 +1,4 @@
-//! How a router is attached, how it ends, and how the next one follows it.
+//! How a router attaches, how it ends, and how the next one replaces it.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
@@ -6,12 +6,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use anyhow::{Result, ensure};
 use egress_tests::addresses::{HTTP, TLS};
 use egress_tests::requirements::skipped;
-use egress_tests::{Lab, router, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, router, skip_unless_lab_works};
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    Connection, Running, attachments, by_clsact, by_tcx, exchange_datagrams, skip_without_tcx,
-    status, tc,
+    Running, attachments, by_clsact, by_tcx, exchange_datagrams, skip_without_tcx, status, tc,
 };
 use crate::shell::{self, Started, string};
 
@@ -23,7 +22,7 @@ fn clsact_works_and_leaves_nothing_after_sigterm() -> Result<()> {
     assert_eq!(attachments(&lab)?, by_clsact());
     assert_eq!(string(&status(&lab)?, "/attached")?, "clsact");
     exchange_datagrams(&lab)?;
-    Connection::open(&lab, HTTP)?.check()?;
+    Connection::open(&lab, HTTP)?.exchange()?;
 
     let ended = router.stop()?;
     ensure!(ended.success(), "{ended}");
@@ -38,13 +37,13 @@ fn with_clsact_the_dataplane_outlives_its_process_and_is_replaced() -> Result<()
     let router = Running::start(&lab, &["--attach", "clsact"])?;
     let id = router.id()?;
     let connection = Connection::open(&lab, TLS)?;
-    connection.check()?;
+    connection.exchange()?;
 
     let ended = router.kill()?;
     ensure!(ended.signal() == Some(Signal::SIGKILL as i32), "{ended}");
     assert_eq!(attachments(&lab)?, by_clsact());
-    connection.check()?;
-    Connection::open(&lab, HTTP)?.check()?;
+    connection.exchange()?;
+    Connection::open(&lab, HTTP)?.exchange()?;
     exchange_datagrams(&lab)?;
     assert_eq!(status(&lab)?["process_running"], false);
     let text = shell::egress_router(lab.router(), &["status"])?.success()?;
@@ -56,7 +55,7 @@ fn with_clsact_the_dataplane_outlives_its_process_and_is_replaced() -> Result<()
     let status = status(&lab)?;
     assert_eq!(status["pid"], router.id()?);
     assert_eq!(status["process_running"], true);
-    Connection::open(&lab, HTTP)?.check()?;
+    Connection::open(&lab, HTTP)?.exchange()?;
     exchange_datagrams(&lab)
 }
 
@@ -64,7 +63,7 @@ fn with_clsact_the_dataplane_outlives_its_process_and_is_replaced() -> Result<()
 fn a_router_with_the_process_id_of_the_one_before_replaces_it() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
-    // As in a container that is started again: the router is process 1 each time.
+    // Like a restarted container, in which the router is process 1 each time.
     let container = || {
         let mut command = lab.router().command("unshare");
         command
@@ -147,7 +146,7 @@ fn with_tcx_nothing_stays_of_a_killed_router_and_the_next_one_starts() -> Result
     );
     assert_eq!(attachments(&lab)?, by_tcx());
     exchange_datagrams(&lab)?;
-    Connection::open(&lab, HTTP)?.check()
+    Connection::open(&lab, HTTP)?.exchange()
 }
 
 #[test]
@@ -158,7 +157,7 @@ fn sigint_and_sigterm_end_it_in_the_same_way() -> Result<()> {
         let router = Running::start(&lab, &[])?;
         exchange_datagrams(&lab)?;
         router.signal(signal)?;
-        // It ends by this signal: the one that `stop` sends comes too late.
+        // This signal ends it; `stop` sends another one, too late to matter.
         router.wait_for_log(&[&format!("{signal}: detaching")])?;
         let ended = router.stop()?;
         ensure!(ended.code() == Some(0), "after {signal}: {ended}");

@@ -1,16 +1,15 @@
-//! What the kernel half says in the log, and when it is silent.
+//! What the kernel half logs, and when it is silent.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Lab, eventually, skip_unless_lab_works};
 
 use crate::lab::{Running, exchange_datagrams, outcome, send_to_net1, status};
-use crate::shell::eventually;
 
 const NOT_OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 12, 98));
 
-/// Opens a flow and has a packet dropped.
+/// Opens a flow and sends a packet that is dropped.
 fn traffic(lab: &Lab) -> Result<()> {
     exchange_datagrams(lab)?;
     send_to_net1(lab, NOT_OURS)?;
@@ -20,7 +19,7 @@ fn traffic(lab: &Lab) -> Result<()> {
 }
 
 #[test]
-fn at_debug_the_kernel_half_tells_of_flows_and_drops() -> Result<()> {
+fn at_debug_the_kernel_half_logs_flows_and_drops() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = Running::start(&lab, &["--log-level", "debug"])?;
@@ -30,7 +29,7 @@ fn at_debug_the_kernel_half_tells_of_flows_and_drops() -> Result<()> {
 }
 
 #[test]
-fn at_info_it_tells_of_the_rules_only() -> Result<()> {
+fn at_info_it_logs_the_rules_only() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = Running::start(&lab, &[])?;

@@ -1,5 +1,4 @@
-//! The commands of `egress-router`, as a person at a shell meets them: what they
-//! print, what they exit with, and what they leave behind.
+//! The commands of `egress-router` as a user meets them: what they print, their exit codes, and what they leave behind.
 
 mod addresses;
 mod background;

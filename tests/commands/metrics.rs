@@ -1,4 +1,4 @@
-//! What a running router tells by HTTP, whom, and what it puts up with.
+//! The HTTP server of a running router: what it serves, to whom, and which misuse it survives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -10,20 +10,22 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{HTTP, ROUTER_NET1, V4};
 use egress_tests::requirements::skipped;
-use egress_tests::{Lab, Namespace, PATIENCE, http, router, skip_unless_lab_works, tcp};
+use egress_tests::{
+    Connection, Lab, Namespace, eventually, http, router, skip_unless_lab_works, tcp,
+};
 use egress_userspace::telemetry::metrics::registry;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::{Connection, Running, exchange_datagrams, send_to_net1};
+use crate::lab::{Running, exchange_datagrams, send_to_net1};
 use crate::shell;
 
 const PORT: u16 = 9469;
-/// Where a scraper in the cluster finds the metrics.
+/// The address at which a scraper in the cluster finds the metrics.
 const METRICS: SocketAddr = V4.on_eth0(PORT);
 const OPTIONS: [&str; 2] = ["--metrics-address", "0.0.0.0:9469"];
 
-/// The samples of a scrape, by all that stands before the value.
+/// The samples of a scrape: the value by everything that precedes it.
 fn scrape(lab: &Lab) -> Result<BTreeMap<String, f64>> {
     let text = http::get(lab.client(), METRICS, "metrics")?;
     text.lines()
@@ -35,24 +37,10 @@ fn scrape(lab: &Lab) -> Result<BTreeMap<String, f64>> {
         .collect()
 }
 
-/// What `curl` gets from this page: the status, and the body.
+/// Fetches a page with `curl`. Returns the status and the body.
 fn page(namespace: &Namespace, page: &str, options: &[&str]) -> Result<(u16, String)> {
     let url = format!("http://{METRICS}/{page}");
-    let patience = PATIENCE.as_secs().to_string();
-    let fixed = [
-        "-q",
-        "--noproxy",
-        "*",
-        "--silent",
-        "--show-error",
-        "--max-time",
-        &patience,
-    ];
-    let written = ["--write-out", "%{http_code}", &url];
-    let arguments = fixed.iter().chain(options).chain(&written);
-    let text = namespace.output("curl", arguments)?;
-    let (body, status) = text.split_at(text.len().checked_sub(3).context("no status")?);
-    Ok((status.parse()?, body.to_owned()))
+    http::status_and_body(namespace, &[options, &[&url]].concat())
 }
 
 #[test]
@@ -62,9 +50,9 @@ fn metrics_are_what_rules_and_status_say() -> Result<()> {
     let _router = Running::start(&lab, &OPTIONS)?;
     exchange_datagrams(&lab)?;
     let connection = Connection::open(&lab, HTTP)?;
-    connection.check()?;
+    connection.exchange()?;
 
-    // The flows and packets of the rules are those of the traffic above: nothing else uses rules' ports.
+    // The only flows and packets of rules are those of the traffic above.
     let metrics = scrape(&lab)?;
     let rules = shell::json(lab.router(), &["rules"])?;
     let rules = shell::array(&rules)?;
@@ -116,7 +104,7 @@ fn same(metrics: &BTreeMap<String, f64>, name: &str, expected: &Value) -> Result
     let found = metrics.get(name);
     ensure!(
         found.copied() == expected.as_f64() && found.is_some(),
-        "{name} is {found:?} and not {expected}: {metrics:#?}"
+        "{name} is {found:?} instead of {expected}: {metrics:#?}"
     );
     Ok(())
 }
@@ -168,7 +156,7 @@ fn promtool_has_nothing_to_complain_about() -> Result<()> {
     Ok(())
 }
 
-/// Whether there is no `promtool` to be had.
+/// Whether `promtool` is not installed.
 pub fn promtool_is_missing() -> bool {
     let mut version = std::process::Command::new("promtool");
     shell::finish(version.arg("--version")).is_err()
@@ -179,7 +167,7 @@ fn the_router_is_ready_while_its_address_and_gateway_are_there() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
-    // Nobody has sent anything yet: the gateway has to be asked for its MAC address.
+    // No packet has been sent yet, so the router has to resolve the gateway's MAC address.
     assert_eq!(
         page(lab.client(), "readyz", &[])?,
         (200, "ready\n".to_owned())
@@ -201,7 +189,7 @@ fn the_router_is_ready_while_its_address_and_gateway_are_there() -> Result<()> {
     );
     lab.gateway()
         .ip([format!("address add {gateway} dev lan0")])?;
-    shell::eventually("the gateway is back", || {
+    eventually("the gateway is back", || {
         Ok((page(lab.client(), "readyz", &[])?.0 == 200).then_some(()))
     })?;
 
@@ -214,8 +202,10 @@ fn the_router_is_ready_while_its_address_and_gateway_are_there() -> Result<()> {
         address.address
     );
     ensure!(reasons.starts_with(&expected), "{reasons}");
-    // The default route has gone with the address.
-    let (_, hops) = reasons.split_once('\n').context("one reason only")?;
+    // The default route was removed together with the address.
+    let (_, hops) = reasons
+        .split_once('\n')
+        .context("there is only one reason")?;
     ensure!(hops.contains("203.0.113.26"), "{reasons}");
     assert_eq!(page(lab.client(), "healthz", &[])?.0, 200);
     Ok(())
@@ -226,7 +216,7 @@ fn outsiders_find_no_listener_on_any_address() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
-    // The address on eth0 too, by way of net1.
+    // The address of eth0, too, through net1.
     let eth0 = V4.router_eth0.address;
     lab.neighbour()
         .ip([format!("route add {eth0} via {}", ROUTER_NET1.address)])?;
@@ -244,11 +234,11 @@ fn outsiders_find_no_listener_on_any_address() -> Result<()> {
 }
 
 #[test]
-fn clients_that_only_hold_on_are_let_go() -> Result<()> {
+fn idle_http_clients_are_disconnected() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
-    // More than are served at once; half of them say a little and no more.
+    // Opens more connections than the server allows at once. Half of them send an incomplete request.
     let mut idle = Vec::new();
     for number in 0..48 {
         let mut client = tcp::connect(lab.client(), METRICS)?;
@@ -257,11 +247,11 @@ fn clients_that_only_hold_on_are_let_go() -> Result<()> {
         }
         idle.push(client);
     }
-    // What the router is there for goes on meanwhile, and a client with a question gets its turn.
+    // Meanwhile the router keeps forwarding, and a client with a complete request is served.
     exchange_datagrams(&lab)?;
     assert_eq!(page(lab.client(), "healthz", &[])?.0, 200);
     for client in &mut idle {
-        // Perhaps with a word of goodbye.
+        // The server may send an error response first.
         let mut rest = Vec::new();
         client
             .read_to_end(&mut rest)
@@ -272,7 +262,7 @@ fn clients_that_only_hold_on_are_let_go() -> Result<()> {
 }
 
 #[test]
-fn questions_that_are_not_to_be_answered_are_refused() -> Result<()> {
+fn unacceptable_http_requests_are_refused() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &OPTIONS)?;
@@ -312,7 +302,7 @@ fn an_address_that_is_taken_is_refused_before_anything_is_attached() -> Result<(
     Ok(())
 }
 
-/// A Prometheus that scrapes the router from the client's pod, until it is dropped.
+/// A Prometheus that scrapes the router from the client's pod. It is stopped on drop.
 struct Prometheus<'l> {
     lab: &'l Lab,
     process: Child,
@@ -331,7 +321,7 @@ impl<'l> Prometheus<'l> {
                 "static_configs": [{"targets": [METRICS]}],
             }],
         });
-        // JSON is YAML.
+        // JSON is valid YAML.
         let file = directory.path().join("prometheus.yml");
         std::fs::write(&file, config.to_string())?;
         let option = |name: &str, path: &Path| format!("--{name}={}", path.display());
@@ -352,7 +342,7 @@ impl<'l> Prometheus<'l> {
         })
     }
 
-    /// What a page of its interface answers, or an error.
+    /// The response of an API endpoint, or an error.
     fn get(&self, page: &str, options: &[&str]) -> Result<Value> {
         let url = format!("http://127.0.0.1:9090/api/v1/{page}");
         let arguments: Vec<_> = options.iter().copied().chain([url.as_str()]).collect();
@@ -362,7 +352,7 @@ impl<'l> Prometheus<'l> {
         )?)?)
     }
 
-    /// How many series a query has now.
+    /// The number of series that a query currently returns.
     fn query(&self, expression: &str) -> Result<usize> {
         let query = format!("query={expression}");
         let answer = self.get("query", &["--get", "--data-urlencode", &query])?;
@@ -377,7 +367,7 @@ impl Drop for Prometheus<'_> {
     }
 }
 
-/// Every query of the dashboard, as Grafana would send it.
+/// Every query of the dashboard, as Grafana sends it.
 fn dashboard_queries() -> Result<Vec<String>> {
     let dashboard = include_str!("../../deploy/grafana/egress-router.json");
     let dashboard: Value = serde_json::from_str(dashboard)?;
@@ -411,15 +401,15 @@ fn a_prometheus_has_data_for_each_panel_and_evaluates_each_alert() -> Result<()>
             return Ok(());
         }
     };
-    shell::eventually("Prometheus has scraped the router", || {
+    eventually("Prometheus has scraped the router", || {
         Ok(prometheus
             .query("up == 1")
             .is_ok_and(|series| series == 1)
             .then_some(()))
     })?;
     for query in dashboard_queries()? {
-        shell::eventually(&query, || {
-            // Traffic of each kind goes on, so that rates are not 0: forwarded, dropped, and for the pod's own stack.
+        eventually(&query, || {
+            // Each kind of traffic continues, so that no rate is 0: forwarded, dropped, and for the pod's own stack.
             exchange_datagrams(&lab)?;
             send_to_net1(&lab, [192, 168, 12, 77].into())?;
             send_to_net1(&lab, ROUTER_NET1.address)?;
@@ -427,7 +417,7 @@ fn a_prometheus_has_data_for_each_panel_and_evaluates_each_alert() -> Result<()>
             Ok((prometheus.query(&query)? > 0).then_some(()))
         })?;
     }
-    let rules = shell::eventually("each alert has been evaluated", || {
+    let rules = eventually("each alert has been evaluated", || {
         let answer = prometheus.get("rules", &[])?;
         let rules = shell::array(&answer["data"]["groups"][0]["rules"])?.to_vec();
         let is_done = rules.iter().all(|rule| rule["health"] != "unknown");

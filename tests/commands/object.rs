@@ -1,6 +1,5 @@
-//! The kernel half, as other tools than our own see it.
+//! The kernel half as seen by tools other than ours.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs, io};
@@ -9,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapInfo;
 use aya::programs::{SchedClassifier, TcAttachType};
 use egress_tests::addresses::RULES;
+use egress_tests::namespace::search_path;
 use egress_tests::requirements::skipped;
 use egress_tests::{Lab, skip_unless_lab_works};
 use egress_userspace::net::kernel;
@@ -19,7 +19,7 @@ use crate::shell;
 
 const OBJECT_VARIABLE: &str = "EGRESS_ROUTER_BPF_OBJECT";
 
-/// Skips the test that it stands in where there is no `bpftool`.
+/// Skips the calling test if `bpftool` is not installed.
 macro_rules! skip_without_bpftool {
     () => {
         let bpftool = Command::new("bpftool")
@@ -36,14 +36,7 @@ macro_rules! skip_without_bpftool {
     };
 }
 
-/// `PATH`, and where `bpftool` is when it leaves that directory out.
-fn search_path() -> OsString {
-    let mut path = env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/sbin:/sbin");
-    path
-}
-
-/// The object: what the variable names, else the one in cargo's target directory.
+/// The object: the one that the variable names, else the one in cargo's target directory.
 fn object() -> Result<PathBuf> {
     if let Some(path) = env::var_os(OBJECT_VARIABLE) {
         return Ok(path.into());
@@ -71,7 +64,7 @@ fn bpftool_loads_the_object_with_its_btf() -> Result<()> {
         );
         return Ok(());
     }
-    // A mount namespace of its own: its bpffs, and what is pinned there, goes with the last process in it.
+    // In a new mount namespace: its bpffs and all pins disappear with its last process.
     const SCRIPT: &str = r#"
         mount -t bpf bpf "$2" &&
         bpftool prog loadall "$1" "$2/programs" &&
@@ -89,12 +82,12 @@ fn bpftool_loads_the_object_with_its_btf() -> Result<()> {
     let said = format!("{}{}", loaded.stdout, loaded.stderr);
     ensure!(loaded.code == Some(0), "bpftool prog loadall: {said}");
     ensure!(!said.contains("Error loading .BTF"), "{said}");
-    // A program without BTF has no line with its ID.
+    // A program without BTF prints no line with `btf_id`.
     for expected in ["eth0_ingress", "net1_ingress", "btf_id"] {
         ensure!(loaded.stdout.contains(expected), "no {expected} in {said}");
     }
     let left = fs::read_dir(&place)?.count();
-    ensure!(left == 0, "the mount has escaped its namespace");
+    ensure!(left == 0, "the mount is visible outside its namespace");
     Ok(())
 }
 
@@ -129,7 +122,7 @@ fn bpftool_prints_the_names_of_our_fields() -> Result<()> {
     Ok(())
 }
 
-/// The map of this name among those of the program on `eth0`: other routers on this machine have maps of that name too.
+/// The map of this name that the program on `eth0` uses. Other routers on this machine have maps of the same name.
 fn map_id(lab: &Lab, name: &str) -> Result<u32> {
     let (interface, program) = PROGRAMS[0];
     lab.router().run(|| {
@@ -140,7 +133,7 @@ fn map_id(lab: &Lab, name: &str) -> Result<u32> {
         let program = program.context("the program is not attached")?;
         let ids = program
             .map_ids()?
-            .context("this kernel does not tell a program's maps")?;
+            .context("this kernel does not report a program's maps")?;
         ids.into_iter()
             .filter_map(|id| MapInfo::from_id(id).ok())
             .find(|map| map.name_as_str() == Some(name))

@@ -1,13 +1,13 @@
-//! When `run` refuses to start: the exit code, the words, and that nothing was touched.
+//! When `run` refuses to start: its exit code, its message, and that it has changed nothing.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{ROUTER_ETH0, ROUTER_NET1, TLS};
 use egress_tests::router::example_spec;
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, skip_unless_lab_works};
 
-use crate::lab::{Connection, Running, attachments, by_default, exchange_datagrams};
+use crate::lab::{Running, attachments, by_default, exchange_datagrams};
 use crate::shell::{self, Finished};
 
 const FAILURE: i32 = 1;
@@ -18,7 +18,9 @@ const ALREADY_RUNNING: i32 = 7;
 
 fn run(lab: &Lab, options: &[&str]) -> Result<Finished> {
     let spec = example_spec();
-    let spec = spec.to_str().context("the path of the example is UTF-8")?;
+    let spec = spec
+        .to_str()
+        .context("the path of the example is not UTF-8")?;
     let arguments = [&["run", "--no-pin", "--config", spec], options].concat();
     shell::egress_router(lab.router(), &arguments)
 }
@@ -27,11 +29,11 @@ fn run_spec(lab: &Lab, text: &str) -> Result<Finished> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("router.yaml");
     fs::write(&file, text)?;
-    let file = file.to_str().context("the path of the spec is UTF-8")?;
+    let file = file.to_str().context("the path of the spec is not UTF-8")?;
     shell::egress_router(lab.router(), &["run", "--no-pin", "--config", file])
 }
 
-/// Checks that nothing is attached, and that no program of a router belongs to the pod.
+/// Checks that nothing is attached and that no router's program belongs to the pod.
 fn expect_untouched(lab: &Lab) -> Result<()> {
     let attached = attachments(lab)?;
     ensure!(attached.is_empty(), "still attached: {attached:?}");
@@ -114,7 +116,7 @@ fn a_second_router_names_the_first_which_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let first = Running::start(&lab, &[])?;
     let connection = Connection::open(&lab, TLS)?;
-    connection.check()?;
+    connection.exchange()?;
 
     let process = format!("process {}", first.id()?);
     for attach in ["auto", "tcx", "clsact"] {
@@ -129,7 +131,7 @@ fn a_second_router_names_the_first_which_goes_on() -> Result<()> {
         )?;
     }
     assert_eq!(attachments(&lab)?, by_default());
-    connection.check()?;
+    connection.exchange()?;
     exchange_datagrams(&lab)
 }
 
@@ -153,7 +155,7 @@ fn an_invalid_spec_is_refused_with_every_error() -> Result<()> {
 }
 
 #[test]
-fn a_spec_that_is_not_there_is_named() -> Result<()> {
+fn a_missing_spec_is_named() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     shell::egress_router(lab.router(), &["run", "--config", "/does/not/exist.yaml"])?.failure(
@@ -167,7 +169,7 @@ fn a_spec_that_is_not_there_is_named() -> Result<()> {
 }
 
 #[test]
-fn wrong_usage_is_told_with_the_usage() -> Result<()> {
+fn wrong_usage_prints_the_usage() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     shell::egress_router(lab.router(), &["run"])?
@@ -177,7 +179,7 @@ fn wrong_usage_is_told_with_the_usage() -> Result<()> {
 }
 
 #[test]
-fn a_timeout_that_does_not_exist_or_is_no_time_is_told_with_what_was_expected() -> Result<()> {
+fn an_unknown_or_invalid_timeout_is_refused_with_what_was_expected() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     for (setting, expected) in [

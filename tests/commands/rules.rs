@@ -1,11 +1,11 @@
-//! `rules`: in which order, how many, and their sums.
+//! `rules`: order, limit and totals.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{DATAGRAM, HTTP, RULES, TLS};
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, skip_unless_lab_works};
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, exchange_datagrams};
+use crate::lab::{Running, exchange_datagrams};
 use crate::shell::{self, array, number};
 
 const USAGE: i32 = 2;
@@ -29,7 +29,7 @@ fn rules_are_sorted_and_limited_as_asked() -> Result<()> {
     let _router = Running::start(&lab, &[])?;
     exchange_datagrams(&lab)?;
     for _ in 0..2 {
-        Connection::open(&lab, TLS)?.check()?;
+        Connection::open(&lab, TLS)?.exchange()?;
     }
     let cases: [(&[&str], &[u64]); 7] = [
         (&[], &[0, 1, 2]),
@@ -53,11 +53,11 @@ fn the_last_line_has_the_sums_of_all_rules() -> Result<()> {
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
     exchange_datagrams(&lab)?;
-    Connection::open(&lab, TLS)?.check()?;
+    Connection::open(&lab, TLS)?.exchange()?;
     let options = ["rules", "--sort", "bytes", "--limit", "1"];
     let text = shell::egress_router(lab.router(), &options)?.success()?;
     assert_eq!(text.lines().count(), 3, "{text}");
-    let last = text.lines().last().context("it has lines")?;
+    let last = text.lines().last().context("there is no output")?;
     let words: Vec<_> = last.split_whitespace().collect();
     assert_eq!(words[..3], ["all", "3", "2"], "{text}");
 

@@ -1,4 +1,4 @@
-//! Running the binary to its end, and reading what it printed.
+//! Runs the binary to its end and reads its output.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -9,26 +9,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use egress_tests::{Namespace, PATIENCE, router};
+use egress_tests::{Namespace, PATIENCE, eventually, router};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// What a command did.
+/// The result of a command that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// What it exited with; `None` after a signal.
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// Its standard output.
     pub stdout: String,
-    /// Its standard error.
     pub stderr: String,
 }
 
 impl Finished {
-    /// The standard output of a command that succeeded, and had nothing to complain about.
+    /// The standard output of a command that succeeded and wrote nothing to standard error.
     pub fn success(self) -> Result<String> {
         ensure!(
             self.code == Some(0) && self.stderr.is_empty(),
@@ -37,7 +35,7 @@ impl Finished {
         Ok(self.stdout)
     }
 
-    /// Checks that the command failed with this code, and said all of `words` on standard error.
+    /// Checks that the command failed with this code and that its standard error contains all of `words`.
     pub fn failure(&self, code: i32, words: &[&str]) -> Result<()> {
         ensure!(
             self.code == Some(code),
@@ -51,7 +49,7 @@ impl Finished {
         }
         ensure!(
             self.stdout.is_empty(),
-            "a failure belongs on standard error: {self:?}"
+            "a failed command should print nothing on standard output: {self:?}"
         );
         Ok(())
     }
@@ -69,12 +67,12 @@ pub fn json(namespace: &Namespace, arguments: &[&str]) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
 }
 
-/// Runs a command, without standard input unless it has been given one, to its end.
+/// Runs a command to its end. Its standard input is empty unless the caller has set one.
 ///
 /// # Errors
-/// When it has not ended after [`PATIENCE`]; it is killed then.
+/// When the command has not ended after [`PATIENCE`]; it is then killed.
 pub fn finish(command: &mut Command) -> Result<Finished> {
-    // Files and not pipes: they never fill up, so that nobody has to read meanwhile.
+    // Files never fill up like pipes, so nothing has to read them meanwhile.
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = command
         .stdout(stdout.try_clone()?)
@@ -93,7 +91,7 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
     Ok(finished)
 }
 
-/// The status of a child that ended by itself; `None` for one that had to be killed.
+/// Waits for a child to end. Returns `None` if it had to be killed.
 pub fn wait(child: &mut Child) -> Result<Option<std::process::ExitStatus>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -116,7 +114,7 @@ fn read(file: &mut File) -> Result<String> {
     Ok(text)
 }
 
-/// A router that was started through another program, and is killed when this is dropped.
+/// A router started through another program. It is killed on drop.
 #[derive(Debug)]
 pub struct Started {
     child: Child,
@@ -124,7 +122,7 @@ pub struct Started {
 }
 
 impl Started {
-    /// Starts a command, and waits until it says that it is ready.
+    /// Starts a command and waits until the router's log says that it is ready.
     pub fn new(command: &mut Command) -> Result<Self> {
         let stderr = tempfile::NamedTempFile::new()?;
         let child = command
@@ -147,23 +145,22 @@ impl Started {
         Ok(started)
     }
 
-    /// What it has written so far.
+    /// The log so far.
     pub fn log(&mut self) -> Result<String> {
         read(&mut self.stderr)
     }
 
-    /// Its process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks it to end, by SIGTERM, and waits for that.
+    /// Sends SIGTERM and waits for the router to end.
     pub fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGTERM)?;
         eventually("it ends", || Ok(self.child.try_wait()?.map(|_| ())))
     }
 
-    /// Sends it SIGKILL, and waits for its end.
+    /// Sends SIGKILL and waits for the router to end.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -179,43 +176,14 @@ impl Drop for Started {
     }
 }
 
-/// A standard output that nobody reads any more, as that of `egress-router flows | head -1`.
+/// A standard output whose reader has gone, like that of `egress-router flows | head -1`.
 pub fn closed_pipe() -> Result<Stdio> {
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
     Ok(writer.into())
 }
 
-/// Asks until the answer is `Some`.
-///
-/// # Errors
-/// When that takes longer than [`PATIENCE`]; `what` says in the error what it was.
-pub fn eventually<T>(what: &str, ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    eventually_within(PATIENCE, what, ask)
-}
-
-/// The same as [`eventually`], for what takes its time.
-///
-/// # Errors
-/// When that takes longer than `patience`.
-pub fn eventually_within<T>(
-    patience: Duration,
-    what: &str,
-    mut ask: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
-        }
-        if Instant::now() > deadline {
-            bail!("{what}: not within {patience:?}");
-        }
-        thread::sleep(POLL);
-    }
-}
-
-/// The number that a JSON pointer (RFC 6901) leads to.
+/// The number at a JSON pointer (RFC 6901).
 pub fn number(value: &Value, pointer: &str) -> Result<u64> {
     value
         .pointer(pointer)
@@ -223,7 +191,7 @@ pub fn number(value: &Value, pointer: &str) -> Result<u64> {
         .with_context(|| format!("no number at {pointer} of {value:#}"))
 }
 
-/// The string that a JSON pointer leads to.
+/// The string at a JSON pointer.
 pub fn string<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
     value
         .pointer(pointer)
@@ -231,13 +199,12 @@ pub fn string<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
         .with_context(|| format!("no string at {pointer} of {value:#}"))
 }
 
-/// The elements of a JSON array.
 pub fn array(value: &Value) -> Result<&[Value]> {
     let elements = value.as_array().map(Vec::as_slice);
     elements.with_context(|| format!("not an array: {value:#}"))
 }
 
-/// The names of a JSON object's members.
+/// The keys of a JSON object.
 pub fn keys(value: &Value) -> BTreeSet<&str> {
     value
         .as_object()

@@ -1,4 +1,4 @@
-//! What is printed to a terminal fits it; what goes elsewhere is left as it is.
+//! Output to a terminal fits its width; any other output is left as it is.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,7 +13,7 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 
 use crate::shell;
 
-/// What a command prints to a terminal of so many columns.
+/// What a command prints to a terminal of this width.
 fn on_terminal(lab: &Lab, columns: u16, arguments: &[&str]) -> Result<String> {
     let size = Winsize {
         ws_row: 24,
@@ -30,7 +30,7 @@ fn on_terminal(lab: &Lab, columns: u16, arguments: &[&str]) -> Result<String> {
         .stderr(slave.try_clone()?)
         .stdout(slave);
     let mut child = command.spawn()?;
-    // It holds the terminal open.
+    // `command` keeps the terminal open.
     drop(command);
     shell::wait(&mut child)?.with_context(|| format!("{arguments:?}: not within {PATIENCE:?}"))?;
     let text = reader.join().expect("reading does not panic")?;
@@ -40,7 +40,7 @@ fn on_terminal(lab: &Lab, columns: u16, arguments: &[&str]) -> Result<String> {
 fn read(terminal: OwnedFd) -> Result<String> {
     let mut bytes = Vec::new();
     match File::from(terminal).read_to_end(&mut bytes) {
-        // So Linux says that nobody has the other end any more.
+        // Linux reports EIO when the other end of the terminal is closed.
         Err(error) if error.raw_os_error() != Some(nix::libc::EIO) => return Err(error.into()),
         _ => {}
     }
@@ -81,7 +81,7 @@ fn text_fits_the_terminal() -> Result<()> {
 }
 
 #[test]
-fn what_is_no_terminal_gets_whole_lines() -> Result<()> {
+fn output_to_anything_but_a_terminal_has_whole_lines() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = lab.start_router_by(&Spec::dual_stack())?;

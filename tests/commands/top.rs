@@ -1,4 +1,4 @@
-//! `top`: one frame for scripts, and the live view in a pseudo terminal.
+//! `top`: one frame for scripts, and the live view in a pseudo-terminal.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -10,28 +10,28 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use egress_tests::addresses::HTTP;
-use egress_tests::{Lab, router, skip_unless_lab_works, tcp};
+use egress_tests::addresses::{HTTP, UNDEFINED_PORT};
+use egress_tests::{Connection, Lab, eventually, router, skip_unless_lab_works, tcp};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::lab::{Connection, Running, UNDEFINED_PORT};
-use crate::shell::{self, array, eventually, number, string};
+use crate::lab::Running;
+use crate::shell::{self, array, number, string};
 
-/// Out of the alternate screen (xterm's control sequences, DECRST 1049), back to what was there before.
+/// Leaves the alternate screen (xterm's control sequences, DECRST 1049).
 const LEAVE_SCREEN: &str = "\x1b[?1049l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 
-/// Data goes both ways all the while that `work` takes.
+/// Runs `work` while data passes in both directions.
 fn with_traffic<T>(connection: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let traffic = scope.spawn(|| -> Result<()> {
             while !is_over.load(Ordering::Relaxed) {
-                connection.check()?;
+                connection.exchange()?;
                 thread::sleep(Duration::from_millis(5));
             }
             Ok(())
@@ -54,7 +54,7 @@ fn positive(value: &Value, pointer: &str) -> Result<()> {
 }
 
 #[test]
-fn once_as_json_has_the_rates_of_what_flows_meanwhile() -> Result<()> {
+fn once_as_json_has_the_rates_of_current_traffic() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
@@ -85,7 +85,7 @@ fn once_as_json_has_the_rates_of_what_flows_meanwhile() -> Result<()> {
     positive(&frame, "/elapsed_seconds")?;
     ensure!(frame["router"]["process_running"] == true, "{frame:#}");
     ensure!(number(&frame, "/flows/total")? >= 1, "{frame:#}");
-    // What was dropped before has a total, and no rate any more.
+    // Earlier drops count in the total, but no longer in the rate.
     let outcomes = array(&frame["outcomes"])?;
     ensure!(
         outcomes.iter().any(|it| it["packets_per_second"] == 0.0),
@@ -138,11 +138,11 @@ fn without_a_router_top_says_so_and_leaves_the_terminal_alone() -> Result<()> {
     Ok(())
 }
 
-/// `egress-router` in a pseudo terminal of 80 columns and 24 lines.
+/// `egress-router` in a pseudo-terminal of 80 columns and 24 lines.
 struct Screen {
     child: Child,
     terminal: File,
-    /// Kept, so that the terminal stays when the child has ended, and can be looked at.
+    /// Kept open, so that the terminal still exists when the child has ended.
     inside: OwnedFd,
     written: Arc<Mutex<Vec<u8>>>,
 }
@@ -169,7 +169,7 @@ impl Screen {
         let terminal = File::from(pty.master);
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let (mut reader, to) = (terminal.try_clone()?, Arc::clone(&written));
-        // It ends, with EIO, when nobody has the inside of the terminal any more.
+        // Reading ends with EIO when the terminal's inside is closed.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut buffer) {
@@ -185,7 +185,7 @@ impl Screen {
         })
     }
 
-    /// All that was written to the terminal.
+    /// Everything written to the terminal so far.
     fn text(&self) -> String {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&written).into_owned()
@@ -206,18 +206,18 @@ impl Screen {
         Ok(kill(Pid::from_raw(self.child.id().try_into()?), signal)?)
     }
 
-    /// What it exits with; `None` after a signal.
+    /// Waits for the exit code; `None` after a signal.
     fn end(&mut self) -> Result<Option<i32>> {
         eventually("the view ends", || Ok(self.child.try_wait()?)).map(|status| status.code())
     }
 
-    /// Whether lines are edited and shown by the terminal itself, as a shell expects.
+    /// Whether the terminal edits and echoes lines itself, as a shell expects.
     fn is_restored(&self) -> Result<bool> {
         let flags = tcgetattr(&self.inside)?.local_flags;
         Ok(flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG))
     }
 
-    /// Checks that the view has ended well, and that the terminal is as it was.
+    /// Checks that the view has exited with 0 and has restored the terminal.
     fn check_end(&mut self) -> Result<()> {
         let code = self.end()?;
         ensure!(code == Some(0), "exit code {code:?}: {:?}", self.text());

@@ -1,16 +1,16 @@
-//! `trace`: what is decided for packets, while they pass.
+//! `trace` shows what is decided for packets as they pass.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{HTTP, client as client_address};
-use egress_tests::{Lab, skip_unless_lab_works, tcp};
+use egress_tests::{Connection, Lab, eventually, skip_unless_lab_works, tcp};
 use serde_json::Value;
 
 use crate::background::Background;
-use crate::lab::{Connection, Running, exchange_datagrams};
-use crate::shell::{self, eventually};
+use crate::lab::{Running, exchange_datagrams};
+use crate::shell;
 
-/// Whether the kernel half has been told that somebody traces: then its packets are shown.
-fn wait_until_it_shows_packets(lab: &Lab, trace: &Background) -> Result<()> {
+/// Sends packets until the first one is shown: from then on the kernel half knows of the subscriber.
+fn wait_until_subscribed(lab: &Lab, trace: &Background) -> Result<()> {
     eventually("a packet is shown", || {
         exchange_datagrams(lab)?;
         Ok((!trace.lines()?.is_empty()).then_some(()))
@@ -24,9 +24,9 @@ fn a_redirected_connection_is_traced_both_ways_step_by_step() -> Result<()> {
     let _router = Running::start(&lab, &[])?;
     let client = client_address(0).address.to_string();
     let mut trace = Background::start(&lab, &["trace", "--client", &client])?;
-    wait_until_it_shows_packets(&lab, &trace)?;
+    wait_until_subscribed(&lab, &trace)?;
     let connection = Connection::open(&lab, HTTP)?;
-    connection.check()?;
+    connection.exchange()?;
     let from = connection.client.local_addr()?.to_string();
     let to = HTTP.service().to_string();
     let find = |what: &str, words: &[&str]| {
@@ -66,9 +66,9 @@ fn a_redirected_connection_is_traced_both_ways_step_by_step() -> Result<()> {
     );
     ensure!(trace.interrupt()? == Some(0));
 
-    // Nothing is shown any more, and a next one may trace.
+    // No more packets are shown, and the next subscriber is accepted.
     let shown = trace.lines()?.len();
-    connection.check()?;
+    connection.exchange()?;
     ensure!(trace.lines()?.len() == shown);
     Ok(())
 }
@@ -90,13 +90,10 @@ fn a_trace_ends_after_a_number_of_packets_or_a_time_and_has_no_second() -> Resul
             "json",
         ],
     )?;
-    eventually(
-        "it has shown a packet, so that the subscriber is taken",
-        || {
-            exchange_datagrams(&lab)?;
-            Ok((!trace.lines()?.is_empty()).then_some(()))
-        },
-    )?;
+    eventually("a packet is shown, so there is a subscriber", || {
+        exchange_datagrams(&lab)?;
+        Ok((!trace.lines()?.is_empty()).then_some(()))
+    })?;
     let refused = shell::egress_router(lab.router(), &["trace", "--duration", "50ms"])?;
     ensure!(
         refused
@@ -139,7 +136,7 @@ fn a_packet_that_no_rule_wants_is_traced_with_the_reason() -> Result<()> {
         ],
     )?;
     let line = eventually("the packet is shown", || {
-        let port = crate::lab::UNDEFINED_PORT;
+        let port = egress_tests::addresses::UNDEFINED_PORT;
         let service = (HTTP.service().ip(), port).into();
         ensure!(tcp::connect(lab.client(), service).is_err());
         Ok(trace.lines()?.into_iter().next())

@@ -1,4 +1,4 @@
-//! The binary as another user, who has no privileges or only some.
+//! The binary as another user, with some privileges or none.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +11,7 @@ use caps::Capability;
 use egress_tests::addresses::{HTTP, client};
 use egress_tests::requirements::skipped;
 use egress_tests::router::{self, example_spec};
-use egress_tests::{BpfFs, Lab, function_name, skip_unless_lab_works};
+use egress_tests::{BpfFs, Lab, eventually, function_name, skip_unless_lab_works};
 use egress_userspace::dataplane::Pins;
 use egress_userspace::net::kernel;
 use nix::mount::{MsFlags, mount};
@@ -23,18 +23,18 @@ use crate::shell::{self, Finished, Started};
 
 const PRIVILEGES: i32 = 5;
 const NOT_RUNNING: i32 = 8;
-/// `nobody`, or whoever has this number: not root.
+/// `nobody`, or whichever user has this ID. Not root.
 const NOBODY: u32 = 65534;
 
-/// The binary and the example where everybody can read them; a build directory may be closed to others.
+/// The binary and the example spec where every user can read them. A build directory may not be readable.
 struct Published(TempDir);
 
 impl Published {
     fn new() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-        // By another process: a child that one of this process's threads starts meanwhile would inherit a
-        // descriptor that is open for writing, and Linux runs no file that is (ETXTBSY).
+        // install(1) writes the files, not this process: a child that another thread forks meanwhile would inherit a
+        // descriptor open for writing, and Linux does not run such a file (ETXTBSY).
         for (mode, file, name) in [
             ("0755", router::binary()?, "egress-router"),
             ("0644", example_spec(), "router.yaml"),
@@ -71,20 +71,20 @@ impl Published {
         shell::finish(command.uid(NOBODY).gid(NOBODY))
     }
 
-    /// The same in the router pod: by a thread there, as a child without privileges cannot move itself.
+    /// Runs the binary in the router pod, on a thread there: an unprivileged child cannot change its namespace.
     fn as_nobody_in(&self, lab: &Lab, arguments: &[&str]) -> Result<Finished> {
         lab.router()
             .run(|| self.as_nobody(arguments, Stdio::null()))
     }
 
-    /// `run` in the router pod, as nobody with these capabilities only, written as for setpriv(1).
+    /// A `run` command in the router pod as nobody, with only these capabilities in setpriv(1)'s notation.
     fn run_with(&self, lab: &Lab, capabilities: &str) -> Command {
         let nobody = NOBODY.to_string();
         let mut command = lab.router().command("setpriv");
         command
             .args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"])
             .args(["--inh-caps", capabilities, "--ambient-caps", capabilities])
-            // The kernel forgets it when a process changes its user.
+            // The kernel clears this setting when a process changes its user.
             .args(["--pdeathsig", "SIGKILL"])
             .arg(self.binary())
             .args(["run", "--no-pin", "--config", &self.spec()]);
@@ -92,11 +92,12 @@ impl Published {
     }
 }
 
-/// The capabilities that `run` needs, as setpriv(1) takes them.
+/// The capabilities that `run` needs, in setpriv(1)'s notation.
 fn needed() -> Result<String> {
-    // CAP_PERFMON: the verifier forbids others arithmetic with packet pointers that it needs.
+    // Without CAP_PERFMON the verifier rejects pointer arithmetic that the programs need.
     let mut capabilities = "+bpf,+perfmon,+net_admin".to_owned();
-    // Like that clock, maps whose memory is no locked one, which few may have much of, came with Linux 5.11.
+    // Before Linux 5.11, the memory of maps counts as locked memory, of which few users may have much. The coarse clock
+    // came with the same version.
     if !kernel::features()?.coarse_clock {
         capabilities += ",+sys_resource";
     }
@@ -123,7 +124,7 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
     let router = Started::new(&mut published.run_with(&lab, &needed()?))?;
     exchange_datagrams(&lab)?;
 
-    // What it needed to start is given up.
+    // The router gives up the capabilities that only its start needs.
     let mut kept = Capability::CAP_BPF.bitmask();
     if !has_tcx() {
         kept |= Capability::CAP_NET_ADMIN.bitmask();
@@ -142,12 +143,12 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
     }
     assert_eq!(value("NoNewPrivs:")?, "1");
 
-    // What is left is enough for other rules, and to end.
+    // The remaining ones suffice to change the rules and to end.
     let spec = fs::read_to_string(published.spec())?;
     let fewer = spec.replace("port: 8443", "port: 8444");
     ensure!(fewer != spec, "{spec}");
     fs::write(published.spec(), fewer)?;
-    shell::eventually("the rules have changed", || {
+    eventually("the rules have changed", || {
         let rules = shell::egress_router(lab.router(), &["rules"])?.success()?;
         Ok(rules.contains("8444/TCP").then_some(()))
     })?;
@@ -159,7 +160,7 @@ fn run_needs_capabilities_and_not_root() -> Result<()> {
 
 #[test]
 fn run_needs_nothing_to_write_to() -> Result<()> {
-    // Directories for temporary files may be file systems of their own.
+    // Temporary directories may be file systems of their own.
     const READ_ONLY: &str = "set -e
         mount --bind \"$0\" \"$0\"
         mount -o remount,bind,ro \"$0\"
@@ -184,7 +185,7 @@ fn run_needs_nothing_to_write_to() -> Result<()> {
 }
 
 #[test]
-fn run_takes_up_what_its_file_permits_within_what_a_container_grants() -> Result<()> {
+fn run_uses_its_file_capabilities_within_a_containers_bounds() -> Result<()> {
     skip_unless_lab_works!();
     if !kernel::features()?.coarse_clock {
         skipped(
@@ -195,7 +196,7 @@ fn run_takes_up_what_its_file_permits_within_what_a_container_grants() -> Result
     }
     let lab = Lab::new()?;
     let published = Published::new()?;
-    // As the container image has it: permitted, and more than is granted below.
+    // Like the container image: permitted, and more than what is granted below.
     let given = "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_resource=p";
     match Command::new("setcap")
         .arg(given)
@@ -225,7 +226,7 @@ fn run_takes_up_what_its_file_permits_within_what_a_container_grants() -> Result
     let router = Started::new(run.args(["run", "--no-pin", "--config", &spec]))?;
     exchange_datagrams(&lab)?;
     drop(router);
-    // With less it starts all the same, and what needs nothing works.
+    // With fewer capabilities the binary still starts, and commands that need none work.
     shell::finish(
         bounded_by("-all")
             .args(["check", &spec])
@@ -250,7 +251,7 @@ fn run_without_cap_perfmon_names_only_that() -> Result<()> {
     let refused = shell::finish(command.stdin(Stdio::null()))?;
     let (_, missing) = refused.stderr.split_once("missing ").unwrap_or_default();
     let (missing, _) = missing.split_once(": ").unwrap_or_default();
-    // The second before Linux 5.11 only.
+    // Before Linux 5.11, both.
     assert!(
         ["CAP_PERFMON", "CAP_PERFMON, CAP_SYS_RESOURCE"].contains(&missing),
         "{refused:?}"
@@ -261,7 +262,7 @@ fn run_without_cap_perfmon_names_only_that() -> Result<()> {
 }
 
 #[test]
-fn what_shows_a_running_router_says_what_it_takes() -> Result<()> {
+fn commands_that_read_a_router_name_missing_privileges() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let published = Published::new()?;
@@ -273,7 +274,7 @@ fn what_shows_a_running_router_says_what_it_takes() -> Result<()> {
     Ok(())
 }
 
-/// A command in the router pod, as the owner of pinned files, but without what root may do else.
+/// A command in the router pod, as the owner of the pinned files but without root's other privileges.
 fn with_cap_bpf(lab: &Lab, arguments: &[&str]) -> Result<Finished> {
     let mut command = lab.router().command("setpriv");
     command
@@ -289,7 +290,7 @@ fn a_pinned_router_is_looked_into_with_no_more_than_cap_bpf() -> Result<()> {
     let lab = Lab::new()?;
     let pins = BpfFs::new()?;
     let directory = pins.join("router");
-    let directory = directory.to_str().context("the path is UTF-8")?;
+    let directory = directory.to_str().context("the path is not UTF-8")?;
     let _router = Running::start(&lab, &["--pin-path", directory])?;
     exchange_datagrams(&lab)?;
     with_cap_bpf(&lab, &["status"])?.failure(PRIVILEGES, &["CAP_SYS_ADMIN"])?;
@@ -302,7 +303,7 @@ fn a_pinned_router_is_looked_into_with_no_more_than_cap_bpf() -> Result<()> {
     ] {
         let pinned = with_cap_bpf(&lab, &[arguments, &["--pin-path", directory]].concat())?;
         let found = shell::egress_router(lab.router(), arguments)?;
-        // How long ago is said in whole seconds.
+        // Ages are printed in whole seconds.
         let without_times = |text: &str| text.replace(|it: char| it.is_ascii_digit(), "");
         assert_eq!(
             without_times(&pinned.success()?),
@@ -314,7 +315,7 @@ fn a_pinned_router_is_looked_into_with_no_more_than_cap_bpf() -> Result<()> {
     shell::egress_router(lab.client(), &elsewhere)?
         .failure(NOT_RUNNING, &["another network namespace", directory])?;
     let nothing = pins.join("nothing");
-    let nothing = nothing.to_str().context("the path is UTF-8")?;
+    let nothing = nothing.to_str().context("the path is not UTF-8")?;
     with_cap_bpf(&lab, &["status", "--pin-path", nothing])?
         .failure(NOT_RUNNING, &["no router is pinned", nothing])
 }
@@ -325,7 +326,7 @@ fn without_the_privilege_to_list_programs_the_default_pins_are_looked_into() -> 
     let lab = Lab::new()?;
     let pins = BpfFs::new()?;
     let none: Option<&str> = None;
-    // Seen by this test only, like the file system itself.
+    // Only this test sees the mount, like the file system itself.
     mount(
         Some(pins.path()),
         "/sys/fs/bpf",
@@ -335,7 +336,7 @@ fn without_the_privilege_to_list_programs_the_default_pins_are_looked_into() -> 
     )
     .context("mounting the BPF file system at its usual place")?;
     let directory = Path::new(Pins::DEFAULT).join("lab");
-    let directory = directory.to_str().context("the path is UTF-8")?;
+    let directory = directory.to_str().context("the path is not UTF-8")?;
     let _router = Running::start(&lab, &["--pin-path", directory])?;
     with_cap_bpf(&lab, &["status"])?.success()?;
     let elsewhere = Lab::new()?;
@@ -343,14 +344,14 @@ fn without_the_privilege_to_list_programs_the_default_pins_are_looked_into() -> 
 }
 
 #[test]
-fn what_is_pinned_is_closed_to_others() -> Result<()> {
+fn other_users_cannot_open_pinned_files() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let published = Published::new()?;
     lab.router().run(|| {
         let pins = BpfFs::new()?;
         let directory = pins.join("router");
-        let directory = directory.to_str().context("the path is UTF-8")?;
+        let directory = directory.to_str().context("the path is not UTF-8")?;
         let _router = Running::start(&lab, &["--pin-path", directory])?;
         published
             .as_nobody(&["status", "--pin-path", directory], Stdio::null())?

@@ -1,5 +1,4 @@
-//! Taking out of packets what may differ between the labs: NAT ports, and identifications that
-//! the router itself chooses.
+//! Removes from packets what may differ between the labs: NAT ports, and identifications chosen by the router itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,18 +9,18 @@ use crate::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::recipe::Twist;
 use crate::wire::{Output, Side};
 
-/// What differs between labs.
+/// The values that differ between labs.
 #[derive(Clone, Copy, Debug)]
 pub struct Chosen {
-    /// The NAT port of the flow in this lab.
+    /// The flow's NAT port in this lab.
     pub nat_port: u16,
-    /// The number that stands for it.
+    /// The number that replaces it.
     pub stands_for: u16,
     /// The identification of the packets that were sent.
     pub sent_id: u16,
 }
 
-/// What left a lab, as it would look if both had chosen the same numbers.
+/// The packets that left a lab, as if both labs had chosen the same numbers.
 pub fn canonical(outputs: Vec<Output>, chosen: Chosen) -> Vec<Output> {
     let mut outputs: Vec<_> = outputs
         .into_iter()
@@ -50,8 +49,7 @@ pub fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     })
 }
 
-/// Where the number is that identifies a flow beside the addresses: a port, or an echo's
-/// identifier.
+/// The offset of the number that, with the addresses, identifies a flow: a port, or the identifier of an echo message.
 fn port_at(layout: &Layout, kind: u8, of_source: bool) -> Option<usize> {
     if layout.is_later_fragment() {
         return None;
@@ -63,7 +61,7 @@ fn port_at(layout: &Layout, kind: u8, of_source: bool) -> Option<usize> {
     }
 }
 
-/// The source port of a packet and its destination port; twice the identifier for ICMP.
+/// The source and destination port of a packet. For ICMP, the identifier twice.
 pub fn ports(packet: &[u8]) -> Option<(u16, u16)> {
     let layout = Layout::of(packet)?;
     let kind = *packet.get(layout.payload)?;
@@ -92,7 +90,7 @@ fn replace_port(packet: &mut [u8], chosen: Chosen) {
     }
 }
 
-/// Replaces the NAT port where it is the source port, or the destination port.
+/// Replaces the NAT port as the source or the destination port.
 fn replace_one_port(packet: &mut [u8], of_source: bool, chosen: Chosen) {
     let Some(layout) = Layout::of(packet) else {
         return;
@@ -104,7 +102,7 @@ fn replace_one_port(packet: &mut [u8], of_source: bool, chosen: Chosen) {
     let Some(old) = word(packet, at) else {
         return;
     };
-    // Scripts also name the next few ports.
+    // Scripts also use the next few ports.
     let offset = old.wrapping_sub(chosen.nat_port);
     if offset > Twist::LARGEST_OFFSET {
         return;
@@ -137,7 +135,7 @@ fn replace_one_port(packet: &mut [u8], of_source: bool, chosen: Chosen) {
     }
 }
 
-/// By how much the checksum of an ICMP message is off.
+/// The error of an ICMP message's checksum.
 fn message_residue(packet: &[u8], layout: &Layout) -> Option<u16> {
     let (found, right) = message_checksum(packet, layout)?;
     Some(checksum::follow(found, 0, right))
@@ -150,7 +148,7 @@ fn set_message_residue(packet: &mut [u8], layout: &Layout, residue: u16) {
     }
 }
 
-/// The checksum that an ICMP message has, and the one that it should have.
+/// The checksum of an ICMP message, and the correct one.
 fn message_checksum(packet: &[u8], layout: &Layout) -> Option<(u16, u16)> {
     let (source, destination) = addresses(packet)?;
     let found = word(packet, layout.payload + 2)?;
@@ -160,7 +158,7 @@ fn message_checksum(packet: &[u8], layout: &Layout) -> Option<(u16, u16)> {
     Some((found, right))
 }
 
-/// What is xored to the right CRC of an SCTP packet; `None` if it has no whole header.
+/// The exclusive or of an SCTP packet's CRC and the correct one. `None` without a whole header.
 pub fn crc_residue(packet: &[u8]) -> Option<[u8; 4]> {
     let found: [u8; 4] = *packet.get(8..)?.first_chunk()?;
     let right = right_crc(packet);
@@ -184,7 +182,7 @@ fn right_crc(packet: &[u8]) -> [u8; 4] {
     checksum::sctp(&packet)
 }
 
-/// Whether all checksums of a packet are right, but for those inside of ICMP errors.
+/// Whether all checksums of a packet are right. Ignores the packet quoted by an ICMP error.
 pub fn is_intact(packet: &[u8]) -> bool {
     let Some(layout) = Layout::of(packet) else {
         return false;
@@ -215,7 +213,7 @@ fn is_transport_intact(packet: &[u8], layout: &Layout) -> bool {
     }
 }
 
-/// Hides an IPv4 identification that the router has chosen, as for its own packets.
+/// Clears an IPv4 identification that the router has chosen, as for its own packets.
 fn hide_own_id(packet: &mut [u8], sent: u16) {
     let is_v4 = packet.len() >= 20 && packet[0] >> 4 == 4;
     if let Some(id) = word(packet, 4).filter(|id| is_v4 && *id != sent) {
@@ -225,7 +223,7 @@ fn hide_own_id(packet: &mut [u8], sent: u16) {
     }
 }
 
-/// A checksum of 0 and one of 0xffff are the same number; but UDP has no checksum if it is 0.
+/// Unifies the checksums 0 and 0xffff, which represent the same number. In UDP, 0 means no checksum.
 fn unify_zero(packet: &mut [u8]) {
     let Some(layout) = Layout::of(packet).filter(|layout| !layout.is_later_fragment()) else {
         return;
@@ -240,7 +238,7 @@ fn unify_zero(packet: &mut [u8]) {
     }
 }
 
-/// Puts the fragments of packets together, where all of one are there.
+/// Reassembles packets whose fragments are all there.
 fn reassemble(outputs: &mut Vec<Output>) {
     let mut index = 0;
     while index < outputs.len() {
@@ -254,7 +252,7 @@ fn reassemble(outputs: &mut Vec<Output>) {
     }
 }
 
-/// The packet that the output at `index` is a fragment of, and where all its fragments are.
+/// The packet to which the fragment at `index` belongs, and the indices of all its fragments.
 fn reassembled(outputs: &[Output], index: usize) -> Option<(Vec<u8>, Vec<usize>)> {
     let id = Layout::of(&outputs[index].packet)?.fragment?.id;
     let ends = addresses(&outputs[index].packet)?;
@@ -291,7 +289,7 @@ fn reassembled(outputs: &[Output], index: usize) -> Option<(Vec<u8>, Vec<usize>)
     Some((whole(&outputs[first.2].packet, &body)?, members))
 }
 
-/// Where the fragmented bytes begin.
+/// The offset of the fragment's data.
 fn payload_of(layout: &Layout) -> usize {
     match layout.fragment.and_then(|fragment| fragment.header) {
         Some((at, _)) => at + 8,
@@ -299,7 +297,7 @@ fn payload_of(layout: &Layout) -> usize {
     }
 }
 
-/// A packet of the first fragment's header and this.
+/// A packet with the first fragment's header and this payload.
 fn whole(first: &[u8], body: &[u8]) -> Option<Vec<u8>> {
     let layout = Layout::of(first)?;
     let fragment = layout.fragment?;

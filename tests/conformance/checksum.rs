@@ -1,4 +1,4 @@
-//! Checksums: made, compared with the right ones, and followed over a changed port.
+//! Computes, verifies and updates checksums.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +15,7 @@ pub fn internet(bytes: &[u8]) -> u16 {
     finish(Sum16BitWords::new().add_slice(bytes))
 }
 
-/// The checksum of a transport packet with its pseudo header; the ICMP of IPv4 has none.
+/// The checksum of a transport packet with its pseudo-header. ICMP over IPv4 has no pseudo-header.
 pub fn transport(source: IpAddr, destination: IpAddr, protocol: u8, packet: &[u8]) -> u16 {
     let sum = Sum16BitWords::new().add_slice(packet);
     if protocol == protocol::ICMP {
@@ -32,8 +32,8 @@ pub fn transport(source: IpAddr, destination: IpAddr, protocol: u8, packet: &[u8
     finish(with_address(with_address(sum, source), destination))
 }
 
-/// What an Internet checksum becomes when a word that it covers changes (RFC 1624). Zero, which
-/// is the same number as 0xffff, comes out as the latter.
+/// Updates an Internet checksum for a changed word (RFC 1624). A result of zero is returned as 0xffff, which represents
+/// the same number.
 pub fn follow(checksum: u16, old: u16, new: u16) -> u16 {
     let sum = Sum16BitWords::new()
         .add_2bytes((!checksum).to_be_bytes())
@@ -42,17 +42,17 @@ pub fn follow(checksum: u16, old: u16, new: u16) -> u16 {
     one_zero(finish(sum))
 }
 
-/// The same number, with one of the two representations of zero.
+/// Maps the two representations of zero to one.
 pub const fn one_zero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
-/// SCTP's checksum as it lies in the packet (RFC 9260, appendix A), of a packet whose own is 0.
+/// The SCTP checksum in the packet's byte order (RFC 9260, appendix A). The packet's checksum field must be 0.
 pub fn sctp(packet: &[u8]) -> [u8; 4] {
     CRC32C.checksum(packet).to_le_bytes()
 }
 
-/// An IP packet with a UDP datagram, which has nothing unusual.
+/// An ordinary IP packet with a UDP datagram.
 pub fn datagram(
     family: Family,
     source: SocketAddr,
@@ -71,7 +71,7 @@ pub fn datagram(
     Recipe::of(body).packet(family, ends)
 }
 
-/// The sum is of words as they lie in memory.
+/// `Sum16BitWords` adds words as they lie in memory.
 fn finish(sum: Sum16BitWords) -> u16 {
     u16::from_be_bytes(sum.ones_complement().to_ne_bytes())
 }

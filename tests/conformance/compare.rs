@@ -1,4 +1,4 @@
-//! What differs between what left both routers.
+//! Compares the packets that left both routers.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -9,23 +9,22 @@ use crate::script::{Event, Script};
 use crate::twin::Outcome;
 use crate::wire::{Output, Side};
 
-/// An event, and what both routers made of it.
+/// An event and the outcome in both routers.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'c> {
-    /// The script that it belongs to.
+    /// The script to which the event belongs.
     pub script: &'c Script,
-    /// The event.
     pub event: &'c Event,
-    /// What left the routers.
+    /// What left both routers.
     pub outcome: &'c Outcome,
 }
 
-/// What a router did with an event.
+/// A router's reaction to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reaction {
-    /// How many packets left on the other side.
+    /// The number of packets that left on the other side.
     pub crossed: usize,
-    /// How many went back.
+    /// The number of packets that went back.
     pub answered: usize,
 }
 
@@ -38,17 +37,17 @@ impl Reaction {
         }
     }
 
-    /// Whether nothing left.
+    /// Whether no packet left.
     pub fn is_nothing(self) -> bool {
         self.crossed + self.answered == 0
     }
 
-    /// Whether it went on, without an answer to its sender.
+    /// Whether the packet was forwarded without an answer to its sender.
     pub fn is_forwarded(self) -> bool {
         self.crossed > 0 && self.answered == 0
     }
 
-    /// Whether its sender got an answer, and nobody else anything.
+    /// Whether the sender got an answer and no other packet left.
     pub fn is_answered(self) -> bool {
         self.answered > 0 && self.crossed == 0
     }
@@ -66,22 +65,22 @@ impl fmt::Display for Reaction {
 }
 
 impl Case<'_> {
-    /// What our router did.
+    /// Our router's reaction.
     pub fn ours(&self) -> Reaction {
         Reaction::of(&self.outcome.ours, self.event)
     }
 
-    /// What the kernel's NAT did.
+    /// The reaction of the kernel's NAT.
     pub fn kernels(&self) -> Reaction {
         Reaction::of(&self.outcome.kernels, self.event)
     }
 
-    /// Whether anything differs, or is wrong.
+    /// Whether the outcomes differ or ours is wrong.
     pub fn differs(&self) -> bool {
         self.outcome.ours != self.outcome.kernels || self.breach().is_some()
     }
 
-    /// What is wrong with what left our router, whatever the kernel's does.
+    /// What is wrong with our router's packets, whatever the kernel's NAT does.
     pub fn breach(&self) -> Option<&'static str> {
         let is_sound = self.event.recipe.is_sound();
         self.outcome.ours.iter().find_map(|output| {
@@ -95,7 +94,7 @@ impl Case<'_> {
         })
     }
 
-    /// The pod itself answers from either address, but only to clients.
+    /// The pod may answer from either address, but from `eth0`'s only to clients.
     fn is_from_the_router(&self, output: &Output) -> bool {
         let network = self.script.family.network();
         let own = [network.router_net1.address, network.router_eth0.address];
@@ -109,12 +108,12 @@ impl Case<'_> {
         })
     }
 
-    /// Whether a packet left one of them only, so that both know something else from now on.
+    /// Whether the routers forwarded different numbers of packets, so that their states differ from now on.
     pub fn parts_ways(&self) -> bool {
         self.ours() != self.kernels()
     }
 
-    /// The packets that left both, ours first.
+    /// The packets that left both, as pairs of ours and the kernel's.
     pub fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.outcome
             .ours
@@ -131,7 +130,7 @@ impl Case<'_> {
             .take_while(|event| !std::ptr::eq(*event, self.event))
     }
 
-    /// The names of the fields that differ, where the same packets left both.
+    /// The names of the fields that differ, if the same packets left both.
     pub fn changed_fields(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for (ours, kernels) in self.pairs() {
@@ -144,7 +143,7 @@ impl Case<'_> {
         names
     }
 
-    /// Whether the same packets left both, and differ in some of these fields at most.
+    /// Whether the same packets left both, and differ only in `expected` fields.
     pub fn only_changes(&self, expected: &[&str]) -> bool {
         !self.parts_ways()
             && self
@@ -153,7 +152,7 @@ impl Case<'_> {
                 .all(|name| expected.contains(&name.as_str()))
     }
 
-    /// A line by which differences of one kind are alike.
+    /// A line that is the same for all differences of one kind.
     pub fn signature(&self) -> String {
         let (family, what, side) = (self.script.family, self.event.what, self.event.side);
         let kind = self.script.kind;
@@ -177,7 +176,7 @@ impl Case<'_> {
         format!("{family} {kind}: {what} ({side:?}): {breach}{difference}")
     }
 
-    /// All that left, field by field where both have something.
+    /// Describes everything that left. Packets that left both are compared field by field.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "  {}", self.event);

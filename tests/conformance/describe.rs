@@ -1,4 +1,4 @@
-//! Scripts in words, for who looks at a difference.
+//! Describes scripts in words.
 
 use std::fmt::{self, Write as _};
 
@@ -127,9 +127,9 @@ impl fmt::Display for Damage {
             Self::HeaderLength(words) => write!(f, "header length {words}"),
             Self::Length(by) => write!(f, "length off by {by}"),
             Self::Byte { at, mask } => write!(f, "byte {at} xor {mask:#04x}"),
-            Self::ShortPacket(length) => write!(f, "only {length} bytes behind the header"),
+            Self::ShortPacket(length) => write!(f, "only {length} bytes after the header"),
             Self::Truncation(length) => write!(f, "truncated to {length} bytes"),
-            Self::Trailer(length) => write!(f, "{length} bytes behind the packet"),
+            Self::Trailer(length) => write!(f, "{length} bytes after the packet"),
         }
     }
 }
@@ -158,7 +158,6 @@ fn flag_names(flags: u8) -> String {
     names.join("+")
 }
 
-/// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -1,4 +1,4 @@
-//! What differs between the families outside of the packets themselves.
+//! The differences between the families outside the packets themselves.
 
 use std::fmt;
 
@@ -20,7 +20,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// The lab's addresses.
@@ -39,7 +38,7 @@ impl Family {
         }
     }
 
-    /// The protocol number of the control messages.
+    /// The protocol number of ICMP.
     pub const fn icmp(self) -> u8 {
         match self {
             Self::V4 => 1,
@@ -47,7 +46,7 @@ impl Family {
         }
     }
 
-    /// How Ethernet names it.
+    /// The Ethernet type.
     pub const fn ethertype(self) -> u16 {
         match self {
             Self::V4 => 0x0800,

@@ -1,4 +1,4 @@
-//! The fields of a packet, by name, so that people see where two differ.
+//! The named fields of a packet, to show where two packets differ.
 
 use crate::canonical::addresses;
 use crate::describe::hex;
@@ -9,7 +9,7 @@ use crate::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 /// A field's name, such as `inner ttl`, and its value.
 pub type Field = (String, String);
 
-/// All fields of a packet, in order. Together they have every byte of it.
+/// All fields of a packet, in order. Together they cover every byte.
 pub fn fields(packet: &[u8]) -> Vec<Field> {
     let mut fields = Vec::new();
     read(&mut Reader {
@@ -20,7 +20,7 @@ pub fn fields(packet: &[u8]) -> Vec<Field> {
     fields
 }
 
-/// The names of the fields that differ, with both values.
+/// The fields that differ: the name and both values.
 pub fn changes(ours: &[u8], theirs: &[u8]) -> Vec<(String, String, String)> {
     const NONE: &str = "–";
     let (ours, theirs) = (fields(ours), fields(theirs));

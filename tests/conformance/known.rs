@@ -1,6 +1,6 @@
-//! The differences that are known, each with its reason.
+//! The known differences, each with its reason.
 //!
-//! `docs/conformance.md` has a row for each, which says what either router does and why.
+//! `docs/conformance.md` has a row for each, which says what both routers do and why.
 
 use crate::compare::Case;
 use crate::layout::{Layout, set_word, word};
@@ -13,24 +13,24 @@ use crate::{canonical, checksum};
 /// A class of differences.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// Its name, here and in `docs/conformance.md`.
+    /// The class's name, here and in `docs/conformance.md`.
     pub name: &'static str,
-    /// Why it is there.
+    /// Why the difference exists.
     pub reason: Reason,
     explains: fn(&Case<'_>) -> bool,
 }
 
-/// Why a difference is there.
+/// Why a difference exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It is meant to be.
+    /// It is intended.
     OnPurpose,
-    /// It is to go.
+    /// It will be removed.
     NotYet,
 }
 
 impl Reason {
-    /// As `docs/conformance.md` has it.
+    /// The reason as written in `docs/conformance.md`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::OnPurpose => "on purpose",
@@ -55,7 +55,7 @@ const fn not_yet(name: &'static str, explains: fn(&Case<'_>) -> bool) -> Known {
     }
 }
 
-/// All of them; the first one that explains a difference counts.
+/// All classes. The first that explains a difference counts.
 pub const KNOWN: &[Known] = &[
     on_purpose("segment_size", segment_size),
     on_purpose("own_errors", own_errors),
@@ -88,7 +88,7 @@ pub const KNOWN: &[Known] = &[
     not_yet("sctp_fragments", sctp_fragments),
 ];
 
-/// The class of a difference, if it is a known one.
+/// The class that explains a difference, if any.
 pub fn explain(case: &Case<'_>) -> Option<&'static Known> {
     if case.breach().is_some() {
         return None;
@@ -96,7 +96,7 @@ pub fn explain(case: &Case<'_>) -> Option<&'static Known> {
     KNOWN.iter().find(|known| (known.explains)(case))
 }
 
-/// What conntrack finds invalid is not translated, so it is for the pod; ours translates it.
+/// Whether conntrack finds the packet invalid, and so leaves it untranslated for the pod, while ours translates it.
 fn is_invalid_to_the_kernel_only(case: &Case<'_>) -> bool {
     case.outcome.invalid && case.ours().is_forwarded() && case.kernels().crossed == 0
 }
@@ -138,7 +138,7 @@ fn segment_size(case: &Case<'_>) -> bool {
         })
 }
 
-/// The segment size that a segment offers, and the packet with another in its place.
+/// The segment size that a segment offers, and the packet without that size.
 fn without_size(packet: &[u8]) -> Option<(u16, Vec<u8>)> {
     const SIZE_OPTION: [u8; 2] = [2, 4];
     let layout = Layout::of(packet)?;
@@ -148,7 +148,7 @@ fn without_size(packet: &[u8]) -> Option<(u16, Vec<u8>)> {
     let size = word(packet, option + 2)?;
     let mut packet = packet.to_vec();
     set_word(&mut packet, option + 2, 0);
-    // At an odd place the bytes of the size are in two words, which the checksum sums up swapped.
+    // At an odd offset, the bytes of the size lie in two words, and the checksum adds them swapped.
     let counted = if (option - layout.payload) % 2 == 0 {
         size
     } else {
@@ -182,7 +182,7 @@ fn own_errors(case: &Case<'_>) -> bool {
             })
 }
 
-/// What an ICMP error has of the packet that it is about.
+/// The packet that an ICMP error quotes.
 fn quoted(packet: &[u8]) -> Option<&[u8]> {
     let layout = Layout::of(packet)?;
     let is_error = layout.is_error(*packet.get(layout.payload)?);
@@ -312,7 +312,7 @@ fn sctp_tracking(case: &Case<'_>) -> bool {
 }
 
 fn sctp_openings(case: &Case<'_>) -> bool {
-    // INIT, and what the middle of an association has: DATA, SACK, HEARTBEAT, COOKIE ECHO.
+    // INIT, and chunks from the middle of an association: DATA, SACK, HEARTBEAT, COOKIE ECHO.
     const OPENINGS: [u8; 5] = [1, 0, 3, 4, 10];
     let Body::Sctp { chunks, .. } = &case.event.recipe.body else {
         return false;
@@ -408,7 +408,7 @@ fn inner_checksum(case: &Case<'_>) -> bool {
     may_differ && case.only_changes(&["checksum", "inner checksum"])
 }
 
-/// The length of the IP header, with what belongs to it, of a packet inside of an error.
+/// The length of the headers before the transport in a packet quoted by an error.
 fn headers_inside(case: &Case<'_>, about: &Recipe) -> usize {
     case.script.family.header_len() + about.options.len() + about.extensions.len() * 8
 }

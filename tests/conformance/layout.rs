@@ -1,36 +1,36 @@
-//! Where things are in an IP packet, also in one that ends early.
+//! Offsets in an IP packet, even a truncated one.
 
 use crate::family::Family;
 use crate::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 
-/// What the IP header of a packet and the extension headers behind it say.
+/// What the IP header and the extension headers of a packet say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// The family that its version names.
+    /// The family, according to the version field.
     pub family: Family,
-    /// The protocol of what follows these headers.
+    /// The protocol after these headers.
     pub protocol: u8,
-    /// Where that begins; at most the packet's length.
+    /// The offset of the payload, at most the packet's length.
     pub payload: usize,
-    /// The fragment that it is, if it is one.
+    /// The fragment's fields, if the packet is one.
     pub fragment: Option<Fragment>,
 }
 
-/// What a fragment says of itself.
+/// The fields of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// Which packet's it is.
+    /// The identification.
     pub id: u32,
-    /// Where its bytes belong.
+    /// The offset of the fragment's bytes in the packet.
     pub offset: usize,
-    /// Whether more follow.
+    /// Whether more fragments follow.
     pub more: bool,
-    /// Where IPv6's fragment header begins, and where the byte that names it is.
+    /// The offsets of IPv6's fragment header and of the next-header field that announces it.
     pub header: Option<(usize, usize)>,
 }
 
 impl Layout {
-    /// Reads a packet; `None` if it has no whole IP header.
+    /// Parses a packet. `None` without a whole IP header.
     pub fn of(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
             4 => Self::of_v4(packet),
@@ -113,12 +113,12 @@ impl Layout {
         self.fragment.is_some_and(|fragment| fragment.offset > 0)
     }
 
-    /// Whether it begins with a transport header of this protocol.
+    /// Whether the payload begins with a transport header of this protocol.
     pub fn is(&self, protocol: u8) -> bool {
         self.protocol == protocol && !self.is_later_fragment()
     }
 
-    /// Whether this ICMP message, whose type is `kind`, is an error.
+    /// Whether this ICMP message, of type `kind`, is an error.
     pub fn is_error(&self, kind: u8) -> bool {
         self.is(self.family.icmp())
             && match self.family {
@@ -128,12 +128,11 @@ impl Layout {
     }
 }
 
-/// The 16-bit number at this place.
+/// The 16-bit number at this offset.
 pub fn word(packet: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?))
 }
 
-/// Writes a 16-bit number.
 pub fn set_word(packet: &mut [u8], at: usize, value: u16) {
     packet[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }

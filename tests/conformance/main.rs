@@ -28,8 +28,7 @@ use egress_tests::requirements;
 use crate::family::Family;
 use crate::run::{Options, Progress};
 
-/// Sends the same packets through the router and through the kernel's own NAT, and compares what
-/// leaves
+/// Sends the same packets through the router and through the kernel's own NAT, and compares what leaves
 ///
 /// `cargo xtask test-conformance` builds and runs this.
 #[derive(Parser)]
@@ -38,13 +37,13 @@ struct Cli {
     /// How many packets to send into each of the two
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     packets: u64,
-    /// What the packets are made from: the same seed makes the same packets
+    /// The seed of the packets: the same seed makes the same packets
     #[arg(long, default_value_t = 1, value_name = "S")]
     seed: u64,
     /// Only packets of this IP version
     #[arg(long)]
     family: Option<Family>,
-    /// Play only the script with this number, and tell what happens
+    /// Play only the script with this number, and describe each event
     #[arg(long, value_name = "N")]
     script: Option<u64>,
     /// How to write the summary
@@ -52,7 +51,7 @@ struct Cli {
     output: Format,
 }
 
-/// How to write the summary.
+/// The format of the summary.
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     /// For people
@@ -72,10 +71,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every difference is explained.
+/// Runs the comparison. Returns whether every difference is explained.
 fn run(cli: &Cli) -> Result<bool> {
     if let Some(reason) = requirements::missing() {
-        bail!("no lab can be made here: {reason}");
+        bail!("cannot build a lab here: {reason}");
     }
     let options = Options {
         packets: cli.packets,
@@ -84,7 +83,9 @@ fn run(cli: &Cli) -> Result<bool> {
         script: cli.script,
     };
     let is_watched = stderr().is_terminal();
-    let report = run::run(&options, |progress| tell(progress, &options, is_watched))?;
+    let report = run::run(&options, |progress| {
+        show_progress(progress, &options, is_watched);
+    })?;
     if is_watched {
         eprintln!();
     }
@@ -95,8 +96,8 @@ fn run(cli: &Cli) -> Result<bool> {
     Ok(report.is_explained())
 }
 
-/// A line that is written over where somebody watches.
-fn tell(progress: &Progress, options: &Options, is_watched: bool) {
+/// Reports the progress. On a terminal, each report overwrites the last.
+fn show_progress(progress: &Progress, options: &Options, is_watched: bool) {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (start, end) = if is_watched { ("\r", "") } else { ("", "\n") };
     let line = format!(
@@ -106,7 +107,7 @@ fn tell(progress: &Progress, options: &Options, is_watched: bool) {
         count(&progress.explained),
         count(&progress.unexplained)
     );
-    // Nobody is left to tell if standard error is gone.
+    // An error is ignored: nobody reads a closed standard error.
     let _ = stderr().write_all(line.as_bytes());
 }
 

@@ -1,15 +1,17 @@
 //! Protocol numbers (IANA), and the flags of TCP.
 
+use egress_tests::Protocol;
+
 /// ICMP of IPv4.
 pub const ICMP: u8 = 1;
 /// TCP.
-pub const TCP: u8 = 6;
+pub const TCP: u8 = Protocol::Tcp.number();
 /// UDP.
-pub const UDP: u8 = 17;
+pub const UDP: u8 = Protocol::Udp.number();
 /// ICMP of IPv6.
 pub const ICMPV6: u8 = 58;
 /// SCTP.
-pub const SCTP: u8 = 132;
+pub const SCTP: u8 = Protocol::Sctp.number();
 
 /// IPv6's hop-by-hop options.
 pub const HOP_BY_HOP: u8 = 0;

@@ -1,7 +1,7 @@
 //! Packets before their addresses are known.
 //!
-//! The NAT port of a flow may differ between the two labs, so a script says what a packet is, and
-//! each lab makes its own bytes of it.
+//! A flow's NAT port may differ between the two labs. A script therefore describes a packet, and each lab builds its
+//! own bytes from the description.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,14 +13,14 @@ use crate::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, SCTP, 
 /// The addresses and ports of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
-    /// Who sent it. The port of an echo message is its identifier, at both ends.
+    /// The sender. For an echo message, the identifier is the port of both ends.
     pub source: SocketAddr,
-    /// Whom it is for.
+    /// The receiver.
     pub destination: SocketAddr,
 }
 
 impl Ends {
-    /// Those of an answer.
+    /// The ends of an answer.
     pub const fn reversed(self) -> Self {
         Self {
             source: self.destination,
@@ -29,21 +29,21 @@ impl Ends {
     }
 }
 
-/// Other ends than the flow has.
+/// Differences from the flow's own ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Twist {
-    /// Another sender.
+    /// Replaces the sender's address.
     pub source: Option<IpAddr>,
-    /// Another receiver.
+    /// Replaces the receiver's address.
     pub destination: Option<IpAddr>,
-    /// Added to the sender's port.
+    /// Is added to the sender's port.
     pub source_port: u16,
-    /// Added to the receiver's port.
+    /// Is added to the receiver's port.
     pub destination_port: u16,
 }
 
 impl Twist {
-    /// The most that scripts add to a port.
+    /// The largest number that scripts add to a port.
     pub const LARGEST_OFFSET: u16 = 3;
 
     fn apply(&self, ends: Ends) -> Ends {
@@ -57,14 +57,14 @@ impl Twist {
     }
 }
 
-/// A packet but for its ends.
+/// A packet without its ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
     /// TTL or hop limit.
     pub ttl: u8,
     /// TOS or traffic class.
     pub tos: u8,
-    /// The identification; of IPv6 only fragments have one.
+    /// The identification. For IPv6, only fragments have one.
     pub id: u16,
     /// IPv4's "don't fragment".
     pub df: bool,
@@ -72,13 +72,12 @@ pub struct Recipe {
     pub options: Vec<u8>,
     /// IPv6's extension headers.
     pub extensions: Vec<Extension>,
-    /// Other ends than those of the flow.
+    /// Differences from the flow's own ends.
     pub twist: Twist,
-    /// What follows the IP header.
     pub body: Body,
-    /// What is wrong with it, in this order.
+    /// The packet's damage, applied in this order.
     pub damage: Vec<Damage>,
-    /// Into which fragments it is cut, if it is: of the bytes behind the IP header.
+    /// The fragments into which the bytes after the IP header are cut. Empty if they are not cut.
     pub fragments: Vec<Piece>,
 }
 
@@ -89,110 +88,101 @@ pub enum Extension {
     HopByHop,
     /// Destination options: padding.
     DestinationOptions,
-    /// A routing header of type 4 with so many segments left.
+    /// A routing header of type 4 with this many segments left.
     Routing(u8),
-    /// A fragment header of a packet that is whole (RFC 6946).
+    /// The fragment header of an unfragmented packet (RFC 6946).
     AtomicFragment,
 }
 
-/// What follows the IP header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A TCP segment.
     Tcp {
-        /// Its flags.
         flags: u8,
-        /// Its sequence number.
         seq: u32,
-        /// Its acknowledgment number.
         ack: u32,
-        /// The window.
         window: u16,
-        /// Its options, a multiple of four bytes.
+        /// The options, a multiple of four bytes.
         options: Vec<u8>,
-        /// How many bytes of data it has.
+        /// The number of data bytes.
         length: u16,
     },
     /// A UDP datagram.
     Udp {
         /// Whether it has a checksum.
         checksum: bool,
-        /// Its data.
         payload: Vec<u8>,
     },
     /// An SCTP packet.
     Sctp {
         /// The verification tag.
         tag: u32,
-        /// The chunks.
         chunks: Vec<u8>,
     },
-    /// An ICMP message with an identifier, as echo has it.
+    /// An ICMP message with an identifier, like echo.
     Echo {
         /// Type and code.
         kind: [u8; 2],
-        /// The sequence number.
         sequence: u16,
-        /// How many bytes of data it has.
+        /// The number of data bytes.
         length: u16,
     },
     /// An ICMP error.
     Error {
         /// Type and code.
         kind: [u8; 2],
-        /// The four bytes before the packet inside.
+        /// The four bytes before the quoted packet.
         rest: [u8; 4],
-        /// The packet that it is about, whose ends are the reverse of the message's.
+        /// The quoted packet. Its ends are the reverse of the message's.
         about: Box<Recipe>,
-        /// How many bytes of that packet it has at most.
+        /// The maximum length of the quotation.
         quoted: usize,
     },
     /// Anything else.
     Other {
         /// The protocol number.
         protocol: u8,
-        /// What follows the IP header.
+        /// The bytes after the IP header.
         bytes: Vec<u8>,
     },
 }
 
-/// A thing that is wrong with a packet.
+/// One kind of damage to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// The IPv4 header checksum, by so much.
+    /// Adds this number to the IPv4 header checksum.
     HeaderChecksum(u16),
-    /// The checksum behind the IP header, by so much, whatever it is; SCTP's by these bits.
+    /// Adds this number to the checksum after the IP header, whatever the protocol; for SCTP, flips these bits.
     Checksum(u16),
-    /// The IP version.
+    /// Replaces the IP version.
     Version(u8),
-    /// IPv4's header length, in words.
+    /// Replaces IPv4's header length, in words.
     HeaderLength(u8),
-    /// The length that the IP header tells, by so much.
+    /// Adds this number to the length in the IP header.
     Length(i16),
-    /// A byte, which is counted from the end of the IP header (with extension headers); the
-    /// checksum behind the header is made before.
+    /// Flips bits of one byte. The checksum after the IP header does not follow the change.
     Byte {
-        /// Which one.
+        /// The offset from the end of the IP header and its extension headers.
         at: usize,
-        /// What is xored to it.
+        /// The bits to flip.
         mask: u8,
     },
-    /// It ends after so many bytes behind the IP header, and the IP header tells so.
+    /// Ends the packet after this many bytes behind the IP header, and sets the IP header's length to match.
     ShortPacket(usize),
-    /// It ends after so many bytes.
+    /// Ends the packet after this many bytes.
     Truncation(usize),
-    /// So many bytes follow it.
+    /// Appends this many bytes.
     Trailer(usize),
 }
 
 /// A fragment: the bytes from `start` to `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Its first byte, a multiple of eight.
+    /// The offset of the first byte, a multiple of eight.
     pub start: usize,
-    /// The first byte after it.
+    /// The offset after the last byte.
     pub end: usize,
-    /// Whether it says that more follow.
+    /// Whether the fragment says that more follow.
     pub more: bool,
 }
 
@@ -213,16 +203,16 @@ impl Recipe {
         }
     }
 
-    /// Whether its checksums are right as it is sent.
+    /// Whether the checksums are right when the packet is sent.
     pub fn is_sound(&self) -> bool {
-        // A packet on a source route has a checksum for its last destination.
+        // On a source route, the checksum is computed for the final destination.
         let is_on_its_way = |extension: &Extension| matches!(extension, Extension::Routing(1..));
         self.damage.is_empty()
             && !matches!(self.body, Body::Other { .. })
             && !self.extensions.iter().any(is_on_its_way)
     }
 
-    /// The packets that leave a host for this.
+    /// The packets that the sending host emits.
     pub fn packets(&self, family: Family, ends: Ends) -> Vec<Vec<u8>> {
         if self.fragments.is_empty() {
             return vec![self.packet(family, ends)];
@@ -284,7 +274,7 @@ impl Recipe {
                 let addresses = [source.octets(), destination.octets()].concat();
                 self.with_v6_header(&addresses, protocol, body, piece)
             }
-            _ => panic!("{ends:?} are no ends of {family}"),
+            _ => panic!("{ends:?} are not {family}"),
         }
     }
 
@@ -297,7 +287,7 @@ impl Recipe {
     ) -> Vec<u8> {
         const DF: u16 = 0x4000;
         const MF: u16 = 0x2000;
-        // Only options that say so are copied into later fragments (RFC 791); none here does.
+        // Later fragments carry only options with the copied flag (RFC 791), which none of these has.
         let is_later = piece.is_some_and(|piece| piece.start > 0);
         let options = if is_later { &[][..] } else { &self.options[..] };
         let header_len = 20 + options.len();
@@ -347,7 +337,7 @@ impl Recipe {
         packet
     }
 
-    /// A fragment header without its first byte.
+    /// A fragment header without its next-header field.
     fn fragment_header(&self, offset_and_more: u16) -> (u8, Vec<u8>) {
         let mut header = vec![0];
         header.extend(offset_and_more.to_be_bytes());
@@ -358,7 +348,7 @@ impl Recipe {
 }
 
 impl Extension {
-    /// Its type, and the header without its first byte.
+    /// The protocol number, and the header without its next-header field.
     fn header(self) -> (u8, Vec<u8>) {
         // PadN over the rest of eight bytes.
         const PADDING: [u8; 7] = [0, 1, 4, 0, 0, 0, 0];
@@ -375,7 +365,7 @@ fn offset(piece: Piece) -> u16 {
     u16::try_from(piece.start / 8).unwrap_or(u16::MAX) & 0x1fff
 }
 
-/// How many 32-bit words these are.
+/// The number of 32-bit words in this many bytes.
 fn words(bytes: usize) -> u8 {
     u8::try_from(bytes / 4).unwrap_or(u8::MAX)
 }
@@ -384,7 +374,7 @@ fn length(bytes: usize) -> [u8; 2] {
     u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes()
 }
 
-/// Data that is nowhere the same, so that misplaced bytes are seen.
+/// Data without repetition, so that misplaced bytes are detected.
 pub fn data(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| (index * 7 + index / 256).to_le_bytes()[0])
@@ -392,7 +382,7 @@ pub fn data(length: usize) -> Vec<u8> {
 }
 
 impl Body {
-    /// The protocol number, and the bytes behind the IP header.
+    /// The protocol number, and the bytes after the IP header.
     fn bytes(&self, family: Family, ends: Ends) -> (u8, Vec<u8>) {
         let protocol = self.protocol(family);
         let ports = [
@@ -491,7 +481,6 @@ impl Body {
         bytes
     }
 
-    /// The protocol number.
     pub const fn protocol(&self, family: Family) -> u8 {
         match self {
             Self::Tcp { .. } => TCP,

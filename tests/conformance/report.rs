@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The results of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,26 +7,26 @@ use serde::Serialize;
 
 use crate::known::KNOWN;
 
-/// What came of it.
+/// The results of a run, or of a part of it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// What all scripts were made from.
+    /// The seed of all scripts.
     pub seed: u64,
-    /// How many packets were sent into each lab.
+    /// The number of packets sent into each lab.
     pub packets: u64,
-    /// How many flows they were of.
+    /// The number of flows of these packets.
     pub flows: u64,
-    /// How many packets left the routers and were compared.
+    /// The number of packets that left the routers and were compared.
     pub compared: u64,
-    /// How many events both routers treated alike.
+    /// The number of events that both routers handled alike.
     pub alike: u64,
-    /// How many differences there were of each known class.
+    /// The number of differences of each known class.
     pub explained: BTreeMap<String, u64>,
-    /// Differences that no class explains, by what they look like.
+    /// Unexplained differences, by signature.
     pub unexplained: BTreeMap<String, Unexplained>,
-    /// Differences that did not come back when their script was played again.
+    /// Differences that did not recur when their script was played again.
     pub unconfirmed: BTreeMap<String, Unexplained>,
-    /// What happened in the script that was asked for.
+    /// What happened in the script that was selected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub story: Option<String>,
 }
@@ -38,27 +38,27 @@ pub struct Unexplained {
     pub count: u64,
     /// The number of the first script that showed it.
     pub script: u64,
-    /// The shortest script that was found to show it.
+    /// The shortest script found that shows it.
     pub example: String,
 }
 
 impl Report {
-    /// Whether every difference is known.
+    /// Whether no difference is unexplained.
     pub fn is_explained(&self) -> bool {
         self.unexplained.is_empty()
     }
 
-    /// How many differences no class explains.
+    /// The number of unexplained differences.
     pub fn unexplained_count(&self) -> u64 {
         self.unexplained.values().map(|kind| kind.count).sum()
     }
 
-    /// How many differences are known.
+    /// The number of explained differences.
     pub fn explained_count(&self) -> u64 {
         self.explained.values().sum()
     }
 
-    /// That of no packet yet.
+    /// A report without packets.
     pub fn of(seed: u64) -> Self {
         Self {
             seed,
@@ -66,7 +66,7 @@ impl Report {
         }
     }
 
-    /// Takes in what another part of the run came to.
+    /// Adds the results of another part of the run.
     pub fn add(&mut self, other: Self) {
         self.packets += other.packets;
         self.flows += other.flows;
@@ -96,7 +96,7 @@ impl fmt::Display for Report {
         for (title, kinds) in [
             ("UNEXPLAINED", &self.unexplained),
             (
-                "NOT SEEN AGAIN when played again, so not counted",
+                "NOT REPRODUCED when played again, so not counted",
                 &self.unconfirmed,
             ),
         ] {

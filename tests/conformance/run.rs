@@ -1,4 +1,4 @@
-//! Playing scripts in twin labs, and keeping account.
+//! Plays scripts in twin labs and records the results.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use egress_tests::cpu;
 
 use crate::compare::Case;
 use crate::family::Family;
@@ -17,16 +16,16 @@ use crate::report::{Report, Unexplained};
 use crate::script::{Event, Script, Slot};
 use crate::twin::{Bindings, Twin};
 
-/// After so many scripts the labs are made anew, so that flows never fill a table.
+/// The labs are rebuilt after this many scripts, so that flows never fill a table.
 const SCRIPTS_OF_A_LAB: u32 = Slot::COUNT - 1_000;
-/// How often a difference is played again at most, to find what it needs.
+/// The maximum number of replays to shorten a script.
 const REPLAYS: u32 = 60;
-/// A difference that does not come back in each of so many replays is none of the script's: it
-/// was a packet to a NAT port that happened to be another script's.
+/// The number of replays in which a difference must recur. Otherwise it is not the script's: a packet hit a NAT port
+/// that happened to belong to another script.
 const CONFIRMATIONS: u32 = 3;
 
-/// The labs: of which family the packets are, and whether its ports without a rule have a server.
-/// A script's number tells by its remainder which of them plays it.
+/// The labs: the family of the packets, and whether ports without a rule have a server. The remainder of a script's
+/// number selects the lab.
 const LABS: [(Family, bool); 4] = [
     (Family::V4, true),
     (Family::V4, false),
@@ -34,27 +33,27 @@ const LABS: [(Family, bool); 4] = [
     (Family::V6, false),
 ];
 
-/// What to run.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many packets in all.
+    /// The total number of packets.
     pub packets: u64,
-    /// What all scripts are made from.
+    /// The seed of all scripts.
     pub seed: u64,
-    /// Of which families.
+    /// The families of the packets.
     pub families: Vec<Family>,
-    /// Only the script with this number.
+    /// Play only the script with this number.
     pub script: Option<u64>,
 }
 
-/// How far a run is, for who waits.
+/// The progress of a run, for the user.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Packets sent into each lab.
     pub packets: AtomicU64,
-    /// Differences of known classes.
+    /// Explained differences.
     pub explained: AtomicU64,
-    /// Others.
+    /// Unexplained differences.
     pub unexplained: AtomicU64,
 }
 
@@ -66,39 +65,40 @@ impl Progress {
     }
 }
 
-/// Runs as many scripts as `options` asks for; `tell` is called about once a second.
+/// Runs as many scripts as `options` asks for, and calls `show_progress` about once a second.
 ///
 /// # Errors
-/// When the labs cannot be made, or a router forwards nothing any more.
-pub fn run(options: &Options, tell: impl Fn(&Progress)) -> Result<Report> {
+/// When the labs cannot be built, or a router no longer forwards anything.
+pub fn run(options: &Options, show_progress: impl Fn(&Progress)) -> Result<Report> {
     let progress = Progress::default();
     let wanted: Vec<_> = (0..)
         .zip(LABS)
         .filter(|(_, (family, _))| options.families.contains(family))
         .collect();
     let share = options.packets.div_ceil(wanted.len().max(1) as u64);
-    let cpus = usable_cpus()?;
+    let cpus = cpu::usable()?;
     let parts = thread::scope(|scope| {
         let mut running = Vec::new();
         for (index, labs) in wanted {
             let cpu = cpus[index % cpus.len()];
             let worker = Worker::new(options, labs, &progress);
             running.push(scope.spawn(move || {
-                stay_on(cpu)?;
+                // One CPU keeps packets in order.
+                cpu::pin(cpu)?;
                 worker.run(numbers(options.script, index), share)
             }));
         }
-        let mut told = Instant::now();
+        let mut shown = Instant::now();
         while running.iter().any(|worker| !worker.is_finished()) {
             thread::sleep(Duration::from_millis(20));
-            if told.elapsed() > Duration::from_secs(1) {
-                told = Instant::now();
-                tell(&progress);
+            if shown.elapsed() > Duration::from_secs(1) {
+                shown = Instant::now();
+                show_progress(&progress);
             }
         }
         running
             .into_iter()
-            .map(|worker| worker.join().expect("no panic"))
+            .map(|worker| worker.join().expect("a worker does not panic"))
             .collect::<Result<Vec<_>>>()
     })?;
     let mut report = Report::of(options.seed);
@@ -108,7 +108,7 @@ pub fn run(options: &Options, tell: impl Fn(&Progress)) -> Result<Report> {
     Ok(report)
 }
 
-/// The numbers of the scripts that the labs with this index play.
+/// The numbers of the scripts for the labs with this index.
 fn numbers(only: Option<u64>, index: usize) -> impl Iterator<Item = u64> {
     let (index, count) = (index as u64, LABS.len() as u64);
     let range = match only {
@@ -117,20 +117,6 @@ fn numbers(only: Option<u64>, index: usize) -> impl Iterator<Item = u64> {
         None => index..u64::MAX,
     };
     range.step_by(LABS.len())
-}
-
-fn usable_cpus() -> Result<Vec<usize>> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count())
-        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
-        .collect())
-}
-
-/// Keeps the calling thread on one CPU, which keeps packets in order.
-fn stay_on(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &only).context("staying on one CPU")
 }
 
 /// Plays scripts in one pair of labs.
@@ -171,7 +157,7 @@ impl<'w> Worker<'w> {
         Ok(self.report)
     }
 
-    /// Both labs, made anew where they have seen enough, and a slot that is free in them.
+    /// Returns both labs, rebuilt if they have played enough scripts, and their next slot.
     fn twin(&mut self) -> Result<(&mut Twin, Slot)> {
         if self.slot >= SCRIPTS_OF_A_LAB {
             (self.slot, self.twin) = (0, None);
@@ -184,7 +170,7 @@ impl<'w> Worker<'w> {
         Ok((self.twin.insert(twin), Slot(self.slot)))
     }
 
-    /// Plays a script, and accounts for what differs.
+    /// Plays a script and records the differences.
     fn judge(&mut self, number: u64, script: &Script) -> Result<()> {
         let mut part = Report::of(self.options.seed);
         part.flows = script.flows.len() as u64;
@@ -218,7 +204,7 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    /// Plays a script until both routers part ways.
+    /// Plays a script until the routers' states differ.
     fn play(&mut self, script: &Script, mut see: impl FnMut(&Case<'_>)) -> Result<()> {
         let (twin, slot) = self.twin()?;
         let mut bindings = Bindings::of(script, slot);
@@ -263,7 +249,7 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    /// The shortest script with this difference that was found; `None` if it does not come back.
+    /// Returns the shortest script found that shows this difference. `None` if it does not recur.
     fn confirm(&mut self, script: &Script, signature: &str) -> Result<Option<String>> {
         let mut example = String::new();
         for _ in 0..CONFIRMATIONS {
@@ -288,7 +274,7 @@ impl<'w> Worker<'w> {
         Ok(Some(example))
     }
 
-    /// The account of a script that shows this difference, if it does.
+    /// Returns the description of a script's run if it shows this difference.
     fn reproduce(&mut self, script: &Script, signature: &str) -> Result<Option<String>> {
         let mut story = String::new();
         let mut shown = false;

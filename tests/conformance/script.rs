@@ -1,4 +1,4 @@
-//! Scripts: what clients and servers send, in order.
+//! Scripts: the packets that clients and servers send, in order.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,71 +8,67 @@ use crate::family::Family;
 use crate::recipe::{Ends, Recipe};
 use crate::wire::Side;
 
-/// A sequence of packets of one or a few flows, which depends on no other script.
+/// A sequence of packets of one or a few flows, independent of other scripts.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// What it is about.
+    /// The subject of the script.
     pub kind: &'static str,
-    /// Its family.
     pub family: Family,
-    /// Its flows.
     pub flows: Vec<Flow>,
-    /// What is sent, in order.
+    /// The packets, in order.
     pub events: Vec<Event>,
 }
 
-/// Who talks to whom.
+/// The client, its port, and the service of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
-    /// The first of the script's two clients, or the second.
+    /// The index of one of the script's two clients.
     pub client: u8,
-    /// The client's port.
     pub port: PortChoice,
-    /// What it connects to.
+    /// The service to which it connects.
     pub service: Service,
 }
 
-/// A client's port, with an offset below 4.
+/// The choice of a client's port, with an offset below 4.
 #[derive(Clone, Copy, Debug)]
 pub enum PortChoice {
-    /// One that both dataplanes keep where it is free.
+    /// A port that both dataplanes preserve if it is free.
     Kept(u16),
-    /// One of those that the pod's own sockets use, which our router does not keep.
+    /// A port in the pod's local port range, which our router does not preserve.
     Ephemeral(u16),
-    /// One below 512, which our router does not keep.
+    /// A port below 512, which our router does not preserve.
     Low,
 }
 
-/// What a client connects to.
+/// A service to which a client connects.
 #[derive(Clone, Copy, Debug)]
 pub enum Service {
-    /// What a rule redirects.
+    /// A redirect rule.
     Rule(Rule),
-    /// A port without a rule: the fallback's, or the pod's.
+    /// A port without a rule, for the fallback or the pod.
     Port(u16),
     /// Echo.
     Echo,
 }
 
-/// One thing that somebody sends.
+/// A packet that a host sends.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Where it arrives at the router.
+    /// The side on which it arrives at the router.
     pub side: Side,
-    /// Which of the script's flows gives it its ends.
+    /// The index of the flow that provides its ends.
     pub flow: usize,
-    /// What it is, for people and for the table of known differences.
+    /// What the packet is, for people and for the known differences.
     pub what: &'static str,
-    /// The packet.
     pub recipe: Recipe,
 }
 
-/// What makes a run of a script independent of all others in the same labs.
+/// Numbers that make the run of a script independent of all others in the same labs.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot(pub u32);
 
 impl Slot {
-    /// How many there are.
+    /// The number of slots.
     pub const COUNT: u32 = 7_900;
     const CLIENTS: u32 = 48;
 
@@ -80,13 +76,13 @@ impl Slot {
         (self.0 % Self::CLIENTS) as u8 * 2 + index
     }
 
-    /// A port that neither router gives to a flow: ours none below 1024, the kernel's none of these
-    /// to clients whose own is below 512 or above 1023.
+    /// A port that neither router allocates: ours none below 1024, the kernel's none of these for client ports below
+    /// 512 or above 1023.
     pub fn port_of_nobody(self) -> u16 {
         600 + (self.0 % 400) as u16
     }
 
-    /// An identification for fragments, which both routers remember for some time.
+    /// An identification for fragments. Both routers remember it for some time.
     fn fragment_id(self, ordinal: u16) -> u16 {
         const OF_A_SLOT: u16 = 8;
         (self.0 % Self::COUNT) as u16 * OF_A_SLOT + ordinal % OF_A_SLOT
@@ -109,7 +105,7 @@ impl Flow {
         SocketAddr::new(client.address, slot.port(self.port))
     }
 
-    /// The server, or who it would be.
+    /// The server of the service, or the address that it would have.
     pub fn server(&self, family: Family, port: u16) -> SocketAddr {
         match self.service {
             Service::Rule(rule) => rule.server(),
@@ -118,7 +114,7 @@ impl Flow {
         }
     }
 
-    /// The ends of a packet that arrives at this side, where the flow has `nat_port`.
+    /// The ends of a packet that arrives on this side, if the flow has `nat_port`.
     pub fn ends(&self, family: Family, slot: Slot, side: Side, nat_port: u16) -> Ends {
         let network = family.network();
         match side {
@@ -148,7 +144,7 @@ impl Flow {
 }
 
 impl Event {
-    /// Its packets in a lab where the flow has `nat_port`, and their identification.
+    /// The event's packets in a lab where the flow has `nat_port`, and their identification.
     pub fn packets(&self, script: &Script, slot: Slot, nat_port: u16) -> (Vec<Vec<u8>>, u16) {
         let flow = &script.flows[self.flow];
         let ends = flow.ends(script.family, slot, self.side, nat_port);
@@ -159,7 +155,7 @@ impl Event {
         (recipe.packets(script.family, ends), recipe.id)
     }
 
-    /// How many packets it is.
+    /// The number of packets.
     pub fn packet_count(&self) -> u64 {
         self.recipe.fragments.len().max(1) as u64
     }

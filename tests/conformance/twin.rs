@@ -1,4 +1,4 @@
-//! Two routers with the same rules: ours, and the kernel's own NAT.
+//! Two routers with the same rules: ours and the kernel's NAT.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -11,15 +11,15 @@ use crate::family::Family;
 use crate::script::{Event, Script, Slot};
 use crate::wire::{Output, Side, Wire};
 
-/// Packets with wrong checksums are translated, so that it can be compared how; fragments are
-/// kept as long as a lab is, however many.
+/// Conntrack translates packets with wrong checksums, so that the translation can be compared. It keeps all fragments
+/// as long as the lab exists.
 const SETTINGS_OF_CONNTRACK: [(&str, &str); 3] = [
     ("net.netfilter.nf_conntrack_checksum", "0"),
     ("net.netfilter.nf_conntrack_frag6_timeout", "3600"),
     ("net.netfilter.nf_conntrack_frag6_high_thresh", "268435456"),
 ];
 
-/// More than the scripts of a lab open, and little memory, of which several labs take some at once.
+/// More flows than the scripts of a lab open, in little memory: several labs run at once.
 const MAX_FLOWS: &str = "32768";
 
 /// Both routers.
@@ -31,26 +31,25 @@ pub struct Twin {
     router: RouterProcess,
 }
 
-/// What both routers made of an event.
+/// What left both routers after an event.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// What left our router.
     pub ours: Vec<Output>,
-    /// What left the kernel's.
+    /// What left the kernel's NAT.
     pub kernels: Vec<Output>,
-    /// Whether the kernel's connection tracking found a packet of it invalid, which leaves it
-    /// without translation.
+    /// Whether conntrack found one of the packets invalid and left it untranslated.
     pub invalid: bool,
 }
 
 impl Outcome {
-    /// How many packets there are to compare.
+    /// The number of packets to compare.
     pub fn packet_count(&self) -> u64 {
         self.ours.len().max(self.kernels.len()) as u64
     }
 }
 
-/// The NAT ports of a script's flows in each of the labs; one that neither gives where none is known.
+/// The NAT ports of a script's flows in each lab. An unknown one is a port that neither router allocates.
 #[derive(Clone, Debug)]
 pub struct Bindings {
     ours: Vec<u16>,
@@ -58,7 +57,7 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// Those of a script before it runs.
+    /// The NAT ports before a script runs.
     pub fn of(script: &Script, slot: Slot) -> Self {
         let ports = vec![slot.port_of_nobody(); script.flows.len()];
         Self {
@@ -69,10 +68,10 @@ impl Bindings {
 }
 
 impl Twin {
-    /// Makes both labs, for scripts of one family, with a fallback of that family or the other.
+    /// Builds both labs for scripts of one family, with a fallback of that family or of the other.
     ///
     /// # Errors
-    /// Without root, or where the lab lacks something.
+    /// Without root, or if the lab lacks something.
     pub fn start(family: Family, fallback: bool) -> Result<Self> {
         let of_other = match family {
             Family::V4 => Family::V6,
@@ -102,8 +101,7 @@ impl Twin {
         })
     }
 
-    /// Lets both routers have an event, and returns what left them as if both had chosen the
-    /// same numbers.
+    /// Plays an event in both routers. Returns what left them, as if both had chosen the same numbers.
     pub fn play(
         &mut self,
         script: &Script,
@@ -160,7 +158,7 @@ fn play_in(
     Ok(canonical(outputs, chosen))
 }
 
-/// How many packets connection tracking has found invalid in a namespace.
+/// The number of packets that conntrack has found invalid in a namespace.
 #[derive(Debug)]
 struct InvalidCount {
     file: File,
@@ -192,7 +190,7 @@ impl InvalidCount {
         Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
     }
 
-    /// The sum over all CPUs, each of which has a line.
+    /// The sum of all CPUs, which have a line each.
     fn read(&self) -> Result<u64> {
         Ok(self
             .text()?

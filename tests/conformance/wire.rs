@@ -1,9 +1,9 @@
-//! One router between two wires, with nobody at their ends but this process.
+//! A router between two wires, with only this process at their far ends.
 //!
-//! Clients and servers are two packet sockets, so a packet arrives at the router as it was
-//! written, and nothing answers by itself. What the router makes of a packet is known without
-//! waiting for silence: packets that one CPU hands on stay in order, so all of it has left before
-//! a later packet of another flow, the *barrier*, comes out on the other side.
+//! Clients and servers are two packet sockets: packets arrive at the router exactly as written, and nothing answers on
+//! its own. The test need not wait for silence to see everything that the router sends. Packets that one CPU forwards
+//! stay in order, so when a later packet of another flow, the *barrier*, comes out on the other side, everything before
+//! it has left.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -21,33 +21,33 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use crate::checksum;
 use crate::family::Family;
 
-/// `eth0`'s MTU, which is that of an overlay network.
+/// `eth0`'s MTU, typical of an overlay network.
 pub const CLUSTER_MTU: u16 = 1_400;
-/// `net1`'s, which is Ethernet's.
+/// `net1`'s MTU, that of Ethernet.
 const OUTSIDE_MTU: u16 = 1_500;
 const ETHERNET_LEN: usize = 14;
 const LONGEST_FRAME: usize = 9_216;
-/// The last client; scripts use those before.
+/// The last client. Scripts use the others.
 const BARRIER_CLIENT: u8 = MAX_CLIENTS - 1;
 const BARRIER_PORT: u16 = 1_024;
 const BARRIER_MARK: &[u8; 12] = b"the barrier:";
-/// The mark and a number.
+/// The length of the mark and a number.
 const MARK_LEN: usize = 16;
 
-/// Where a packet enters or leaves the router.
+/// A side of the router, where packets enter or leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// At `eth0`: clients.
+    /// `eth0`, with the clients.
     Cluster,
-    /// At `net1`: servers, and whoever else is there.
+    /// `net1`, with the servers and all other hosts.
     Outside,
 }
 
 impl Side {
-    /// Clients first.
+    /// Both sides.
     pub const BOTH: [Self; 2] = [Self::Cluster, Self::Outside];
 
-    /// The other one.
+    /// The other side.
     pub const fn other(self) -> Self {
         match self {
             Self::Cluster => Self::Outside,
@@ -59,7 +59,7 @@ impl Side {
 /// An IP packet that has left the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// Where.
+    /// The side on which it left.
     pub side: Side,
     /// The packet, from its IP header on.
     pub packet: Vec<u8>,
@@ -70,7 +70,7 @@ pub struct Output {
 pub struct Wire {
     /// The namespace of the router's pod.
     pub router: Namespace,
-    /// Keeps the far ends of the wires.
+    /// The namespace of the wires' far ends.
     _hosts: Namespace,
     cluster: Endpoint,
     outside: Endpoint,
@@ -82,7 +82,7 @@ pub struct Wire {
 struct Barriers {
     network: Network,
     family: Family,
-    /// The port that the barrier's flow has on the reserved address.
+    /// The flow's NAT port.
     nat_port: u16,
     sent: u32,
 }
@@ -103,7 +103,7 @@ impl Wire {
         })
     }
 
-    /// Opens the flow of the barriers, once the router redirects.
+    /// Opens the flow of the barriers. The router must redirect already.
     pub fn open_barriers(&mut self, family: Family) -> Result<()> {
         let network = family.network();
         let mut barriers = Barriers {
@@ -122,8 +122,8 @@ impl Wire {
         self.wait_for_addresses(deadline)
     }
 
-    /// Sends barriers in at one side until one comes out: a new interface sends nothing before its
-    /// link counts as up, and there is another one for each direction.
+    /// Sends barriers in on one side until one comes out. A new interface sends nothing before its link is up, and each
+    /// direction has its own.
     fn first_barrier(
         &self,
         barriers: &mut Barriers,
@@ -134,7 +134,7 @@ impl Wire {
         loop {
             ensure!(
                 Instant::now() < deadline,
-                "the router forwards nothing that enters at {side:?}"
+                "the router forwards nothing that enters on {side:?}"
             );
             let (_, frame) = barriers.next(side);
             entrance.send(barriers.family, &frame)?;
@@ -153,7 +153,7 @@ impl Wire {
         }
     }
 
-    /// The kernel takes packets for an IPv6 address some time after it was added.
+    /// Waits for the IPv6 addresses, which the kernel uses only some time after they were added.
     fn wait_for_addresses(&self, deadline: Instant) -> Result<()> {
         loop {
             let local = self
@@ -163,17 +163,23 @@ impl Wire {
             if is_there(V6.router_eth0.address) && is_there(V6.router_net1.address) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "not all addresses in:\n{local}");
+            ensure!(
+                Instant::now() < deadline,
+                "not all addresses are usable:\n{local}"
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Sends packets in at one side, and returns all that leaves because of them.
+    /// Sends packets in on one side. Returns everything that leaves because of them.
     ///
     /// # Errors
-    /// When the barrier behind them does not come through: the router is broken then.
+    /// When the barrier after them does not come out: the router is broken.
     pub fn exchange(&mut self, side: Side, packets: &[Vec<u8>]) -> Result<Vec<Output>> {
-        let barriers = self.barriers.as_mut().context("no barriers yet")?;
+        let barriers = self
+            .barriers
+            .as_mut()
+            .context("the barriers are not open")?;
         let family = barriers.family;
         let (mark, barrier) = barriers.next(side);
         let (entrance, exit) = self.entrance_and_exit(side);
@@ -205,7 +211,7 @@ impl Wire {
 }
 
 impl Barriers {
-    /// The end of the next barrier, and the barrier.
+    /// The next barrier, and the mark at its end.
     fn next(&mut self, side: Side) -> ([u8; MARK_LEN], Vec<u8>) {
         self.sent += 1;
         let mut mark = [0; MARK_LEN];
@@ -227,8 +233,7 @@ impl Barriers {
     }
 }
 
-/// What the router's own stack sends without being asked: neighbour discovery, and the
-/// multicast groups that it joins for it.
+/// Whether the router's own stack sent the packet unasked: neighbour discovery, and joining its multicast groups.
 fn is_noise(packet: &[u8]) -> bool {
     const ALL_NODES_AND_OTHERS: u8 = 0xff;
     packet.first().is_some_and(|first| first >> 4 == 6)
@@ -242,7 +247,7 @@ fn is_barrier(packet: &[u8]) -> bool {
 }
 
 fn join(router: &Namespace, hosts: &Namespace) -> Result<()> {
-    // Only interfaces that come later have these defaults.
+    // Only interfaces created later get these defaults.
     hosts.set_sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
     settle(router)?;
     hosts.ip([
@@ -273,8 +278,7 @@ fn join(router: &Namespace, hosts: &Namespace) -> Result<()> {
     router.ip(lines)
 }
 
-/// The settings of a pod, but for what would make the router's answers depend on the time or on
-/// earlier packets.
+/// Settings of a pod, except for those that would make the router's answers depend on time or on earlier packets.
 fn settle(router: &Namespace) -> Result<()> {
     const SETTINGS: [(&str, &str); 14] = [
         ("net.ipv4.icmp_ratelimit", "0"),
@@ -295,7 +299,7 @@ fn settle(router: &Namespace) -> Result<()> {
     for (name, value) in SETTINGS {
         router.set_sysctl(name, value)?;
     }
-    // On older kernels this is one limit for the whole machine, and not to be touched.
+    // On older kernels this is one limit for the whole machine, which must not change.
     for name in ["net.ipv4.icmp_msgs_per_sec", "net.ipv4.icmp_msgs_burst"] {
         if router.sysctl(name).is_ok() {
             router.set_sysctl(name, "1000000")?;
@@ -304,7 +308,7 @@ fn settle(router: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// A locked MTU is not changed by ICMP errors that reach the pod, so no route is without.
+/// Every route has a locked MTU, which ICMP errors to the pod do not change.
 fn addresses_of_the_router(network: &Network) -> Vec<String> {
     let mut lines = vec![
         format!("address add {} dev eth0 noprefixroute", network.router_eth0),
@@ -370,7 +374,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The next IP packet, if one is there.
+    /// The next IP packet, if one has arrived.
     fn receive(&self) -> Result<Option<Vec<u8>>> {
         let mut frame = [0; LONGEST_FRAME];
         loop {
@@ -386,7 +390,7 @@ impl Endpoint {
         }
     }
 
-    /// The next IP packet, once it is there.
+    /// Waits for the next IP packet.
     fn receive_before(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
         loop {
             if let Some(packet) = self.receive()? {

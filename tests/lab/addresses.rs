@@ -1,12 +1,12 @@
-//! The one table of the lab's addresses, and the rules of the tests' specs.
+//! The lab's addresses and the rules of the tests' specs.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// An address with the length of its network's prefix.
+/// An address with a prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
-    /// The address, host bits included.
+    /// The address, including host bits.
     pub address: IpAddr,
     /// The number of network bits.
     pub length: u8,
@@ -27,7 +27,7 @@ impl Prefix {
         }
     }
 
-    /// Whether `address` is of the same family and network.
+    /// Whether `address` belongs to this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (ours, theirs, width) = match (self.address, address) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
@@ -50,11 +50,11 @@ impl fmt::Display for Prefix {
 /// The lab's addresses of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// What the cluster's pods and nodes have addresses of.
+    /// The network of pods and nodes.
     pub cluster: Prefix,
-    /// The node on `br0`, where it [routes](crate::ClusterLink::NetkitL3).
+    /// The node on `br0`, if it [routes](crate::ClusterLink::NetkitL3).
     pub node: Prefix,
-    /// The router on `eth0`: where clients connect to.
+    /// The router on `eth0`, where clients connect.
     pub router_eth0: Prefix,
     /// The router on `net1`: the reserved source address.
     pub router_net1: Prefix,
@@ -72,7 +72,7 @@ pub struct Network {
     pub tls_server: Prefix,
     /// The server of [`Network::datagram`].
     pub datagram_server: Prefix,
-    /// The server of what no rule names, where a spec has a fallback.
+    /// The fallback server, in specs that have one.
     pub fallback_server: Prefix,
 }
 
@@ -108,10 +108,20 @@ pub const V6: Network = Network {
     fallback_server: Prefix::v6([0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x99], 128),
 };
 
-/// The lab's addresses of either family.
+/// The lab's addresses of both families.
 pub const NETWORKS: [Network; 2] = [V4, V6];
 
-/// How many clients the cluster's subnet has room for below the router.
+/// Whether this is one of the reserved addresses.
+pub fn is_reserved(address: IpAddr) -> bool {
+    NETWORKS
+        .iter()
+        .any(|network| network.router_net1.address == address)
+}
+
+/// A port of the router without a rule.
+pub const UNDEFINED_PORT: u16 = 9090;
+
+/// The number of client addresses below the router's in the cluster's subnet.
 pub const MAX_CLIENTS: u8 = 98;
 
 impl Network {
@@ -128,7 +138,7 @@ impl Network {
         }
     }
 
-    /// Every address that the servers own.
+    /// All addresses of the servers.
     pub const fn servers(&self) -> [Prefix; 4] {
         [
             self.http_server,
@@ -138,12 +148,12 @@ impl Network {
         ]
     }
 
-    /// A port of the router, where clients connect to.
+    /// A port of the router's `eth0` address, where clients connect.
     pub const fn on_eth0(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.router_eth0.address, port)
     }
 
-    /// A port on all of a host's addresses of this family.
+    /// A port of the unspecified address of this family.
     pub const fn on_any(&self, port: u16) -> SocketAddr {
         SocketAddr::new(unspecified(self.cluster.address), port)
     }
@@ -209,6 +219,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// The protocol number (IANA).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
     /// The name as `ip` and `nft` write it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! SCTP associations by the kernel's own sockets (sctp(7)), where it has them. Every wait is bounded by [`PATIENCE`].
+//! SCTP associations through the kernel's own sockets (sctp(7)). Every wait is bounded by [`PATIENCE`].
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -15,7 +15,7 @@ use crate::socket::set_default_stream;
 
 const BACKLOG: i32 = 8;
 
-/// Why this kernel has no SCTP sockets; `None` where it has.
+/// Why this kernel has no SCTP sockets; `None` if it has them.
 pub fn missing() -> Option<&'static str> {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     MISSING
@@ -27,7 +27,7 @@ pub fn missing() -> Option<&'static str> {
         .as_deref()
 }
 
-/// Waits for associations with `address` in `namespace`.
+/// Listens for associations on `address` in `namespace`.
 pub fn listen(namespace: &Namespace, address: SocketAddr) -> Result<Listener> {
     let socket = namespace
         .run(|| {
@@ -39,12 +39,12 @@ pub fn listen(namespace: &Namespace, address: SocketAddr) -> Result<Listener> {
     Ok(Listener(socket))
 }
 
-/// A socket that waits for associations.
+/// A listening SCTP socket.
 #[derive(Debug)]
 pub struct Listener(Socket);
 
 impl Listener {
-    /// The next association, and from where it came.
+    /// Accepts the next association. Returns it with its peer's address.
     pub fn accept(&self) -> Result<(Association, SocketAddr)> {
         let (socket, peer) = self.0.accept().context("waiting for an association")?;
         bound_waits(&socket)?;
@@ -55,8 +55,8 @@ impl Listener {
 
 /// Opens an association from `source` in `namespace`.
 ///
-/// A source of one address: an end of several would tell the other of all of them (RFC 9260, section 5.1.2), and be
-/// reached on those as well, past any translation.
+/// The socket is bound to one address. An endpoint with several addresses announces all of them (RFC 9260, section
+/// 5.1.2), and its peer would use them past any translation.
 ///
 /// # Errors
 /// The cause is an [`io::Error`].
@@ -84,7 +84,7 @@ fn open(address: SocketAddr) -> Result<Socket> {
 
 fn bound_waits(socket: &Socket) -> io::Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
-    // Of connect(2), too.
+    // The timeout applies to connect(2), too.
     socket.set_write_timeout(Some(PATIENCE))
 }
 
@@ -93,7 +93,7 @@ fn bound_waits(socket: &Socket) -> io::Result<()> {
 pub struct Association(Socket);
 
 impl Association {
-    /// Sends a message on a stream, and checks that `peer` receives it whole.
+    /// Sends a message on a stream and checks that `peer` receives it whole.
     pub fn send(&mut self, peer: &mut Self, stream: u16, message: &[u8]) -> Result<()> {
         set_default_stream(&self.0, stream)?;
         self.0.write_all(message).context("sending a message")?;
@@ -111,21 +111,24 @@ impl Association {
         }
         ensure!(
             received[..len] == *message,
-            "a message of {} bytes arrived as other {len} bytes",
+            "a message of {} bytes arrived as {len} different bytes",
             message.len()
         );
         Ok(())
     }
 
-    /// Ends the association in order, and checks that `peer` notices.
+    /// Shuts the association down and checks that `peer` notices.
     pub fn shut_down(self, peer: &mut Self) -> Result<()> {
         self.0.shutdown(Shutdown::Write).context("shutting down")?;
         let len = peer.0.read(&mut [0]).context("waiting for the end")?;
-        ensure!(len == 0, "expected the end of the association, not data");
+        ensure!(
+            len == 0,
+            "expected the end of the association, received data"
+        );
         Ok(())
     }
 
-    /// Breaks the association off, and checks that `peer` notices.
+    /// Aborts the association and checks that `peer` notices.
     pub fn abort(self, peer: &mut Self) -> Result<()> {
         self.0.set_linger(Some(Duration::ZERO))?;
         drop(self);
@@ -141,7 +144,8 @@ pub fn checksum_errors(namespace: &Namespace) -> Result<u64> {
     let path = "/proc/thread-self/net/sctp/snmp";
     let text =
         namespace.run(|| fs::read_to_string(path).with_context(|| format!("reading {path}")))?;
-    checksum_errors_in(&text).with_context(|| format!("{path} counts no checksum errors:\n{text}"))
+    checksum_errors_in(&text)
+        .with_context(|| format!("{path} has no counter of checksum errors:\n{text}"))
 }
 
 fn checksum_errors_in(text: &str) -> Option<u64> {
@@ -151,7 +155,7 @@ fn checksum_errors_in(text: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// Skips the test that it stands in, saying why, where the kernel has no SCTP sockets.
+/// Skips the calling test if the kernel has no SCTP sockets.
 #[macro_export]
 macro_rules! skip_unless_sctp_works {
     () => {

@@ -1,4 +1,4 @@
-//! A BPF file system of a test's own.
+//! A BPF file system private to one test.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,15 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-/// A BPF file system that only the thread that made it sees, and what it starts. It goes with them, also when they are killed.
+/// A BPF file system that only the thread that mounted it and its children see. It disappears with them, even when they
+/// are killed.
 #[derive(Debug)]
 pub struct BpfFs {
     directory: TempDir,
 }
 
 impl BpfFs {
-    /// Makes one, and moves the thread into a mount namespace of its own.
+    /// Mounts one and moves the thread into a new mount namespace.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -22,7 +23,7 @@ impl BpfFs {
         let directory = tempfile::tempdir()?;
         unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace")?;
         let none: Option<&str> = None;
-        // Nothing that is mounted here is to be seen elsewhere.
+        // Keeps mounts in this namespace invisible elsewhere.
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(none, "/", none, private, none).context("keeping mounts private")?;
         let kind = Some("bpf");
@@ -31,12 +32,12 @@ impl BpfFs {
         Ok(Self { directory })
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The path of `name` in it.
+    /// The path of `name` below the mount point.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
@@ -44,7 +45,7 @@ impl BpfFs {
 
 impl Drop for BpfFs {
     fn drop(&mut self) {
-        // So that the directory can be removed.
+        // A busy directory cannot be removed.
         if let Err(error) = umount2(self.path(), MntFlags::MNT_DETACH) {
             eprintln!("{}: {error}", self.path().display());
         }

@@ -1,4 +1,4 @@
-//! Transfers of many bytes, compared by a digest instead of by keeping them.
+//! Transfers of many bytes, compared by a digest so that nothing keeps them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -39,8 +39,7 @@ impl Digester {
 
 /// Sends `bytes` bytes, the same ones for the same `seed`.
 ///
-/// Each block carries its number, so that a block lost, doubled or moved
-/// changes the digest.
+/// Each block carries its number, so that a lost, doubled or moved block changes the digest.
 pub fn send(mut to: impl Write, bytes: u64, seed: u8) -> Result<Digest> {
     let mut block: Vec<u8> = (0..=u8::MAX)
         .map(|byte| byte.wrapping_mul(167).wrapping_add(seed))

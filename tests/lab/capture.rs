@@ -1,4 +1,4 @@
-//! Capturing frames on an interface (packet(7)).
+//! Captures frames on an interface (packet(7)).
 
 use std::cell::RefCell;
 use std::io;
@@ -17,12 +17,11 @@ use nix::sys::socket::{
 use crate::frame::{Frame, Packet};
 use crate::namespace::Namespace;
 
-/// The longest frame: one IP packet, as large as segmentation offload makes it.
+/// The longest frame: an IP packet at the limit of segmentation offload.
 const LONGEST_FRAME: usize = 14 + 65_535;
 const RECEIVE_BUFFER: usize = 16 << 20;
 
-/// A capture of all frames on one interface, in either direction, from the
-/// moment it is made.
+/// A capture of all frames on one interface, in both directions, from its creation on.
 #[derive(Debug)]
 pub struct Capture {
     place: String,
@@ -31,7 +30,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts to capture on `interface` of `namespace`.
+    /// Starts a capture on `interface` of `namespace`.
     pub fn on(namespace: &Namespace, interface: &str) -> Result<Self> {
         let place = format!("{interface} of the {}", namespace.role());
         let index = namespace.interface(interface)?.index;
@@ -51,8 +50,8 @@ impl Capture {
         Ok(self.frames.borrow().clone())
     }
 
-    /// The first frame, of those that came already or will come within
-    /// `timeout`, that `wanted` accepts; `what` says in the error what it was.
+    /// Returns the first frame that `wanted` accepts, of those captured already or within `timeout`. `what` describes
+    /// the frame in the error message.
     pub fn wait_for(
         &self,
         what: &str,
@@ -76,7 +75,7 @@ impl Capture {
         }
     }
 
-    /// Receives one frame, waiting up to `timeout`; whether there was one.
+    /// Receives one frame within `timeout`. Returns whether there was one.
     fn receive(&self, timeout: Duration) -> Result<bool> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut readable = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
@@ -95,8 +94,8 @@ impl Capture {
     }
 }
 
-/// A socket for the frames that this interface of the calling thread's namespace receives,
-/// and to send frames by it.
+/// A socket that receives the frames arriving on this interface of the calling thread's namespace, and can send frames
+/// on it.
 ///
 /// # Errors
 /// Without `CAP_NET_RAW` and `CAP_NET_ADMIN` in the namespace.
@@ -120,8 +119,8 @@ pub fn received_on(interface: u32) -> Result<OwnedFd> {
 }
 
 fn open(interface: u32) -> Result<OwnedFd> {
-    // Protocol 0 receives nothing: bind(2) names the interface and the protocol
-    // together, so that no frame of another interface comes in between.
+    // Protocol 0 receives nothing until bind(2) sets the interface and the protocol together. No frame of another
+    // interface gets in between.
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -137,7 +136,7 @@ fn open(interface: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The address of a packet(7) socket on one interface; with protocol 0 it receives nothing.
+/// The address of a packet(7) socket on one interface. With protocol 0 the socket receives nothing.
 pub(crate) fn on_interface(interface: u32, protocol: u16) -> Result<LinkAddr> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET.try_into()?,

@@ -4,13 +4,13 @@ use anyhow::Result;
 
 use crate::namespace::Namespace;
 
-/// Makes the kernel of `host` finish checksums before it hands packets to this
-/// interface, as for a device that cannot.
+/// Makes the kernel of `host` compute checksums before it hands packets to this interface, as for a device without
+/// checksum offload.
 ///
-/// With it a veth device passes them on unfinished, and a capture behind it sees them so.
+/// A veth device passes packets on with incomplete checksums, and a capture behind it sees them.
 ///
 /// # Errors
-/// Also where ethtool(8) is missing.
+/// Fails where ethtool(8) is not installed, too.
 pub fn finish_checksums_in_software(host: &Namespace, interface: &str) -> Result<()> {
     host.output("ethtool", ["-K", interface, "tx", "off"])?;
     Ok(())

@@ -1,4 +1,4 @@
-//! IP packets in fragments, made by hand: in sizes and in an order that no kernel sends.
+//! Hand-made IP fragments, in sizes and orders that no kernel sends.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::Namespace;
 
-/// Cuts an IP packet without options or extension headers into fragments with `len` bytes of payload each, a multiple of 8.
+/// Cuts an IP packet without options or extension headers into fragments with `len` bytes of payload each. `len` is a
+/// multiple of 8.
 pub fn cut(packet: &[u8], len: usize, id: u16) -> Result<Vec<Vec<u8>>> {
     ensure!(
         len > 0 && len.is_multiple_of(8),
@@ -47,7 +48,7 @@ pub fn cut(packet: &[u8], len: usize, id: u16) -> Result<Vec<Vec<u8>>> {
         .collect()
 }
 
-/// Sends IP packets from `namespace` as they are, header and all.
+/// Sends IP packets from `namespace` unchanged, header included.
 pub fn send<'p>(
     namespace: &Namespace,
     to: SocketAddr,

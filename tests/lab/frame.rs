@@ -1,4 +1,4 @@
-//! Captured frames, and what tests look at in them.
+//! Captured frames, and the fields that tests examine.
 
 use std::net::IpAddr;
 
@@ -7,26 +7,26 @@ use etherparse::{
     TransportSlice,
 };
 
+use crate::addresses::Protocol;
 use crate::namespace::Mac;
-use crate::sctp;
 
 /// A captured Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Whether this host sent it (and did not receive it).
+    /// Whether this host sent the frame, rather than received it.
     pub outgoing: bool,
-    /// The frame from its destination MAC address on, without checksum.
+    /// The frame from its destination MAC address on, without its frame check sequence.
     pub bytes: Vec<u8>,
 }
 
 impl Frame {
-    /// The IP packet in it, if it is one.
+    /// The IP packet in the frame, if any.
     pub fn packet(&self) -> Option<Packet> {
         Packet::parse(&self.bytes)
     }
 }
 
-/// An IP packet, and the Ethernet addresses that it came with.
+/// An IP packet with the Ethernet addresses of its frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// The sender's MAC address.
@@ -37,11 +37,11 @@ pub struct Packet {
     pub source: IpAddr,
     /// The destination address.
     pub destination: IpAddr,
-    /// The IPv4 options; none of IPv6.
+    /// The IPv4 options; empty for IPv6.
     pub ip_options: Vec<u8>,
-    /// The protocol number of what follows the IP header.
+    /// The protocol number of the payload.
     pub protocol: u8,
-    /// What follows the IP header.
+    /// Everything after the IP header.
     pub payload: Vec<u8>,
     /// The transport header.
     pub transport: Transport,
@@ -63,7 +63,7 @@ pub enum Transport {
         source: u16,
         /// The destination port.
         destination: u16,
-        /// The checksum field; 0 says that there is none.
+        /// The checksum field; 0 means no checksum.
         checksum: u16,
     },
     /// SCTP.
@@ -99,7 +99,7 @@ impl Packet {
                 destination: udp.destination_port(),
                 checksum: udp.checksum(),
             },
-            None if ip.protocol == sctp::PROTOCOL => match *ip.payload {
+            None if ip.protocol == Protocol::Sctp.number() => match *ip.payload {
                 [s0, s1, d0, d1, ..] => Transport::Sctp {
                     source: u16::from_be_bytes([s0, s1]),
                     destination: u16::from_be_bytes([d0, d1]),
@@ -120,7 +120,7 @@ impl Packet {
         })
     }
 
-    /// The maximum segment size that it offers, if it is a SYN or SYN-ACK and does.
+    /// The maximum segment size that a SYN or SYN-ACK offers, if any.
     pub fn segment_size(&self) -> Option<u16> {
         let Transport::Tcp { .. } = self.transport else {
             return None;
@@ -138,13 +138,13 @@ impl Packet {
             })
     }
 
-    /// Whether either end is `address`.
+    /// Whether `address` is the source or the destination.
     pub fn involves(&self, address: IpAddr) -> bool {
         self.source == address || self.destination == address
     }
 }
 
-/// What an IP header of either family says, and what follows it and its extensions.
+/// The fields of an IP header of either family, and the payload after any extension headers.
 pub(crate) struct IpLayer<'p> {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,

@@ -1,4 +1,4 @@
-//! An HTTP server that tells who asked, and `curl` as its client.
+//! An HTTP server that answers with its client's address, and `curl` as its client.
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::PATIENCE;
 use crate::namespace::Namespace;
 use crate::tcp;
 
-/// An HTTP server in a namespace, until it is dropped.
+/// An HTTP server in a namespace. It stops on drop.
 ///
 /// - `GET /` answers with the client's address as the server sees it.
 /// - `GET /bytes/N` answers with N bytes.
@@ -30,9 +30,8 @@ impl HttpServer {
         listener.set_nonblocking(false)?;
         socket2::SockRef::from(&listener).set_read_timeout(None)?;
         let (stop, stopped) = mpsc::channel();
-        // The server belongs to a thread of its namespace to its end: when it is
-        // dropped it connects to its own address, which is elsewhere's address
-        // in any other namespace.
+        // On drop the server connects to its own address to wake itself up. It therefore stays on a thread of its
+        // namespace: in any other, the address would be some other host's.
         let thread = namespace.spawn(move || serve(listener, &stopped));
         Ok(Self {
             stop,
@@ -43,7 +42,7 @@ impl HttpServer {
 
 impl Drop for HttpServer {
     fn drop(&mut self) {
-        // Both fail only if the thread is gone already, which is what they are for.
+        // Both fail only if the thread has ended already.
         let _ = self.stop.send(());
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -55,7 +54,7 @@ fn serve(listener: std::net::TcpListener, stopped: &mpsc::Receiver<()>) -> Resul
         .map_err(|error| anyhow!("starting the HTTP server: {error}"))?;
     while matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Empty)) {
         if let Some(request) = server.recv_timeout(POLL)? {
-            // A client that went away is the client's business.
+            // A client that went away is not the server's error.
             let _ = answer(request);
         }
     }
@@ -84,31 +83,44 @@ fn answer(mut request: Request) -> std::io::Result<()> {
     }
 }
 
-/// Gets `http://address/path` from `namespace` with `curl` and returns the body.
+/// Fetches `http://address/path` from `namespace` with `curl`. Returns the body.
 pub fn get(namespace: &Namespace, address: SocketAddr, path: &str) -> Result<String> {
     curl(namespace, &[&format!("http://{address}/{path}")])
 }
 
-/// Runs `curl` in `namespace`; a status of 400 or above is an error.
+/// Runs `curl` in `namespace`. A status of 400 or above is an error.
 pub fn curl(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
+    run_curl(namespace, [&["--fail"], arguments].concat())
+}
+
+/// Runs `curl` in `namespace`. Returns the status and the body.
+pub fn status_and_body(namespace: &Namespace, arguments: &[&str]) -> Result<(u16, String)> {
+    let text = run_curl(
+        namespace,
+        [arguments, &["--write-out", "%{http_code}"]].concat(),
+    )?;
+    let (body, status) = text.split_at(text.len().checked_sub(3).context("no status")?);
+    Ok((status.parse()?, body.to_owned()))
+}
+
+fn run_curl(namespace: &Namespace, arguments: Vec<&str>) -> Result<String> {
     let patience = PATIENCE.as_secs().to_string();
-    // What a person's ~/.curlrc or environment says about proxies stays out.
+    // Ignores the user's ~/.curlrc and proxy variables.
     let fixed = [
         "-q",
         "--noproxy",
         "*",
         "--silent",
         "--show-error",
-        "--fail",
-        // Brackets are those of an IPv6 address, not a range of URLs.
+        // Square brackets belong to an IPv6 address, not to a range of URLs.
         "--globoff",
         "--max-time",
         &patience,
     ];
-    namespace.output("curl", fixed.iter().chain(arguments))
+    namespace.output("curl", fixed.into_iter().chain(arguments))
 }
 
-/// The address that `GET /` says the server saw.
+/// The client address that the server saw, according to `GET /`.
 pub fn seen_by_the_server(namespace: &Namespace, service: SocketAddr) -> Result<IpAddr> {
     let body = get(namespace, service, "")?;
     ensure!(

@@ -11,7 +11,7 @@ use crate::frame::{IpLayer, Packet};
 use crate::namespace::Namespace;
 use crate::raw::RawSocket;
 
-/// The protocol number of the control messages of this address's family.
+/// The protocol number of ICMP for this address's family.
 pub const fn protocol(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 1,
@@ -19,19 +19,18 @@ pub const fn protocol(address: IpAddr) -> u8 {
     }
 }
 
-/// A message's type and code.
+/// The kinds of messages that the tests use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Asks for an answer.
+    /// An echo request.
     EchoRequest,
-    /// The answer.
+    /// An echo reply.
     EchoReply,
-    /// Nobody has the port of the packet that caused this.
+    /// No socket has the destination port.
     PortUnreachable,
-    /// The packet that caused this is larger than the way out allows, and may not
-    /// be fragmented.
+    /// The packet is larger than the MTU of the way out and must not be fragmented.
     PacketTooBig,
-    /// The packet that caused this went over as many hops as it may.
+    /// The packet's time to live, or hop limit, ran out.
     HopLimitExceeded,
 }
 
@@ -51,13 +50,13 @@ impl Kind {
         }
     }
 
-    /// A message to or from an address of `family`. Its checksum is left to the
-    /// kernel for IPv6, where it covers the addresses.
+    /// A message to or from an address of `family`. The kernel fills in the checksum for IPv6, where it covers the
+    /// addresses.
     fn message(self, family: IpAddr, rest: [u8; 4], body: &[u8]) -> Vec<u8> {
         let mut message = [&self.type_and_code(family), &[0; 2][..], &rest, body].concat();
         if family.is_ipv4() {
             let sum = Sum16BitWords::new().add_slice(&message);
-            // The sum is of words as they lie in memory.
+            // `Sum16BitWords` adds words as they lie in memory.
             message[2..4].copy_from_slice(&sum.ones_complement().to_ne_bytes());
         }
         message
@@ -68,7 +67,7 @@ impl Kind {
 pub fn is_intact(packet: &Packet) -> bool {
     let sum = Sum16BitWords::new().add_slice(&packet.payload);
     let sum = match (packet.source, packet.destination) {
-        // With the pseudo header (RFC 8200, section 8.1).
+        // The IPv6 checksum includes a pseudo-header (RFC 8200, section 8.1).
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let Ok(length) = u32::try_from(packet.payload.len()) else {
                 return false;
@@ -83,25 +82,23 @@ pub fn is_intact(packet: &Packet) -> bool {
     sum.ones_complement() == 0
 }
 
-/// Whether a packet is one of neighbour discovery (RFC 4861), which is to IPv6 what
-/// ARP is to IPv4.
+/// Whether a packet belongs to neighbour discovery (RFC 4861), IPv6's counterpart of ARP.
 pub fn is_neighbour_discovery(packet: &Packet) -> bool {
     packet.source.is_ipv6()
         && packet.protocol == protocol(packet.source)
         && matches!(packet.payload.first(), Some(133..=137))
 }
 
-/// Sends an echo request from `namespace` and waits up to `timeout` for the
-/// reply to it from `to`.
+/// Sends an echo request from `namespace` and waits up to `timeout` for the reply from `to`.
 ///
 /// # Errors
-/// The cause is an [`std::io::Error`] of kind `TimedOut` without a reply.
+/// Without a reply, the cause is an [`std::io::Error`] of kind `TimedOut`.
 pub fn ping(namespace: &Namespace, to: IpAddr, timeout: Duration) -> Result<()> {
-    // The first reply ends it, so that one identifier is enough.
+    // Each ping ends with its first reply, so all can share one identifier.
     ping_as(namespace, to, 1, timeout)
 }
 
-/// The same as [`ping`], with a chosen identifier.
+/// Like [`ping`], with the given identifier.
 pub fn ping_as(
     namespace: &Namespace,
     to: IpAddr,
@@ -128,19 +125,19 @@ pub fn ping_as(
         .with_context(|| format!("pinging {to} from the {}", namespace.role()))
 }
 
-/// An ICMP error: what it tells, and about which packet.
+/// An ICMP error, with the packet that it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
-    /// What it tells.
+    /// The kind of error.
     pub kind: Kind,
-    /// Where the packet came from that caused it.
+    /// The source of the packet that caused the error.
     pub source: SocketAddr,
-    /// Where that packet went.
+    /// The destination of that packet.
     pub destination: SocketAddr,
 }
 
 impl IcmpError {
-    /// The error in a captured packet, if it is one.
+    /// Parses the error in a captured packet, if it is one.
     pub fn of(packet: &Packet) -> Option<Self> {
         if packet.protocol != protocol(packet.source) {
             return None;
@@ -155,7 +152,7 @@ impl IcmpError {
         .find(|kind| header.starts_with(&kind.type_and_code(packet.source)))?;
         let quoted = LaxSlicedPacket::from_ip(quoted).ok()?;
         let quoted = IpLayer::of(quoted.net.as_ref()?)?;
-        // All that an error needs to quote of the transport header (RFC 792).
+        // The ports are all that an error must quote of the transport header that matters here (RFC 792).
         let (&[s0, s1, d0, d1], _) = quoted.payload.split_first_chunk()?;
         let port = u16::from_be_bytes;
         Some(Self {
@@ -165,8 +162,7 @@ impl IcmpError {
         })
     }
 
-    /// Sends this error about a UDP datagram from `namespace` to the address that
-    /// the datagram is said to come from.
+    /// Sends this error from `namespace`, about a UDP datagram, to the datagram's source address.
     pub fn send(&self, namespace: &Namespace) -> Result<()> {
         let (source, destination) = (self.source, self.destination);
         let ip = match (source.ip(), destination.ip()) {
@@ -176,7 +172,7 @@ impl IcmpError {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 PacketBuilder::ipv6(source.octets(), destination.octets(), 60)
             }
-            _ => anyhow::bail!("no datagram goes from {source} to {destination}"),
+            _ => anyhow::bail!("{source} and {destination} differ in address family"),
         };
         let mut quoted = Vec::new();
         ip.udp(source.port(), destination.port())

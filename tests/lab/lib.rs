@@ -1,18 +1,18 @@
-//! The lab: network namespaces, joined as a cluster with an egress router is,
-//! and what sends, serves and watches traffic in them.
+//! The lab: network namespaces joined like a cluster with an egress router, and tools that send, serve and capture
+//! traffic in them.
 //!
-//! [`Lab::new`] builds the network, [`Lab::start_router`] starts an
-//! `egress-router` in it, and the modules of traffic ([`http`], [`tcp`],
-//! [`udp`], [`icmp`], [`sctp`], [`dns`], [`capture`]) work inside its namespaces.
+//! [`Lab::new`] builds the network, [`Lab::start_router`] starts an `egress-router` in it, and the traffic modules
+//! ([`http`], [`tcp`], [`udp`], [`icmp`], [`sctp`], [`dns`], [`capture`]) work inside its namespaces.
 //!
-//! The library knows the router only as a binary that it starts, so that it
-//! builds before the eBPF object exists.
+//! The library knows the router only as a binary to start, so it builds without the eBPF object.
 
 pub mod addresses;
 pub mod association;
 pub mod bpffs;
 pub mod bulk;
 pub mod capture;
+pub mod connection;
+pub mod cpu;
 pub mod dns;
 pub mod ethtool;
 pub mod fragment;
@@ -32,20 +32,22 @@ pub mod spec;
 pub mod tcp;
 pub mod topology;
 pub mod udp;
+pub mod wait;
 
 use std::time::Duration;
 
 pub use addresses::{Network, Protocol, Rule};
 pub use bpffs::BpfFs;
 pub use capture::Capture;
+pub use connection::Connection;
 pub use links::{ClusterLink, EgressLink};
 pub use namespace::{Interface, Namespace};
 pub use router::{Dataplane, RouterProcess};
 pub use spec::Spec;
 pub use topology::{Lab, LabBuilder};
+pub use wait::eventually;
 
-/// The longest that anything in the lab waits for something that should happen.
+/// The longest wait in the lab for anything that should happen.
 ///
-/// Generous, so that a loaded machine fails no test: nothing waits this long
-/// unless it is broken.
+/// It is generous, so that no test fails because the machine is loaded. Nothing waits this long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_mins(1);

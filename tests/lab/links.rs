@@ -1,4 +1,4 @@
-//! The kinds of interfaces that a router's pod can have.
+//! The kinds of interfaces of a router pod.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use rtnetlink::packet_route::link::NetkitMode;
 
 use crate::namespace::Namespace;
 
-/// What joins the router's `eth0` and the node.
+/// What joins the router's `eth0` to the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClusterLink {
     /// A veth pair, with a port of the node's bridge.
@@ -16,17 +16,17 @@ pub enum ClusterLink {
     Veth,
     /// A netkit pair (Linux 6.7) with MAC addresses, and a port of the node's bridge.
     NetkitL2,
-    /// A netkit pair without MAC addresses: the node routes, and answers for the router on the bridge.
+    /// A netkit pair without MAC addresses: the node routes, and answers ARP for the router.
     NetkitL3,
 }
 
 impl ClusterLink {
-    /// Whether its end on the node can be a port of a bridge.
+    /// Whether the node's end can be a bridge port.
     pub fn is_bridged(self) -> bool {
         self != Self::NetkitL3
     }
 
-    /// Why this kernel has no such interfaces; `None` where it has.
+    /// Why this kernel lacks this kind of interface; `None` if it has it.
     pub fn missing(self) -> Option<&'static str> {
         static NETKIT: OnceLock<Option<String>> = OnceLock::new();
         match self {
@@ -38,7 +38,7 @@ impl ClusterLink {
         }
     }
 
-    /// Makes a pair: `name` here, `peer_name` in `peer`.
+    /// Creates a pair: `name` here, `peer_name` in `peer`.
     pub(crate) fn add(
         self,
         here: &Namespace,
@@ -57,7 +57,7 @@ impl ClusterLink {
             Self::NetkitL2 => NetkitMode::L2,
             Self::NetkitL3 => NetkitMode::L3,
         };
-        // Not by `ip`, which only knows netkit since its version 6.7.
+        // `ip` supports netkit only since version 6.7.
         here.add_link(LinkNetkit::new(name, peer_name, mode).build())?;
         here.ip([format!(
             "link set {peer_name} netns {}",
@@ -66,18 +66,18 @@ impl ClusterLink {
     }
 }
 
-/// What the router's `net1` is, over the node's `ext0`.
+/// What the router's `net1` is, on top of the node's `ext0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EgressLink {
     /// A macvlan in bridge mode, with a MAC address of its own.
     #[default]
     Macvlan,
-    /// An ipvlan in mode L2, with the MAC address of `ext0`.
+    /// An ipvlan in mode L2, which shares the MAC address of `ext0`.
     IpvlanL2,
 }
 
 impl EgressLink {
-    /// Why this kernel has no such interfaces; `None` where it has.
+    /// Why this kernel lacks this kind of interface; `None` if it has it.
     pub fn missing(self) -> Option<&'static str> {
         static IPVLAN: OnceLock<Option<String>> = OnceLock::new();
         match self {
@@ -92,7 +92,7 @@ impl EgressLink {
         }
     }
 
-    /// Makes one over `master`: `name` in `pod`.
+    /// Creates one on top of `master`: `name` in `pod`.
     pub(crate) fn add(
         self,
         here: &Namespace,
@@ -111,7 +111,7 @@ impl EgressLink {
     }
 }
 
-/// Why the kernel does not do this in a namespace of its own.
+/// Why the kernel refuses `probe` in a new namespace.
 fn refusal(kind: &str, probe: impl Fn(&Namespace) -> Result<()>) -> Option<String> {
     let tried = Namespace::new("probe")
         .and_then(|place| probe(&place))
@@ -119,7 +119,7 @@ fn refusal(kind: &str, probe: impl Fn(&Namespace) -> Result<()>) -> Option<Strin
     tried.err().map(|error| format!("{error:#}"))
 }
 
-/// Skips the test that it stands in, saying why, on a kernel that lacks one of these kinds of interfaces.
+/// Skips the calling test on a kernel that lacks one of these kinds of interfaces.
 #[macro_export]
 macro_rules! skip_without_links {
     ($($link:expr),+) => {$(

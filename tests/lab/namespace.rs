@@ -1,7 +1,6 @@
-//! Network namespaces without names.
+//! Unnamed network namespaces.
 //!
-//! Nothing but file descriptors holds them, so the kernel removes them, with
-//! all their interfaces, however the process that made them ends.
+//! Only file descriptors hold them, so the kernel removes them with all their interfaces however the process ends.
 
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
@@ -25,7 +24,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use rtnetlink::packet_route::link::LinkMessage;
 use tokio::runtime;
 
-/// A network namespace, kept alive by this value and its clones.
+/// A network namespace. It lives as long as this value or one of its clones.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     role: Arc<str>,
@@ -33,9 +32,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace with only `lo`, which is up.
+    /// Creates a namespace with only `lo`, which is up.
     ///
-    /// `role` says in errors which one it is; it is no name in the system.
+    /// `role` names the namespace in error messages; it is not a name in the system.
     pub fn new(role: &str) -> Result<Self> {
         let file = thread::scope(|scope| {
             scope
@@ -46,7 +45,7 @@ impl Namespace {
                 .join()
                 .unwrap_or_else(|cause| panic::resume_unwind(cause))
         })
-        .with_context(|| format!("making the network namespace of the {role}"))?;
+        .with_context(|| format!("creating the network namespace of the {role}"))?;
         let namespace = Self {
             role: role.into(),
             file: Arc::new(file.into()),
@@ -55,28 +54,26 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// What this namespace is in the lab, for messages.
+    /// The namespace's role in the lab, for messages.
     pub fn role(&self) -> &str {
         &self.role
     }
 
-    /// A path by which other processes (`ip link … netns PATH`) find it while
-    /// this process lives.
+    /// A path through which other processes (`ip link … netns PATH`) find the namespace while this process lives.
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", process::id(), self.file.as_raw_fd()).into()
     }
 
-    /// Moves the calling thread here, for good.
+    /// Moves the calling thread into the namespace for good.
     fn enter(&self) -> Result<()> {
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("entering the network namespace of the {}", self.role))
     }
 
-    /// Runs `work` here in a thread of its own and waits for it.
+    /// Runs `work` in the namespace, on a new thread, and waits for it.
     ///
-    /// Sockets that it opens belong to this namespace for ever, so they can be
-    /// returned and used from anywhere. A child process that must live longer
-    /// than `work` needs [`Namespace::command`] in the calling thread.
+    /// Sockets that `work` opens stay in this namespace, so they can be returned and used from anywhere. Start a child
+    /// process that outlives `work` with [`Namespace::command`] on the calling thread.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             scope
@@ -89,7 +86,7 @@ impl Namespace {
         })
     }
 
-    /// Starts a thread that lives here.
+    /// Starts a thread in the namespace.
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -101,24 +98,23 @@ impl Namespace {
         })
     }
 
-    /// A command that will run here, and be killed when the thread that spawns
-    /// it ends (`PR_SET_PDEATHSIG` follows the thread, not the process).
+    /// A command that runs in the namespace and is killed when the thread that spawns it ends (`PR_SET_PDEATHSIG`
+    /// follows the thread, not the process).
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env("LC_ALL", "C").env("PATH", search_path());
         let file = Arc::clone(&self.file);
         let parent = getpid();
-        // SAFETY: between fork and exec the closure only makes system calls
-        // (setns, prctl, getppid), which are async-signal-safe, and allocates nothing.
+        // SAFETY: between fork and exec the closure only makes system calls (setns, prctl, getppid), which are
+        // async-signal-safe, and allocates nothing.
         unsafe { command.pre_exec(move || become_child_in(&file, parent)) };
         command
     }
 
-    /// Runs a command here to its end and returns its standard output.
+    /// Runs a command to its end and returns its standard output.
     ///
     /// # Errors
-    /// When it cannot start or its exit status is not success; the message has
-    /// the command and its standard error.
+    /// When the command cannot start or fails; the message has the command and its standard error.
     pub fn output<I, A>(&self, program: impl AsRef<Path>, arguments: I) -> Result<String>
     where
         I: IntoIterator<Item = A>,
@@ -144,7 +140,7 @@ impl Namespace {
         String::from_utf8(output.stdout).with_context(|| format!("the output of `{line}`"))
     }
 
-    /// Runs a program here that reads `script` from its standard input.
+    /// Runs a program that reads `script` from its standard input.
     pub fn feed(&self, program: &str, arguments: &[&str], script: &str) -> Result<()> {
         let place = || format!("`{program} {}` in the {}", arguments.join(" "), self.role);
         let mut child = self
@@ -171,7 +167,7 @@ impl Namespace {
         written.with_context(|| format!("writing to {}", place()))
     }
 
-    /// Runs lines of `ip` commands (without the word `ip`), all in one process.
+    /// Runs lines of `ip` commands (without the word `ip`) in one process.
     pub fn ip<I, S>(&self, lines: I) -> Result<()>
     where
         I: IntoIterator<Item = S>,
@@ -184,7 +180,7 @@ impl Namespace {
         self.feed("ip", &["-batch", "-"], &batch)
     }
 
-    /// Makes an interface here that `ip` does not know how to make.
+    /// Creates an interface of a kind that `ip` does not support.
     pub fn add_link(&self, link: LinkMessage) -> Result<()> {
         self.run(|| {
             let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
@@ -194,7 +190,7 @@ impl Namespace {
                 Ok(handle.link().add(link).execute().await?)
             })
         })
-        .with_context(|| format!("making an interface in the {}", self.role))
+        .with_context(|| format!("creating an interface in the {}", self.role))
     }
 
     /// Reads a sysctl below `net.`, such as `net.ipv4.ip_forward`.
@@ -215,15 +211,15 @@ impl Namespace {
         })
     }
 
-    /// What is known of one of this namespace's interfaces.
+    /// The state of one of the namespace's interfaces.
     pub fn interface(&self, name: &str) -> Result<Interface> {
         self.run(|| Interface::find(name))
             .with_context(|| format!("the interface {name} of the {}", self.role))
     }
 }
 
-/// `PATH`, and where `ip`, `nft` and `tc` are when it leaves those directories out.
-fn search_path() -> OsString {
+/// `PATH`, extended by the directories of `ip`, `nft` and `tc`.
+pub fn search_path() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
     path
@@ -232,18 +228,17 @@ fn search_path() -> OsString {
 fn become_child_in(namespace: &OwnedFd, parent: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() != parent {
-        // The parent died before the signal was asked for.
+        // The parent died before prctl(2) was called.
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     setns(namespace, CloneFlags::CLONE_NEWNET)?;
     Ok(())
 }
 
-/// Only `net.` follows the namespace of the thread; anything else would change
-/// the machine.
+/// Only `net.` follows the namespace of the thread; any other setting would change the machine.
 fn sysctl_path(name: &str) -> Result<PathBuf> {
     if !name.starts_with("net.") || name.contains('/') {
-        bail!("{name} is no sysctl of a network namespace (net.…)");
+        bail!("{name} is not a sysctl of a network namespace (net.…)");
     }
     Ok(Path::new("/proc/sys").join(name.replace('.', "/")))
 }
@@ -262,7 +257,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Finds an interface in the namespace of the calling thread.
+    /// Finds an interface in the calling thread's namespace.
     fn find(name: &str) -> Result<Self> {
         let index = if_nametoindex(name)?;
         let mut mac = None;

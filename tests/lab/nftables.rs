@@ -1,5 +1,5 @@
-//! The kernel's own NAT in the router's place: what the tests are checked
-//! against, and what the dataplane is compared with; and a firewall for hosts.
+//! The kernel's own NAT in place of the router, as a reference for the tests and the comparisons; and a firewall for
+//! hosts.
 
 use std::fmt::Write as _;
 
@@ -9,8 +9,7 @@ use crate::addresses::NETWORKS;
 use crate::namespace::Namespace;
 use crate::spec::Spec;
 
-/// Makes `host` lose every ICMP error that arrives, as behind a firewall that
-/// lets no ICMP through; neighbour discovery goes on.
+/// Makes `host` drop every incoming ICMP error, as behind a firewall that blocks ICMP. Neighbour discovery still works.
 pub fn lose_icmp_errors(host: &Namespace) -> Result<()> {
     host.feed(
         "nft",
@@ -25,26 +24,25 @@ pub fn lose_icmp_errors(host: &Namespace) -> Result<()> {
     )
 }
 
-/// Ends what [`lose_icmp_errors`] has begun.
+/// Undoes [`lose_icmp_errors`].
 pub fn take_icmp_errors(host: &Namespace) -> Result<()> {
     host.feed("nft", &["-f", "-"], "delete table inet deaf")
 }
 
-/// Makes the kernel of `router` redirect by `spec`, as routers that are made of
-/// NAT rules do: destination NAT for what arrives on `eth0`, source NAT for what
-/// leaves by `net1`, and IP forwarding.
+/// Makes the kernel of `router` redirect according to `spec`, like routers built from NAT rules: destination NAT for
+/// packets from `eth0`, source NAT for packets that leave through `net1`, and IP forwarding.
 pub fn start(router: &Namespace, spec: &Spec) -> Result<()> {
     router.feed("nft", &["-f", "-"], &script(spec)?)?;
     forward(router)
 }
 
-/// Lets the kernel of `host` forward packets of both families.
+/// Enables IP forwarding of both families on `host`.
 pub fn forward(host: &Namespace) -> Result<()> {
     host.set_sysctl("net.ipv4.ip_forward", "1")?;
     host.set_sysctl("net.ipv6.conf.all.forwarding", "1")
 }
 
-/// What `nft -f` takes to redirect by `spec`.
+/// The `nft -f` script that redirects according to `spec`.
 pub fn script(spec: &Spec) -> Result<String> {
     let mut script = String::new();
     for network in NETWORKS {

@@ -1,4 +1,4 @@
-//! Packets of any IP protocol, made by hand (raw(7)).
+//! Hand-made packets of any IP protocol (raw(7)).
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
@@ -12,8 +12,8 @@ use crate::namespace::Namespace;
 
 const LARGEST_PACKET: usize = 65_535;
 
-/// A socket that exchanges the payloads of IP packets with one host. The kernel
-/// makes the IP headers, and the checksum of ICMP over IPv6.
+/// A socket that exchanges the payloads of IP packets with one host. The kernel writes the IP headers, and the checksum
+/// of ICMPv6.
 #[derive(Debug)]
 pub struct RawSocket {
     socket: Socket,
@@ -22,12 +22,12 @@ pub struct RawSocket {
 }
 
 impl RawSocket {
-    /// Opens a socket in `namespace` for this IP protocol number, towards `peer`.
+    /// Opens a socket in `namespace` for this IP protocol number, connected to `peer`.
     pub fn connect(namespace: &Namespace, protocol: u8, peer: IpAddr) -> Result<Self> {
         Self::open(namespace, protocol, None, peer)
     }
 
-    /// The same as [`RawSocket::connect`], from one of the host's addresses.
+    /// Like [`RawSocket::connect`], bound to one of the host's addresses.
     pub fn connect_from(
         namespace: &Namespace,
         protocol: u8,
@@ -72,11 +72,10 @@ impl RawSocket {
         Ok(())
     }
 
-    /// Receives the payload of an IP packet that `wanted` makes something of,
-    /// waiting up to `timeout`.
+    /// Receives packets for up to `timeout`, until `wanted` returns `Some` for the payload of one.
     ///
     /// # Errors
-    /// The cause is an [`io::Error`] of kind `TimedOut` when none came.
+    /// Without such a packet, the cause is an [`io::Error`] of kind `TimedOut`.
     pub fn receive<T>(&self, timeout: Duration, wanted: impl Fn(&[u8]) -> Option<T>) -> Result<T> {
         self.wait_for(Instant::now() + timeout, wanted)
             .with_context(|| format!("waiting for a packet ({})", self.place))
@@ -101,7 +100,7 @@ impl RawSocket {
         }
     }
 
-    /// What the kernel gives of IPv4 has its header in front.
+    /// Removes the IP header, which the kernel delivers with IPv4 packets only.
     fn payload<'p>(&self, packet: &'p [u8]) -> Option<&'p [u8]> {
         if self.is_ipv4 {
             let (packet, _) = LaxIpv4Slice::from_slice(packet).ok()?;

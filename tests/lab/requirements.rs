@@ -1,4 +1,4 @@
-//! What the lab needs of the machine, and how a test that lacks it is skipped.
+//! What the lab requires of the machine, and how a test is skipped without it.
 
 use std::io::Write as _;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 
 use crate::topology::Lab;
 
-/// Why no lab can be built on this machine; `None` where it can.
+/// Why no lab can be built on this machine; `None` if one can.
 pub fn missing() -> Option<&'static str> {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     MISSING
@@ -17,7 +17,7 @@ pub fn missing() -> Option<&'static str> {
             if !geteuid().is_root() {
                 return Some("needs root, to make network namespaces".to_owned());
             }
-            // Asking the kernel is the only test that knows about its modules.
+            // Only building a lab shows whether the kernel has all modules.
             Lab::new()
                 .err()
                 .map(|error| format!("cannot make the lab's network: {error:#}"))
@@ -25,21 +25,21 @@ pub fn missing() -> Option<&'static str> {
         .as_deref()
 }
 
-/// Says that a test did not run, in the form that the test runner counts.
+/// Reports a skipped test in the format that `cargo xtask test` counts.
 pub fn skipped(test: &str, reason: &str) {
-    // Not `eprintln!`: the test harness would capture that, and show it only on
-    // a failure. If standard error is gone, there is nobody to tell.
+    // Not `eprintln!`: the test harness captures it and shows it only for a failed test. An error is ignored: nobody
+    // reads a closed standard error.
     let line = format!("skipped: {test}: {}\n", reason.replace('\n', " "));
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Allows this process as many open files as the system lets it have.
+/// Raises the limit of open files as far as the system permits.
 pub fn raise_open_file_limit() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
-/// The name of the function that the macro stands in.
+/// The name of the function that contains the macro call.
 #[macro_export]
 macro_rules! function_name {
     () => {{
@@ -49,7 +49,7 @@ macro_rules! function_name {
     }};
 }
 
-/// Skips the test that it stands in, saying why, where no lab can be built.
+/// Skips the calling test if no lab can be built.
 #[macro_export]
 macro_rules! skip_unless_lab_works {
     () => {

@@ -1,4 +1,4 @@
-//! The `egress-router` in the lab's router pod.
+//! `egress-router` in the lab's router pod.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::PATIENCE;
 use crate::namespace::Namespace;
@@ -19,12 +20,12 @@ use crate::nftables;
 use crate::spec::Spec;
 use crate::topology::Lab;
 
-/// Names the binary to start, instead of the one that was built with the tests.
+/// The variable that names the binary to start, instead of the one built with the tests.
 pub const BINARY_VARIABLE: &str = "EGRESS_ROUTER_BIN";
-/// Names the dataplane that the tests run against; see [`Dataplane`].
+/// The variable that names the dataplane to test; see [`Dataplane`].
 pub const DATAPLANE_VARIABLE: &str = "EGRESS_TEST_DATAPLANE";
 
-/// How long a router has to end after SIGTERM.
+/// How long a router may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -38,8 +39,7 @@ pub enum Dataplane {
 }
 
 impl Dataplane {
-    /// The one that `EGRESS_TEST_DATAPLANE` names: `egress-router` (also when it
-    /// is not set) or `nftables`.
+    /// The dataplane that `EGRESS_TEST_DATAPLANE` names: `egress-router` (the default) or `nftables`.
     pub fn from_env() -> Result<Self> {
         match env::var_os(DATAPLANE_VARIABLE)
             .as_deref()
@@ -53,8 +53,8 @@ impl Dataplane {
     }
 }
 
-/// The `egress-router` binary: what `EGRESS_ROUTER_BIN` names, else the one in
-/// the directory of this executable or above it (`target/<profile>/`).
+/// The `egress-router` binary: the one that `EGRESS_ROUTER_BIN` names, else the one in this executable's directory or a
+/// directory above it (`target/<profile>/`).
 pub fn binary() -> Result<PathBuf> {
     const NAME: &str = "egress-router";
     if let Some(path) = env::var_os(BINARY_VARIABLE) {
@@ -70,12 +70,12 @@ pub fn binary() -> Result<PathBuf> {
         })
 }
 
-/// The example spec of the documentation, whose rules are [`crate::addresses::RULES`].
+/// The documentation's example spec, which has the rules [`crate::addresses::RULES`].
 pub fn example_spec() -> PathBuf {
     example("egress-router.yaml")
 }
 
-/// The documentation's example with both families and a fallback for IPv4.
+/// The documentation's dual-stack example, which has a fallback for IPv4.
 pub fn dual_stack_example() -> PathBuf {
     example("dual-stack.yaml")
 }
@@ -87,21 +87,20 @@ fn example(name: &str) -> PathBuf {
 }
 
 impl Lab {
-    /// Starts `egress-router run --config SPEC` in the router pod, and waits
-    /// until it says that it is ready.
-    ///
+    /// Starts `egress-router run --config SPEC` in the router pod and waits until it is ready.
+    /// The router is stopped when the result is dropped or the calling thread ends.
     /// It is stopped when the result is dropped, or when the calling thread ends.
     pub fn start_router(&self, spec: &Path) -> Result<RouterProcess> {
         let arguments = ["run".into(), "--config".into(), spec.as_os_str().to_owned()];
         RouterProcess::start(self, &arguments)
     }
 
-    /// The same as [`Lab::start_router`], by a spec of the test's own.
+    /// Like [`Lab::start_router`], with a spec built by the test.
     pub fn start_router_by(&self, spec: &Spec) -> Result<RouterProcess> {
         self.start_router_with(&spec.yaml(), &[])
     }
 
-    /// The same as [`Lab::start_router`], by the text of a spec, and with these options as well.
+    /// Like [`Lab::start_router`], with the text of a spec and additional options.
     pub fn start_router_with(&self, spec: &str, options: &[&str]) -> Result<RouterProcess> {
         let arguments: Vec<_> = ["run", "--config", "-"]
             .iter()
@@ -111,13 +110,20 @@ impl Lab {
         RouterProcess::start_in(self.router(), &arguments, spec)
     }
 
+    /// The JSON output of an `egress-router` command with this name in the router pod.
+    pub fn ask(&self, command: &str) -> Result<Value> {
+        let arguments = [command, "--output", "json"];
+        let text = self.router().output(binary()?, arguments)?;
+        serde_json::from_str(&text).with_context(|| format!("{command} printed {text}"))
+    }
+
     /// Makes the kernel of the router pod redirect instead.
     pub fn start_nftables(&self, spec: &Spec) -> Result<()> {
         nftables::start(self.router(), spec)
     }
 }
 
-/// A running `egress-router`, stopped when it is dropped.
+/// A running `egress-router`. It is stopped on drop.
 #[derive(Debug)]
 pub struct RouterProcess {
     child: Child,
@@ -126,26 +132,25 @@ pub struct RouterProcess {
 }
 
 impl RouterProcess {
-    /// Starts the binary with these arguments in the router pod of `lab`, and
-    /// waits for the line of its output whose message starts with `ready`.
+    /// Starts the binary with these arguments in the router pod of `lab`, and waits for a log line whose message starts
+    /// with `ready`.
     pub fn start(lab: &Lab, arguments: &[OsString]) -> Result<Self> {
         Self::start_in(lab.router(), arguments, "")
     }
 
-    /// The same as [`RouterProcess::start`] in a router pod of another network, with
-    /// `input` on its standard input.
+    /// Like [`RouterProcess::start`], in any router pod and with `input` on standard input.
     pub fn start_in(pod: &Namespace, arguments: &[OsString], input: &str) -> Result<Self> {
         Self::start_program(&binary()?, pod, arguments, input)
     }
 
-    /// The same as [`RouterProcess::start_in`] with another binary, such as that of an earlier version.
+    /// Like [`RouterProcess::start_in`], with another binary, such as that of an earlier version.
     pub fn start_program(
         binary: &Path,
         pod: &Namespace,
         arguments: &[OsString],
         input: &str,
     ) -> Result<Self> {
-        // The place under the BPF file system has the spec's name, which labs that stand side by side share.
+        // The default pin path contains the spec's name, which labs running side by side share.
         let is_pinned = arguments
             .iter()
             .any(|it| it == "--pin-path" || it == "--keep");
@@ -159,7 +164,7 @@ impl RouterProcess {
             .spawn()
             .with_context(|| format!("starting {}", binary.display()))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A router that does not read it says why by itself.
+            // A router that does not read its standard input says why in its log.
             let _ = stdin.write_all(input.as_bytes());
         }
         let log = Log::default();
@@ -198,19 +203,25 @@ impl RouterProcess {
         Ok(())
     }
 
-    /// Its process ID.
+    /// The process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has written so far to its standard output and standard error.
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let process = Pid::from_raw(self.child.id().try_into()?);
+        kill(process, signal).with_context(|| format!("sending {signal} to egress-router"))
+    }
+
+    /// The process's standard output and standard error so far.
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Makes it read its spec again, with SIGHUP, and waits until the rules are in force.
+    /// Sends SIGHUP, so that the router reads its spec again, and waits until the new rules are in force.
     ///
-    /// `change` puts another spec into its file, by a rename: half a file would be refused.
+    /// `change` replaces the spec file. It should rename a new file into place: the router refuses a half-written one.
     pub fn reload(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let before = self.log.lines().len();
         change()?;
@@ -227,22 +238,17 @@ impl RouterProcess {
         refusal.map_or(Ok(()), |line| bail!("{line}"))
     }
 
-    /// Stops the process, as a debugger does, until the result is dropped: what
-    /// happens meanwhile is the kernel half's doing.
+    /// Stops the process with SIGSTOP until the result is dropped. Whatever happens meanwhile is the kernel half's
+    /// work.
     pub fn suspend(&self) -> Result<Suspended<'_>> {
         self.signal(Signal::SIGSTOP)?;
         Ok(Suspended(self))
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let process = Pid::from_raw(self.child.id().try_into()?);
-        kill(process, signal).with_context(|| format!("sending {signal} to egress-router"))
-    }
-
-    /// Asks it to end, with SIGTERM, and waits for that.
+    /// Sends SIGTERM and waits for the process to end.
     ///
     /// # Errors
-    /// When it has not ended after 5 seconds; it is killed then.
+    /// When it has not ended after 5 seconds; it is then killed.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.terminate()
     }
@@ -285,9 +291,9 @@ impl Drop for RouterProcess {
     }
 }
 
-/// A router's process that does not run until this is dropped.
+/// A stopped router process. It continues when this is dropped.
 #[derive(Debug)]
-#[must_use = "the process goes on when this is dropped"]
+#[must_use = "the process continues when this is dropped"]
 pub struct Suspended<'r>(&'r RouterProcess);
 
 impl Drop for Suspended<'_> {
@@ -298,7 +304,7 @@ impl Drop for Suspended<'_> {
     }
 }
 
-/// A line of a log without the `[time level]` before it.
+/// A log line without its `[time level]` prefix.
 fn message(line: &str) -> &str {
     line.strip_prefix('[')
         .and_then(|line| line.split_once("] "))
@@ -318,7 +324,7 @@ impl Log {
         self.lines().join("\n")
     }
 
-    /// Reads `pipe` to its end, in a thread.
+    /// Reads `pipe` to its end on a new thread.
     fn follow(&self, pipe: impl Read + Send + 'static) -> JoinHandle<()> {
         let log = self.clone();
         thread::spawn(move || {
@@ -334,7 +340,7 @@ impl Log {
         self.wait_for_line_after(0, wanted, timeout)
     }
 
-    /// Waits for a line that is none of the first `known`.
+    /// Waits for a line after the first `known` lines.
     fn wait_for_line_after(
         &self,
         known: usize,

@@ -1,9 +1,6 @@
-//! SCTP packets made by hand (RFC 9260), as not every kernel has SCTP sockets.
+//! Hand-made SCTP packets (RFC 9260). Not every kernel has SCTP sockets.
 
 use anyhow::{Context as _, Result, ensure};
-
-/// SCTP's protocol number.
-pub const PROTOCOL: u8 = 132;
 
 /// Chunk types (RFC 9260, section 3.2).
 pub mod chunk {
@@ -15,13 +12,13 @@ pub mod chunk {
     pub const INIT_ACK: u8 = 2;
     /// Acknowledges [`DATA`].
     pub const SACK: u8 = 3;
-    /// Ends an association at once, or refuses it.
+    /// Aborts an association, or refuses it.
     pub const ABORT: u8 = 6;
-    /// Begins to end an association.
+    /// Starts to shut down an association.
     pub const SHUTDOWN: u8 = 7;
     /// Answers [`SHUTDOWN`].
     pub const SHUTDOWN_ACK: u8 = 8;
-    /// Returns the cookie that came with [`INIT_ACK`].
+    /// Returns the cookie from [`INIT_ACK`].
     pub const COOKIE_ECHO: u8 = 10;
     /// Answers [`COOKIE_ECHO`].
     pub const COOKIE_ACK: u8 = 11;
@@ -29,31 +26,31 @@ pub mod chunk {
     pub const SHUTDOWN_COMPLETE: u8 = 14;
 }
 
-/// Length of the common header, which the first chunk follows.
+/// Length of the common header.
 pub const HEADER_LEN: usize = 12;
 const CHUNK_HEADER_LEN: usize = 4;
 const CHECKSUM: std::ops::Range<usize> = 8..12;
 
-/// What the common header and the first chunk's header say.
+/// The fields of the common header, and the type of the first chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The sender's port.
     pub source: u16,
     /// The receiver's port.
     pub destination: u16,
-    /// Tells the receiver's association.
+    /// The verification tag, which identifies the receiver's association.
     pub verification_tag: u32,
     /// The type of the first chunk.
     pub chunk: u8,
 }
 
-/// A packet with one chunk, which has this value.
+/// A packet with one chunk.
 ///
 /// # Panics
-/// If the value is longer than a chunk can be.
+/// If the value does not fit into a chunk.
 pub fn packet(header: Header, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(CHUNK_HEADER_LEN + value.len()).expect("a value that fits");
-    // A whole message is both its beginning and its end.
+    // The flags B and E: an unfragmented message.
     let flags = if header.chunk == chunk::DATA { 3 } else { 0 };
     let mut packet = Vec::new();
     packet.extend(header.source.to_be_bytes());
@@ -69,8 +66,7 @@ pub fn packet(header: Header, value: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// The value of an INIT or INIT ACK chunk without parameters (RFC 9260, section 3.3.2), whose
-/// sender wants `tag` for a verification tag.
+/// The value of an INIT or INIT ACK chunk without parameters (RFC 9260, section 3.3.2). `tag` is its initiate tag.
 pub fn opening(tag: u32) -> Vec<u8> {
     const RECEIVER_WINDOW: u32 = 65_536;
     const STREAMS_EACH_WAY: [u16; 2] = [10, 10];
@@ -84,7 +80,7 @@ pub fn opening(tag: u32) -> Vec<u8> {
     .concat()
 }
 
-/// The value of a DATA chunk (RFC 9260, section 3.3.1) with this message, the first of stream 0.
+/// The value of a DATA chunk (RFC 9260, section 3.3.1) with this message, the first one of stream 0.
 pub fn data(transmission_sequence_number: u32, message: &[u8]) -> Vec<u8> {
     const STREAM_AND_PAYLOAD_PROTOCOL: [u8; 8] = [0; 8];
     [
@@ -95,14 +91,14 @@ pub fn data(transmission_sequence_number: u32, message: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Reads a packet that has at least one chunk.
+/// Parses a packet that has at least one chunk.
 ///
 /// # Errors
-/// When it is too short or its checksum is wrong.
+/// When the packet is too short or its checksum is wrong.
 pub fn parse(packet: &[u8]) -> Result<Header> {
     let (&[s0, s1, d0, d1, t0, t1, t2, t3, c0, c1, c2, c3, chunk], _) = packet
         .split_first_chunk::<{ HEADER_LEN + 1 }>()
-        .with_context(|| format!("{} bytes are no SCTP packet", packet.len()))?;
+        .with_context(|| format!("{} bytes are too short for an SCTP packet", packet.len()))?;
     let mut cleared = packet.to_vec();
     cleared[CHECKSUM].fill(0);
     let (expected, found) = (crc32c(&cleared), u32::from_le_bytes([c0, c1, c2, c3]));
@@ -118,7 +114,7 @@ pub fn parse(packet: &[u8]) -> Result<Header> {
     })
 }
 
-/// The CRC with Castagnoli's polynomial, bit by bit (RFC 9260, appendix A).
+/// CRC32c, bit by bit (RFC 9260, appendix A).
 fn crc32c(bytes: &[u8]) -> u32 {
     const REVERSED_POLYNOMIAL: u32 = 0x82f6_3b78;
     !bytes.iter().fold(!0, |crc, byte| {

@@ -1,4 +1,4 @@
-//! Sending frames on an interface, many at once (packet(7), sendmmsg(2)).
+//! Sends batches of frames on an interface (packet(7), sendmmsg(2)).
 
 use std::fmt;
 use std::io::IoSlice;
@@ -13,7 +13,7 @@ use crate::capture::on_interface;
 use crate::namespace::Namespace;
 use crate::socket::bypass_queueing;
 
-/// Sends batches of `BATCH` frames on one interface, past its queueing discipline.
+/// Sends batches of `BATCH` frames on one interface, bypassing its queueing discipline.
 pub struct FrameSender<const BATCH: usize> {
     place: String,
     socket: OwnedFd,
@@ -35,7 +35,7 @@ impl<const BATCH: usize> FrameSender<BATCH> {
         })
     }
 
-    /// Sends the frames, from their destination MAC address on; returns how many the kernel took.
+    /// Sends the frames, which start with their destination MAC address. Returns how many the kernel took.
     pub fn send<const LEN: usize>(&mut self, frames: &[[u8; LEN]; BATCH]) -> Result<usize> {
         let slices = frames.each_ref().map(|frame| [IoSlice::new(frame)]);
         let sent = sendmmsg(

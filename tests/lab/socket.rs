@@ -6,15 +6,15 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use nix::libc::{self, c_int};
 use socket2::{Domain, SockRef};
 
-/// A socket option set from raw bytes.
+/// Sets a socket option from raw bytes.
 fn set_option(socket: &impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
     let length = value
         .len()
         .try_into()
         .map_err(|_| io::ErrorKind::InvalidInput)?;
     let socket = socket.as_fd().as_raw_fd();
-    // SAFETY: the kernel reads `length` bytes at `value`, which is that long and
-    // outlives the call; the descriptor is borrowed for the whole call.
+    // SAFETY: the kernel reads `length` bytes at `value`, which is that long and outlives the call; the descriptor is
+    // borrowed for the whole call.
     let result = unsafe { libc::setsockopt(socket, level, name, value.as_ptr().cast(), length) };
     if result == 0 {
         Ok(())
@@ -28,7 +28,7 @@ pub fn set_ip_options(socket: &impl AsFd, options: &[u8]) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_OPTIONS, options)
 }
 
-/// Sends UDP datagrams over IPv4 without a checksum: its field is 0 (RFC 768).
+/// Sends UDP datagrams over IPv4 with checksum 0, that is, without one (RFC 768).
 pub fn send_without_checksum(socket: &impl AsFd) -> io::Result<()> {
     let on: c_int = 1;
     set_option(
@@ -39,8 +39,7 @@ pub fn send_without_checksum(socket: &impl AsFd) -> io::Result<()> {
     )
 }
 
-/// Sends what this SCTP socket sends from now on by this stream of its association
-/// (`SCTP_DEFAULT_SNDINFO`, RFC 6458, section 8.1.31).
+/// Sets the stream on which this SCTP socket sends by default (`SCTP_DEFAULT_SNDINFO`, RFC 6458, section 8.1.31).
 pub fn set_default_stream(socket: &impl AsFd, stream: u16) -> io::Result<()> {
     // `struct sctp_sndinfo`: stream, flags, payload protocol, context, association.
     let mut information = [0; 16];
@@ -53,7 +52,7 @@ pub fn set_default_stream(socket: &impl AsFd, stream: u16) -> io::Result<()> {
     )
 }
 
-/// Sends the frames of a packet(7) socket without the interface's queueing discipline.
+/// Makes a packet(7) socket bypass the interface's queueing discipline.
 pub fn bypass_queueing(socket: &impl AsFd) -> io::Result<()> {
     let on: c_int = 1;
     set_option(
@@ -64,14 +63,14 @@ pub fn bypass_queueing(socket: &impl AsFd) -> io::Result<()> {
     )
 }
 
-/// The integer that a TCP or UDP socket option has.
+/// Reads an integer option of a TCP or UDP socket.
 fn option(socket: &impl AsFd, level: c_int, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut length =
         libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| io::ErrorKind::InvalidInput)?;
     let socket = socket.as_fd().as_raw_fd();
-    // SAFETY: the kernel writes at most `length` bytes to `value`, which is that
-    // long; the descriptor is borrowed for the whole call.
+    // SAFETY: the kernel writes at most `length` bytes to `value`, which is that long; the descriptor is borrowed for
+    // the whole call.
     let result = unsafe {
         libc::getsockopt(
             socket,
@@ -88,7 +87,7 @@ fn option(socket: &impl AsFd, level: c_int, name: c_int) -> io::Result<c_int> {
     }
 }
 
-/// Whichever of two options is the one of the socket's family.
+/// The option of the socket's own family, given one for each.
 fn by_family(
     socket: &impl AsFd,
     v4: (c_int, c_int),
@@ -98,8 +97,8 @@ fn by_family(
     Ok(if domain == Domain::IPV6 { v6 } else { v4 })
 }
 
-/// Lets every ICMP error about this socket's datagrams end a wait, also those
-/// that are not final, such as an exceeded hop limit.
+/// Lets every ICMP error about this socket's datagrams end a wait, including non-final ones such as "hop limit
+/// exceeded".
 pub fn receive_every_error(socket: &impl AsFd) -> io::Result<()> {
     let on: c_int = 1;
     let (level, name) = by_family(
@@ -110,10 +109,9 @@ pub fn receive_every_error(socket: &impl AsFd) -> io::Result<()> {
     set_option(socket, level, name, &on.to_ne_bytes())
 }
 
-/// Sends packets that nobody may fragment, this host included; those above the
-/// MTU of the path, as far as it is known, fail with `EMSGSIZE`.
+/// Forbids fragmentation by this host or any other. Packets above the known path MTU fail with `EMSGSIZE`.
 pub fn forbid_fragments(socket: &impl AsFd) -> io::Result<()> {
-    // Of either family: `IPV6_PMTUDISC_DO` has the same value.
+    // `IPV6_PMTUDISC_DO` has the same value.
     let discovery: c_int = libc::IP_PMTUDISC_DO;
     let (level, name) = by_family(
         socket,
@@ -123,7 +121,7 @@ pub fn forbid_fragments(socket: &impl AsFd) -> io::Result<()> {
     set_option(socket, level, name, &discovery.to_ne_bytes())
 }
 
-/// The MTU of the path to the peer of this connected socket, as far as this host knows.
+/// The path MTU to the peer of this connected socket, as far as this host knows it.
 pub fn path_mtu(socket: &impl AsFd) -> io::Result<u32> {
     let (level, name) = by_family(
         socket,
@@ -135,7 +133,7 @@ pub fn path_mtu(socket: &impl AsFd) -> io::Result<u32> {
         .map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// How many hops this socket's packets may go.
+/// Sets the time to live, or hop limit, of this socket's packets.
 pub fn set_hop_limit(socket: &impl AsFd, hops: u8) -> io::Result<()> {
     let socket = SockRef::from(socket);
     if socket.domain()? == Domain::IPV6 {

@@ -1,21 +1,21 @@
-//! Specs of the tests' own, for either dataplane.
+//! Specs that tests build, for either dataplane.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::addresses::{NETWORKS, Network, Protocol, Rule};
 
-/// What the router is to do.
+/// What the router should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// The redirect rules.
     pub rules: Vec<Rule>,
-    /// The server of what no rule names.
+    /// The server for ports without a rule.
     pub fallback: Option<IpAddr>,
 }
 
 impl Spec {
-    /// The same rules for both families, and no fallback.
+    /// The same rules for both families, without a fallback.
     pub fn dual_stack() -> Self {
         let rules = NETWORKS.map(|network| {
             [
@@ -31,14 +31,14 @@ impl Spec {
         }
     }
 
-    /// With a server for what no rule of its family names.
+    /// Adds a fallback, for ports of its family without a rule.
     #[must_use]
     pub fn with_fallback(mut self, server: IpAddr) -> Self {
         self.fallback = Some(server);
         self
     }
 
-    /// Whether a server of this family is in it.
+    /// Whether the spec has a server of this family.
     fn names(&self, network: &Network) -> bool {
         let servers = self.rules.iter().map(|rule| rule.destination.address);
         servers
@@ -46,7 +46,7 @@ impl Spec {
             .any(|server| server.is_ipv4() == network.cluster.address.is_ipv4())
     }
 
-    /// The spec as an `EgressRouter` resource, in YAML; with a reserved address of each family that it names.
+    /// The spec as an `EgressRouter` resource in YAML, with a reserved address of each family that it uses.
     pub fn yaml(&self) -> String {
         self.write_yaml()
             .expect("writing to a string does not fail")

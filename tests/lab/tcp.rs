@@ -11,10 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::PATIENCE;
 use crate::namespace::Namespace;
 
-/// TCP's protocol number.
-pub const PROTOCOL: u8 = 6;
-
-/// The segment that asks for a connection, for a raw socket.
+/// A SYN segment with its TCP header, for a raw socket.
 ///
 /// # Panics
 /// If the addresses are of different families.
@@ -30,9 +27,9 @@ pub fn syn(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             header.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &[])
         }
-        _ => panic!("no segment goes from {source} to {destination}"),
+        _ => panic!("{source} and {destination} differ in address family"),
     };
-    header.checksum = checksum.expect("a segment without data is short");
+    header.checksum = checksum.expect("a segment without data fits into a packet");
     header.to_bytes().to_vec()
 }
 
@@ -42,14 +39,14 @@ pub fn listen(namespace: &Namespace, address: SocketAddr) -> Result<TcpListener>
     let listener = namespace
         .run(|| Ok(TcpListener::bind(address)?))
         .with_context(place)?;
-    // On Linux this bounds accept(2) too.
+    // On Linux the timeout bounds accept(2), too.
     SockRef::from(&listener)
         .set_read_timeout(Some(PATIENCE))
         .with_context(place)?;
     Ok(listener)
 }
 
-/// Accepts the next connection, and says from where it came.
+/// Accepts the next connection. Returns it with its peer's address.
 pub fn accept(listener: &TcpListener) -> Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = listener
         .accept()
@@ -66,7 +63,7 @@ pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<TcpStream> {
     Connector::default().connect(namespace, to)
 }
 
-/// Connects with chosen properties.
+/// Connects with the given properties.
 #[derive(Clone, Debug)]
 pub struct Connector {
     source: SocketAddr,
@@ -88,28 +85,28 @@ impl Default for Connector {
 }
 
 impl Connector {
-    /// Connects from this address and port; 0 leaves either to the kernel.
+    /// Connects from this address and port; the kernel chooses where either is 0.
     #[must_use]
     pub fn source(mut self, source: SocketAddr) -> Self {
         self.source = source;
         self
     }
 
-    /// Sends these IPv4 options with each packet.
+    /// Sends these IPv4 options with every packet.
     #[must_use]
     pub fn ip_options(mut self, options: &[u8]) -> Self {
         options.clone_into(&mut self.ip_options);
         self
     }
 
-    /// Sends packets that go over this many hops at most.
+    /// Limits the packets' time to live, or hop limit.
     #[must_use]
     pub fn hop_limit(mut self, hops: u8) -> Self {
         self.hop_limit = Some(hops);
         self
     }
 
-    /// Gives up after this long, instead of after [`PATIENCE`].
+    /// Gives up after `timeout` instead of [`PATIENCE`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -143,7 +140,7 @@ impl Connector {
     }
 }
 
-/// The kind of the [`io::Error`] that caused `error`, if one did.
+/// The kind of the [`io::Error`] that caused `error`, if any.
 pub fn error_kind(error: &anyhow::Error) -> Option<io::ErrorKind> {
     error
         .chain()
@@ -157,13 +154,19 @@ fn bound_waits(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))
 }
 
-/// Sends `message` from one end and checks that exactly it arrives at the other.
+/// Sends `message` from one end and checks that exactly these bytes arrive at the other.
 pub fn send(mut from: &TcpStream, to: &TcpStream, message: &[u8]) -> Result<()> {
     from.write_all(message).context("sending")?;
     expect(to, message)
 }
 
-/// Checks that exactly `message` arrives next.
+/// Checks that data passes in both directions between the two ends of a connection.
+pub fn exchange(client: &TcpStream, server: &TcpStream) -> Result<()> {
+    send(client, server, b"question")?;
+    send(server, client, b"answer")
+}
+
+/// Checks that the next bytes are exactly `message`.
 pub fn expect(mut stream: &TcpStream, message: &[u8]) -> Result<()> {
     let mut received = vec![0; message.len()];
     stream
@@ -185,7 +188,7 @@ pub fn receive<const N: usize>(mut stream: &TcpStream) -> Result<[u8; N]> {
     Ok(received)
 }
 
-/// Waits until the peer closes its side, and checks that nothing comes before.
+/// Waits until the peer closes its side, and checks that no data comes before.
 pub fn expect_end(mut stream: &TcpStream) -> Result<()> {
     let mut rest = [0; 16];
     let length = stream
@@ -208,7 +211,7 @@ pub fn expect_reset(mut stream: &TcpStream) -> Result<()> {
     }
 }
 
-/// Ends a connection by a reset instead of an orderly close.
+/// Resets a connection instead of closing it.
 pub fn reset(stream: TcpStream) -> io::Result<()> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))
 }

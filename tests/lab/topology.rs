@@ -1,31 +1,25 @@
 //! The lab's network.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use anyhow::{Context as _, Result, ensure};
 
-use crate::PATIENCE;
 use crate::addresses::{MAX_CLIENTS, NETWORKS};
 use crate::links::{ClusterLink, EgressLink};
 use crate::namespace::Namespace;
+use crate::wait::eventually;
 
-/// A drawing of the lab, for people.
+/// A drawing of the lab.
 pub const DRAWING: &str = include_str!("topology.txt");
 
-/// A cluster's network with a router pod, and what is beyond it.
+/// A cluster network with a router pod, and the external network beyond it.
 ///
 #[doc = concat!("```text\n", include_str!("topology.txt"), "```")]
 ///
-/// Each box is a network namespace, and so is each client and the neighbour.
-/// The links are veth pairs with their offloads on, as between a pod and its
-/// node. `br0` (the cluster's side of the node) joins the clients and the
-/// router's `eth0`; the router's `net1` is a macvlan in bridge mode over the
-/// node's `ext0`; the gateway's bridge `lan0` is the external network's switch.
-/// [`LabBuilder`] makes other kinds of interfaces for the router.
+/// Each box is a network namespace, as are the neighbour and each client. Links are veth pairs with offloads enabled,
+/// as between a pod and its node. The node's bridge `br0` joins the clients and the router's `eth0`. The router's
+/// `net1` is a macvlan in bridge mode on the node's `ext0`. The gateway's bridge `lan0` is the switch of the external
+/// network. [`LabBuilder`] can give the router interfaces of other kinds.
 ///
-/// Every host has an address of each family. The router's default routes lead
-/// out of `net1`. Its IP forwarding is off.
+/// Every host has an address of each family. The router's default routes use `net1`, and IP forwarding is off.
 #[derive(Debug)]
 pub struct Lab {
     clients: Vec<Namespace>,
@@ -39,12 +33,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab with one client.
+    /// Builds a lab with one client.
     pub fn new() -> Result<Self> {
         Self::builder().build()
     }
 
-    /// Chooses how large the lab is.
+    /// Returns a builder for labs of other sizes and interfaces.
     pub fn builder() -> LabBuilder {
         LabBuilder::default()
     }
@@ -54,16 +48,15 @@ impl Lab {
         &self.clients[0]
     }
 
-    /// All clients; the addresses of each are [`Network::client`] of its index.
+    /// All clients. The addresses of each are [`Network::client`] of its index.
     ///
     /// [`Network::client`]: crate::addresses::Network::client
     pub fn clients(&self) -> &[Namespace] {
         &self.clients
     }
 
-    /// The node: `br0` towards the cluster, with the port `router` towards the
-    /// router's `eth0`, and `ext0` towards the gateway. A capture of what enters
-    /// the cluster is one on `router`: `br0` shows only what is for the node.
+    /// The node: `br0` and its port `router` lead to the router's `eth0`, and `ext0` leads to the gateway. To capture
+    /// what enters the cluster, use `router`: `br0` sees only packets for the node.
     pub fn node(&self) -> &Namespace {
         &self.node
     }
@@ -73,19 +66,18 @@ impl Lab {
         &self.router
     }
 
-    /// The gateway: `lan0` towards the external network, with the port `node0`
-    /// towards the router's node, and `uplink0` towards the servers.
+    /// The gateway: `lan0` and its port `node0` lead to the router's node, and `uplink0` leads to the servers.
     pub fn gateway(&self) -> &Namespace {
         &self.gateway
     }
 
-    /// A host beside the router on the external network; its interface is
-    /// `eth0`. It routes the cluster's addresses through the router.
+    /// A host beside the router on the external network, with interface `eth0`. It routes the cluster's addresses
+    /// through the router.
     pub fn neighbour(&self) -> &Namespace {
         &self.neighbour
     }
 
-    /// The servers beyond the gateway; their interface is `uplink0`.
+    /// The servers beyond the gateway, with interface `uplink0`.
     pub fn servers(&self) -> &Namespace {
         &self.servers
     }
@@ -110,32 +102,31 @@ impl Default for LabBuilder {
 }
 
 impl LabBuilder {
-    /// How many clients there are, each in a namespace of its own.
+    /// The number of clients, each in its own namespace.
     #[must_use]
     pub fn clients(mut self, clients: u8) -> Self {
         self.clients = clients;
         self
     }
 
-    /// What the router's `eth0` is. Not every kernel has [all](ClusterLink::missing).
+    /// The kind of the router's `eth0`. Some kernels [lack](ClusterLink::missing) some kinds.
     #[must_use]
     pub fn eth0(mut self, link: ClusterLink) -> Self {
         self.eth0 = link;
         self
     }
 
-    /// What the router's `net1` is. Not every kernel has [all](EgressLink::missing).
+    /// The kind of the router's `net1`. Some kernels [lack](EgressLink::missing) some kinds.
     #[must_use]
     pub fn net1(mut self, link: EgressLink) -> Self {
         self.net1 = link;
         self
     }
 
-    /// Makes the namespaces and joins them.
+    /// Creates the namespaces and joins them.
     ///
     /// # Errors
-    /// Without root, or on a kernel without veth, bridge or macvlan; see
-    /// [`crate::requirements`].
+    /// Without root, or on a kernel without veth, bridge or macvlan; see [`crate::requirements`].
     pub fn build(self) -> Result<Lab> {
         ensure!(
             (1..=MAX_CLIENTS).contains(&self.clients),
@@ -161,7 +152,7 @@ impl LabBuilder {
 
 impl Lab {
     fn join(&self) -> Result<()> {
-        // Only interfaces that come later have these defaults.
+        // Only interfaces created later get these defaults.
         for host in self.hosts() {
             trust_addresses(host)?;
         }
@@ -220,7 +211,7 @@ impl Lab {
         self.node.ip(["link set router up"])
     }
 
-    /// Makes the node a router between the clients and the router pod, which to the clients looks as if it were on
+    /// Makes the node route between the clients and the router pod. To the clients the router still appears to be on
     /// the bridge.
     fn route_by_the_node(&self) -> Result<()> {
         self.node.set_sysctl("net.ipv4.ip_forward", "1")?;
@@ -232,7 +223,7 @@ impl Lab {
             self.node.ip([
                 format!("address add {} dev br0", network.node),
                 format!("route add {pod} dev router"),
-                // IPv4 has proxy ARP by route.
+                // For IPv4, proxy ARP follows the route.
                 format!("neighbour add proxy {pod} dev br0"),
             ])?;
         }
@@ -313,35 +304,27 @@ impl Lab {
     }
 }
 
-/// Waits until every IPv6 address of a host can be used: also those that nobody doubts become so a little later.
+/// Waits until every IPv6 address of a host is usable. Even without duplicate address detection this takes a moment.
 fn wait_for_addresses(host: &Namespace) -> Result<()> {
-    const POLL: Duration = Duration::from_millis(10);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let tentative = host.output("ip", ["-6", "address", "show", "tentative"])?;
-        if tentative.is_empty() {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "the {} cannot use its addresses yet: {tentative}",
-            host.role()
-        );
-        thread::sleep(POLL);
-    }
+    eventually(
+        &format!("the {} can use its addresses", host.role()),
+        || {
+            let tentative = host.output("ip", ["-6", "address", "show", "tentative"])?;
+            Ok(tentative.is_empty().then_some(()))
+        },
+    )
 }
 
-/// Lets a host use its IPv6 addresses at once, without asking for a second or
-/// two whether another has them.
+/// Disables duplicate address detection, which takes a second or two.
 fn trust_addresses(host: &Namespace) -> Result<()> {
     host.set_sysctl("net.ipv6.conf.default.accept_dad", "0")
 }
 
-/// Keeps the host's packet filters away from bridged frames, as on a switch.
+/// Keeps the host's packet filters away from bridged frames, as on a hardware switch.
 fn keep_frames_to_the_bridge(switch: &Namespace) -> Result<()> {
     for tables in ["iptables", "ip6tables"] {
         let name = format!("net.bridge.bridge-nf-call-{tables}");
-        // Without the module there is nothing to keep away.
+        // Without the module, bridged frames are not filtered.
         if switch.sysctl(&name).is_ok() {
             switch.set_sysctl(&name, "0")?;
         }
@@ -349,7 +332,7 @@ fn keep_frames_to_the_bridge(switch: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// The `ip` line for a veth pair: `name` here, `peer_name` in `peer`.
+/// The `ip` line that creates a veth pair: `name` here, `peer_name` in `peer`.
 fn veth(name: &str, peer: &Namespace, peer_name: &str) -> String {
     let path = peer.path();
     format!(
@@ -361,6 +344,7 @@ fn veth(name: &str, peer: &Namespace, peer_name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PATIENCE;
     use crate::{icmp, skip_unless_lab_works};
 
     #[test]

@@ -6,11 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use etherparse::{PacketBuilder, checksum::Sum16BitWords};
 
 use crate::PATIENCE;
-use crate::addresses::unspecified;
+use crate::addresses::{Protocol, unspecified};
 use crate::namespace::Namespace;
-
-/// UDP's protocol number.
-pub const PROTOCOL: u8 = 17;
 
 const LARGEST_DATAGRAM: usize = 65_507;
 const CHECKSUM: std::ops::Range<usize> = 6..8;
@@ -30,12 +27,12 @@ pub fn bind(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// A socket that exchanges datagrams with `to` only, and learns of its errors.
+/// Binds a socket that exchanges datagrams with `to` only and reports ICMP errors about them.
 pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
     connect_from(namespace, 0, to)
 }
 
-/// The same as [`connect`], from a chosen source port.
+/// Like [`connect`], from the given source port.
 pub fn connect_from(namespace: &Namespace, port: u16, to: SocketAddr) -> Result<UdpSocket> {
     let socket = bind(namespace, SocketAddr::new(unspecified(to.ip()), port))?;
     namespace
@@ -44,13 +41,13 @@ pub fn connect_from(namespace: &Namespace, port: u16, to: SocketAddr) -> Result<
     Ok(socket)
 }
 
-/// A datagram as the IP packet that it is sent in.
+/// A UDP datagram with its IP header.
 pub fn packet(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Result<Vec<u8>> {
     const TTL: u8 = 64;
     let builder = match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), TTL),
         (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), TTL),
-        _ => bail!("{from} and {to} are of two families"),
+        _ => bail!("{from} and {to} differ in address family"),
     }
     .udp(from.port(), to.port());
     let mut packet = Vec::with_capacity(builder.size(payload.len()));
@@ -58,7 +55,7 @@ pub fn packet(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Result<Vec<u8
     Ok(packet)
 }
 
-/// Receives the next datagram, and says from where it came.
+/// Receives the next datagram. Returns it with its sender's address.
 pub fn receive(socket: &UdpSocket) -> Result<(Vec<u8>, SocketAddr)> {
     let mut datagram = vec![0; LARGEST_DATAGRAM];
     let (length, peer) = socket
@@ -68,8 +65,8 @@ pub fn receive(socket: &UdpSocket) -> Result<(Vec<u8>, SocketAddr)> {
     Ok((datagram, peer))
 }
 
-/// Sends `question` to a server's socket, which answers it, and checks that both
-/// arrive as sent. Returns the client's address as the server saw it.
+/// Sends `question` to the server's socket, answers it from there, and checks that both arrive unchanged. Returns the
+/// client's address as the server saw it.
 pub fn exchange(
     client: &UdpSocket,
     server: &UdpSocket,
@@ -91,10 +88,10 @@ pub fn exchange(
     Ok(peer)
 }
 
-/// A datagram with its header, for a raw socket.
+/// A datagram with its UDP header, for a raw socket.
 ///
 /// # Panics
-/// If `payload` is longer than a datagram can be.
+/// If `payload` does not fit into a datagram.
 pub fn datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len())
         .expect("a payload that fits")
@@ -107,29 +104,28 @@ pub fn datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> 
         payload,
     ]
     .concat();
-    // With the pseudo header (RFC 768; RFC 8200, section 8.1).
+    // The checksum includes a pseudo-header (RFC 768; RFC 8200, section 8.1).
     let sum = [source.ip(), destination.ip()]
         .iter()
         .fold(Sum16BitWords::new(), |sum, address| match address {
             IpAddr::V4(address) => sum.add_slice(&address.octets()),
             IpAddr::V6(address) => sum.add_slice(&address.octets()),
         })
-        .add_slice(&[0, PROTOCOL])
+        .add_slice(&[0, Protocol::Udp.number()])
         .add_slice(&length)
         .add_slice(&datagram);
     let checksum = match sum.ones_complement() {
         0 => u16::MAX,
         checksum => checksum,
     };
-    // The sum is of words as they lie in memory.
+    // `Sum16BitWords` adds words as they lie in memory.
     datagram[CHECKSUM].copy_from_slice(&checksum.to_ne_bytes());
     datagram
 }
 
-/// A payload that makes the checksum of the datagram come out as 0, which is
-/// sent as 0xffff.
+/// A payload that makes the datagram's checksum come out as 0, which is sent as 0xffff.
 pub fn payload_of_checksum_zero(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
-    // What is missing from the sum is what its complement is.
+    // The checksum is the complement of the sum. As the payload, it makes the sum all ones.
     datagram(source, destination, &[0, 0])[CHECKSUM].to_vec()
 }
 

@@ -1,5 +1,5 @@
-//! Random changes of the spec, valid and invalid: what is in force is always the last valid one.
-//! `EGRESS_TEST_EDITS` says how many.
+//! Random edits of the spec, valid and invalid. The last valid one must always be in force. `EGRESS_TEST_EDITS` sets
+//! how many.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -7,16 +7,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::{Network, Protocol, V4, V6};
-use egress_tests::{Lab, Spec, skip_unless_lab_works};
+use egress_tests::{Lab, Spec, eventually, skip_unless_lab_works};
 use egress_userspace::dataplane::{Maps, Pins, RuleReport};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 
-use crate::pod::{Pod, eventually};
+use crate::pod::Pod;
 
-/// Unless told otherwise.
+/// The default of `EGRESS_TEST_EDITS`.
 const EDITS: usize = 150;
-/// Few, so that rules come, change and go.
+/// Few enough that rules are added, changed and removed.
 const PORTS: u16 = 40;
 
 /// Protocol, port, destination, target port; `any` and 0 for the fallback.
@@ -46,7 +46,7 @@ fn the_rules_in_force_are_always_those_of_the_last_valid_spec() -> Result<()> {
         let text = if is_valid {
             spec.yaml()
         } else {
-            spoilt(&mut random, &spec)
+            invalid(&mut random, &spec)
         };
         if is_valid && text == in_force {
             continue;
@@ -58,16 +58,17 @@ fn the_rules_in_force_are_always_those_of_the_last_valid_spec() -> Result<()> {
             expected = rows(&spec);
             in_force.clone_from(&text);
         } else {
-            // It may be seen once by its time, and again by the signal.
+            // The router may see the edit twice: by the file's time stamp and by the signal.
             refused += 1;
         }
-        eventually("the edit was seen", || {
+        eventually("the router has seen the edit", || {
             let reloads = maps.instance()?.reloads;
-            Ok(if is_valid {
+            let is_seen = if is_valid {
                 reloads.applied == applied
             } else {
                 reloads.refused >= refused
-            })
+            };
+            Ok(is_seen.then_some(()))
         })?;
         refused = maps.instance()?.reloads.refused;
         let found = rows_in_force(&maps)?;
@@ -98,7 +99,7 @@ fn row(rule: RuleReport) -> Row {
     )
 }
 
-/// What is expected of a spec, by its fields.
+/// The rules that the router should report for a spec.
 fn rows(spec: &Spec) -> BTreeSet<Row> {
     let rules = spec.rules.iter().map(|rule| {
         let protocol = match rule.protocol {
@@ -118,7 +119,7 @@ fn rows(spec: &Spec) -> BTreeSet<Row> {
 fn random_spec(random: &mut Rng) -> Spec {
     let mut taken = BTreeSet::new();
     let mut spec = Spec::dual_stack();
-    // One of each family stays, so that both have their reserved address.
+    // One rule of each family stays, so that both keep their reserved address.
     spec.rules
         .retain(|rule| *rule == V4.tls() || *rule == V6.tls());
     for _ in 0..random.usize(..60) {
@@ -147,8 +148,8 @@ fn random_spec(random: &mut Rng) -> Spec {
     spec
 }
 
-/// The spec with an error.
-fn spoilt(random: &mut Rng, spec: &Spec) -> String {
+/// The spec with an error in it.
+fn invalid(random: &mut Rng, spec: &Spec) -> String {
     let text = spec.yaml();
     match random.u8(..7) {
         0 => text.replacen("port: ", "port: -", 1),
@@ -158,9 +159,9 @@ fn spoilt(random: &mut Rng, spec: &Spec) -> String {
         4 => text.replacen("192.168.12.99", "192.168.12.98", 1),
         5 => String::new(),
         _ => {
-            // The first rule twice.
+            // Repeats the first rule.
             let rule = text.lines().find(|line| line.contains("- {port:"));
-            let rule = rule.expect("there are two at least");
+            let rule = rule.expect("a spec has at least two rules");
             text.replacen(rule, &format!("{rule}\n{rule}"), 1)
         }
     }

@@ -1,4 +1,4 @@
-//! Live traffic: connections that go on with data, and datagrams with numbers, of which none may be lost.
+//! Live traffic: connections that keep exchanging data, and numbered datagrams of which none may be lost.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,26 +7,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::requirements::raise_open_file_limit;
-use egress_tests::{Lab, Namespace, Network, PATIENCE, tcp, udp};
+use egress_tests::{Lab, Namespace, Network, PATIENCE, eventually, tcp, udp};
 
-use crate::pod::eventually;
-
-/// Between two datagrams.
+/// The time between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// What goes on while something else is done.
+/// Traffic that runs while a test does something else.
 pub struct Live<'l> {
     lab: &'l Lab,
     connections: Vec<(TcpStream, TcpStream)>,
     datagrams: [UdpSocket; 2],
 }
 
-/// What has been counted.
+/// The traffic counted during a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Times that data went there and back over a connection.
+    /// Exchanges of data, there and back, on a connection.
     pub exchanges: u64,
-    /// Datagrams that were sent, each of which has arrived, and been answered.
+    /// Datagrams sent. Each has arrived and been answered.
     pub datagrams: u64,
 }
 
@@ -56,10 +54,10 @@ impl<'l> Live<'l> {
         })
     }
 
-    /// Keeps it up while `work` is done, and counts.
+    /// Runs the traffic while `work` runs, and counts it.
     ///
     /// # Errors
-    /// Those of `work`; and when a connection breaks, or a segment or a datagram was lost.
+    /// Those of `work`; and when a connection breaks, or a segment or a datagram is lost.
     pub fn during(&self, work: impl FnOnce() -> Result<()>) -> Result<Counted> {
         let before = self.lost()?;
         let is_over = AtomicBool::new(false);
@@ -79,14 +77,17 @@ impl<'l> Live<'l> {
             ))
         })?;
         worked?;
-        // Each connection at least once, after all that has happened.
+        // Every connection must still work after `work`.
         for (number, (client, server)) in self.connections.iter().enumerate() {
-            exchange(client, server).with_context(|| format!("connection {number}, at the end"))?;
+            tcp::exchange(client, server)
+                .with_context(|| format!("connection {number}, at the end"))?;
             counted.exchanges += 1;
         }
-        // What was late is acknowledged late.
-        eventually("every segment has arrived", || Ok(self.lost()? <= before))
-            .with_context(|| format!("{counted:?}"))?;
+        // A delayed segment is acknowledged late.
+        eventually("every segment has arrived", || {
+            Ok((self.lost()? <= before).then_some(()))
+        })
+        .with_context(|| format!("{counted:?}"))?;
         Ok(counted)
     }
 
@@ -96,13 +97,13 @@ impl<'l> Live<'l> {
             if is_over.load(Ordering::Relaxed) {
                 break;
             }
-            exchange(client, server).with_context(|| format!("connection {number}"))?;
+            tcp::exchange(client, server).with_context(|| format!("connection {number}"))?;
             exchanges += 1;
         }
         Ok(exchanges)
     }
 
-    /// Sends a datagram with each number, one after the other without waiting for answers.
+    /// Sends numbered datagrams one after the other, without waiting for answers.
     fn count_datagrams(&self, is_over: &AtomicBool) -> Result<u64> {
         let [client, server] = &self.datagrams;
         let sent = AtomicU64::new(0);
@@ -133,8 +134,8 @@ impl<'l> Live<'l> {
         })
     }
 
-    /// Segments that were lost, at either end: those that were sent again, but for those whose receiver says that it had
-    /// them already (a duplicate SACK, RFC 2883), as happens when a busy machine is late.
+    /// Lost segments at either end: retransmissions, without those that the receiver reported as duplicates (duplicate
+    /// SACK, RFC 2883). A busy machine delays segments enough to cause those.
     fn lost(&self) -> Result<u64> {
         let ends = [self.lab.client(), self.lab.servers()];
         let lost = ends.map(|end| {
@@ -147,12 +148,7 @@ impl<'l> Live<'l> {
     }
 }
 
-fn exchange(client: &TcpStream, server: &TcpStream) -> Result<()> {
-    tcp::send(client, server, b"question")?;
-    tcp::send(server, client, b"answer")
-}
-
-/// Receives each number once and in order, until none is missing when it is over.
+/// Receives every number once and in order. Returns when `is_over` is set and none is missing.
 fn receive_all(
     socket: &UdpSocket,
     sent: &AtomicU64,
@@ -181,7 +177,7 @@ fn receive_all(
     }
 }
 
-/// A counter of a namespace, as nstat(8) names it.
+/// A counter of a namespace, by its nstat(8) name.
 fn counter(namespace: &Namespace, name: &str) -> Result<u64> {
     let text = namespace.output("nstat", ["-asz", name])?;
     let line = text.lines().find(|line| line.starts_with(name));

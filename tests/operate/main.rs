@@ -1,4 +1,4 @@
-//! What an operator does to a running router: restarts, upgrades, changes of the spec; and that traffic does not notice.
+//! What an operator does to a running router: restarts, upgrades, changes of the spec. Traffic must not notice.
 
 mod edits;
 mod library;

@@ -1,38 +1,25 @@
-//! A router pod whose dataplane is pinned, and whose spec is a file that changes.
+//! A router pod with a pinned dataplane and a spec file that changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
 use egress_common::InstanceInfo;
-use egress_tests::{BpfFs, Lab, PATIENCE, RouterProcess, Spec, router};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use egress_tests::{BpfFs, Lab, RouterProcess, Spec, eventually, router};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const POLL: Duration = Duration::from_millis(20);
-
-/// Waits until it is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
-        thread::sleep(POLL);
-    }
-    Ok(())
-}
-
-/// A lab, and a router in it that may be started again.
+/// A lab with a router that can be restarted.
 pub struct Pod<'l> {
     process: Option<RouterProcess>,
     lab: &'l Lab,
     pins: BpfFs,
-    /// Where in there.
+    /// The name of the pin directory below the lab's BPF file system.
     name: &'static str,
     files: TempDir,
 }
@@ -46,7 +33,7 @@ impl Drop for Pod<'_> {
 }
 
 impl<'l> Pod<'l> {
-    /// Starts a router by the lab's rules for both families, with these options as well.
+    /// Starts a router with the lab's rules for both families and additional options.
     pub fn start_in(lab: &'l Lab, options: &[&str]) -> Result<Self> {
         let mut pod = Self::new(lab)?;
         pod.start(options)?;
@@ -66,29 +53,29 @@ impl<'l> Pod<'l> {
         Ok(pod)
     }
 
-    /// Where the dataplane is pinned.
+    /// The directory in which the dataplane is pinned.
     pub fn pin_path(&self) -> PathBuf {
         self.pins.join(self.name)
     }
 
-    /// Keeps the dataplane of the next router in another place.
+    /// Changes the name of the pin directory, for the next router.
     pub const fn pin_elsewhere(&mut self, name: &'static str) {
         self.name = name;
     }
 
-    /// The spec's file.
+    /// The path of the spec file.
     pub fn spec(&self) -> PathBuf {
         self.files.path().join("router.yaml")
     }
 
-    /// Replaces the spec's file, as a whole.
+    /// Replaces the spec file atomically.
     pub fn write_spec(&self, text: &str) -> Result<()> {
         let next = self.files.path().join("next.yaml");
         fs::write(&next, text)?;
         fs::rename(next, self.spec()).context("replacing the spec")
     }
 
-    /// Starts the router, with these options as well.
+    /// Starts the router with additional options.
     pub fn start(&mut self, options: &[&str]) -> Result<()> {
         self.start_program(&router::binary()?, options)
     }
@@ -103,7 +90,7 @@ impl<'l> Pod<'l> {
         Ok(())
     }
 
-    /// Starts the router, and kills it after a while, ready or not.
+    /// Starts the router and kills it after a delay, ready or not.
     pub fn start_and_kill(&mut self, after: Duration) -> Result<()> {
         let mut child = self
             .lab
@@ -124,37 +111,33 @@ impl<'l> Pod<'l> {
 
     /// The running process.
     pub fn process(&self) -> Result<&RouterProcess> {
-        self.process.as_ref().context("no router runs")
+        self.process.as_ref().context("no router is running")
     }
 
-    /// Ends it by a signal, and waits for that.
+    /// Ends the process with a signal and waits for it.
     pub fn end(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal)?;
-        let process = self.process.take().context("no router runs")?;
+        let process = self.process.take().context("no router is running")?;
         process.stop()?;
         Ok(())
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let id = self.process()?.id();
-        kill(Pid::from_raw(id.try_into()?), signal).with_context(|| format!("sending {signal}"))
+        self.process()?.signal(signal)
     }
 
-    /// What a command says, by `--output json`.
+    /// The JSON output of a command.
     pub fn ask(&self, command: &str) -> Result<Value> {
-        let arguments = [command, "--output", "json"];
-        let text = self.lab.router().output(router::binary()?, arguments)?;
-        serde_json::from_str(&text).with_context(|| format!("{command} printed {text}"))
+        self.lab.ask(command)
     }
 
-    /// Waits for these words in the log.
+    /// Waits until the log contains `words`.
     pub fn wait_for_log(&self, words: &str) -> Result<()> {
         let process = self.process()?;
-        eventually(words, || Ok(process.log().contains(words)))
+        eventually(words, || Ok(process.log().contains(words).then_some(())))
     }
 
-    /// Changes what is pinned of the instance.
+    /// Changes the pinned `INSTANCE`.
     pub fn change_instance(&self, change: impl FnOnce(&mut InstanceInfo)) -> Result<()> {
         let data = MapData::from_pin(self.pin_path().join("INSTANCE"))?;
         let mut map = Array::<_, InstanceInfo>::try_from(Map::from_map_data(data)?)?;
@@ -164,22 +147,13 @@ impl<'l> Pod<'l> {
         Ok(())
     }
 
-    /// Waits until `status` says what is wanted.
+    /// Waits until `is_it` accepts the output of `status`.
     pub fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.ask("status")?;
-            if is_it(&status) {
-                return Ok(status);
-            }
-            if Instant::now() > deadline {
-                anyhow::bail!("{what}: not after {PATIENCE:?}; status is {status:#}");
-            }
-            thread::sleep(POLL);
-        }
+        eventually(what, || Ok(Some(self.ask("status")?).filter(&is_it)))
+            .with_context(|| format!("the status is {:#}", self.ask("status").unwrap_or_default()))
     }
 
-    /// Puts another spec in place, and waits until it is in force.
+    /// Replaces the spec and waits until it is in force.
     pub fn reload(&self, text: &str) -> Result<()> {
         let applied = |status: &Value| status["reloads"]["applied"].as_u64();
         let before = applied(&self.ask("status")?);

@@ -1,4 +1,4 @@
-//! Changes of the spec of a running router.
+//! Changes to the spec of a running router.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::addresses::V4;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::pod::Pod;
 
 fn rule_on(rules: &Value, port: u16) -> Result<&Value> {
-    let rules = rules.as_array().context("rules are a list")?;
+    let rules = rules.as_array().context("rules is not an array")?;
     rules
         .iter()
         .find(|rule| rule["port"] == port)
@@ -33,7 +33,7 @@ fn a_changed_spec_is_in_force_by_itself_and_rules_that_stay_go_on_counting() -> 
     another.port = 7000;
     spec.rules.insert(0, another);
     pod.write_spec(&spec.yaml())?;
-    let status = pod.wait_for("the file's change was seen", |status| {
+    let status = pod.wait_for("the router has seen the change", |status| {
         status["reloads"]["applied"] == 1
     })?;
     assert_eq!(status["rules"], spec.rules.len());
@@ -56,7 +56,7 @@ fn a_spec_with_errors_is_refused_and_status_says_why_until_it_is_mended() -> Res
     let good = Spec::dual_stack().yaml();
     let rules = pod.ask("rules")?;
     pod.write_spec(&good.replace("port: ", "port: 9"))?;
-    let status = pod.wait_for("the change was refused", |status| {
+    let status = pod.wait_for("the router has refused the change", |status| {
         status["reloads"]["refused"] == 1
     })?;
     let error = status["reloads"]["error"].as_str().context("no error")?;
@@ -67,7 +67,7 @@ fn a_spec_with_errors_is_refused_and_status_says_why_until_it_is_mended() -> Res
     tcp::connect(lab.client(), V4.http().service())?;
 
     pod.write_spec(&good)?;
-    let status = pod.wait_for("it was mended", |status| {
+    let status = pod.wait_for("the corrected spec is in force", |status| {
         status["reloads"]["error"].is_null()
     })?;
     assert_eq!(status["reloads"]["refused"], 1);
@@ -75,7 +75,7 @@ fn a_spec_with_errors_is_refused_and_status_says_why_until_it_is_mended() -> Res
 }
 
 #[test]
-fn flows_of_a_rule_that_is_gone_go_on_or_are_closed_as_one_likes() -> Result<()> {
+fn flows_of_a_removed_rule_continue_or_are_closed_as_asked() -> Result<()> {
     skip_unless_lab_works!();
     for what in ["keep", "close"] {
         let lab = Lab::new()?;
@@ -111,11 +111,10 @@ fn a_spec_from_standard_input_cannot_be_read_again() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let router = lab.start_router_by(&Spec::dual_stack())?;
-    let process = nix::unistd::Pid::from_raw(router.id().try_into()?);
-    nix::sys::signal::kill(process, Signal::SIGHUP)?;
-    crate::pod::eventually("it says so", || {
-        Ok(router
-            .log()
-            .contains("standard input, which cannot be read again"))
+    router.signal(Signal::SIGHUP)?;
+    egress_tests::eventually("status says why", || {
+        let log = router.log();
+        let says_why = log.contains("standard input, which cannot be read again");
+        Ok(says_why.then_some(()))
     })
 }

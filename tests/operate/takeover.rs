@@ -1,4 +1,4 @@
-//! A dataplane that outlives its process, and the next one that takes it over.
+//! A dataplane outlives its process, and the next process takes it over.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_common::InstanceInfo;
@@ -9,12 +9,14 @@ use nix::sys::signal::Signal;
 use crate::live::Live;
 use crate::pod::Pod;
 
-/// How many flows each rule has opened.
+/// The flows that each rule has opened.
 fn flows_by_rule(pod: &Pod<'_>) -> Result<Vec<u64>> {
     let rules = pod.ask("rules")?;
-    let rules = rules.as_array().context("rules are a list")?;
+    let rules = rules.as_array().context("rules is not an array")?;
     let flows = rules.iter().map(|rule| rule["flows"].as_u64());
-    flows.collect::<Option<_>>().context("flows are a number")
+    flows
+        .collect::<Option<_>>()
+        .context("flows is not a number")
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn a_killed_routers_dataplane_goes_on_and_is_taken_over() -> Result<()> {
         live.during(nothing)?;
 
         pod.end(Signal::SIGTERM)?;
-        ensure!(!pod.pin_path().exists(), "something is left");
+        ensure!(!pod.pin_path().exists(), "the pin directory is left");
     }
     Ok(())
 }
@@ -61,7 +63,7 @@ fn a_router_that_ends_with_keep_leaves_its_dataplane() -> Result<()> {
     pod.start(&[])?;
     live.during(|| Ok(()))?;
     pod.end(Signal::SIGTERM)?;
-    ensure!(!pod.pin_path().exists(), "something is left");
+    ensure!(!pod.pin_path().exists(), "the pin directory is left");
     Ok(())
 }
 
@@ -78,7 +80,7 @@ fn maps_of_another_version_are_replaced_and_said_to_be() -> Result<()> {
     assert_eq!(pod.ask("status")?["flows"], 0);
     Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
     pod.end(Signal::SIGTERM)?;
-    ensure!(!pod.pin_path().exists(), "something is left");
+    ensure!(!pod.pin_path().exists(), "the pin directory is left");
     Ok(())
 }
 
@@ -111,7 +113,7 @@ fn a_killed_routers_dataplane_that_is_pinned_beside_is_replaced() -> Result<()> 
         pod.wait_for_log("replaced the dataplane")?;
         ensure!(!before.exists(), "{} is left", before.display());
         ensure!(pod.ask("status")?["flows"] == 0);
-        // They are counted where the new one counts.
+        // The new dataplane counts its own flows.
         Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
         let flows = &pod.ask("status")?["flows"];
         ensure!(flows.as_u64() >= Some(3), "{attach}: {flows}");
@@ -127,12 +129,15 @@ fn a_dataplane_that_is_pinned_elsewhere_is_not_attached_behind() -> Result<()> {
     pod.end(Signal::SIGKILL)?;
     let before = pod.pin_path();
     pod.pin_elsewhere("away/router");
-    let refused = format!("{:#}", pod.start(&[]).err().context("it was started")?);
+    let refused = format!(
+        "{:#}",
+        pod.start(&[]).err().context("the router has started")?
+    );
     ensure!(
         refused.contains("status: 7") && refused.contains("pinned where this one does not look"),
         "{refused}"
     );
-    // As it says.
+    // Does what the message says.
     std::fs::remove_dir_all(&before)?;
     pod.start(&[])?;
     Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
@@ -152,8 +157,8 @@ fn a_dataplane_is_taken_over_by_the_other_way_to_attach() -> Result<()> {
         assert_eq!(pod.ask("status")?["attached"], after);
         live.during(|| Ok(()))?;
         pod.end(Signal::SIGTERM)?;
-        ensure!(!pod.pin_path().exists(), "something is left");
-        // Neither way has left a program.
+        ensure!(!pod.pin_path().exists(), "the pin directory is left");
+        // Neither attach mode has left a program behind.
         let _listener = tcp::listen(lab.servers(), V4.http().server())?;
         let refused = tcp::connect(lab.client(), V4.http().service());
         ensure!(refused.is_err(), "from {before} to {after}");

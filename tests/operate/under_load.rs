@@ -1,4 +1,4 @@
-//! Restarts, upgrades, kills and changes of the spec under live traffic. `EGRESS_TEST_RESTARTS` says how many of each.
+//! Restarts, upgrades, kills and changes of the spec under live traffic. `EGRESS_TEST_RESTARTS` sets how many of each.
 
 use std::{env, thread, time::Duration};
 
@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 use crate::live::Live;
 use crate::pod::Pod;
 
-/// Unless told otherwise.
+/// The default of `EGRESS_TEST_RESTARTS`.
 const ROUNDS: usize = 3;
 const CONNECTIONS: usize = 1000;
-/// The longest that a round waits before it begins: a kill comes at any moment.
+/// The longest delay before a round, so that a kill comes at a random moment.
 const LONGEST_WAIT: Duration = Duration::from_millis(300);
 
 fn rounds() -> Result<usize> {
@@ -25,7 +25,7 @@ fn rounds() -> Result<usize> {
     }
 }
 
-/// Checks that nothing is lost while `round` is done again and again.
+/// Checks that no traffic is lost while `round` is repeated.
 fn lose_nothing(
     options: &[&str],
     mut round: impl FnMut(&mut Pod<'_>, usize) -> Result<()>,
@@ -72,7 +72,7 @@ fn an_upgrade_to_another_program_loses_nothing() -> Result<()> {
     skip_unless_lab_works!();
     lose_nothing(&["--keep"], |pod, number| {
         pod.end(Signal::SIGTERM)?;
-        // What the kernel half logs is settled when it is loaded: the program is another.
+        // The kernel half's log level is fixed when it is loaded, so another level makes another program.
         let level = ["debug", "info"][number % 2];
         pod.start(&["--keep", "--log-level", level])
     })
@@ -85,7 +85,7 @@ fn a_change_of_the_spec_loses_nothing() -> Result<()> {
     lose_nothing(&[], |pod, number| pod.reload(&specs[number % 2]))
 }
 
-/// Two specs with the rules of the traffic, and others that differ.
+/// Two specs with the rules of the traffic and other rules that differ.
 fn specs() -> [String; 2] {
     [7000, 20_000].map(|first| {
         let mut spec = Spec::dual_stack();
@@ -96,7 +96,7 @@ fn specs() -> [String; 2] {
                 rule
             }));
         }
-        // In another order, so that a rule that stays is elsewhere in the spec.
+        // Reverses the order, so that a rule that stays moves within the spec.
         if first == 20_000 {
             spec.rules.reverse();
         }

@@ -1,4 +1,4 @@
-//! The kernel half on a test bench: loaded and filled, attached to nothing.
+//! The kernel half on a test bench: loaded, with filled maps, attached to nothing.
 
 use std::{
     collections::BTreeSet,
@@ -21,33 +21,33 @@ use crate::{
     pool::Pooled,
 };
 
-/// `TC_ACT_UNSPEC`: the packet goes on to the next program, and then to the pod's own stack.
+/// `TC_ACT_UNSPEC`: the packet continues to the next program, and then to the pod's own stack.
 pub const PASS: i32 = -1;
 /// `TC_ACT_SHOT`: the packet is dropped.
 pub const DROP: i32 = 2;
-/// `TC_ACT_REDIRECT`: the packet leaves by the other interface.
+/// `TC_ACT_REDIRECT`: the packet leaves through the other interface.
 pub const FORWARD: i32 = 7;
 
-/// Who is who in one address family.
+/// The addresses of one family.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
     pub name: &'static str,
     pub client: IpAddr,
-    /// The router on `eth0`: where clients connect to.
+    /// The router on `eth0`, where clients connect.
     pub router: IpAddr,
-    /// The router on `net1`: where servers see connections come from.
+    /// The router on `net1`, the source address that servers see.
     pub reserved: IpAddr,
-    /// The server of 8080/TCP, which is its port 80.
+    /// The server of 8080/TCP, at its port 80.
     pub web: IpAddr,
     /// The id of that rule.
     pub web_rule: u32,
-    /// The server of 80/UDP, which is its port 80.
+    /// The server of 80/UDP, at its port 80.
     pub datagrams: IpAddr,
-    /// The server of 5000/SCTP, which is its port 36412, and of 3868/SCTP, which is its port 3868.
+    /// The server of 5000/SCTP, at its port 36412, and of 3868/SCTP, at its port 3868.
     pub associations: IpAddr,
-    /// The server of every other port, on a bench with a fallback.
+    /// The server for ports without a rule, on a bench with a fallback.
     pub fallback: IpAddr,
-    /// A host on the external network that nobody has asked for anything: a router, or an attacker.
+    /// A host on the external network that no client has contacted: a router or an attacker.
     pub outsider: IpAddr,
 }
 
@@ -80,9 +80,10 @@ pub const V6: Family = Family {
 pub const FAMILIES: [Family; 2] = [V4, V6];
 
 impl Family {
-    /// A client's packet of each protocol that opens a flow, on a bench with a fallback; and what answers it.
+    /// For each protocol, a client's packet that opens a flow on a bench with a fallback, and the transport that
+    /// answers it.
     ///
-    /// The client's port is one that the router has to replace.
+    /// The router has to replace the client's port.
     pub fn openings(&self) -> [(Frame, Transport); 5] {
         let client = (self.client, 40_000);
         let question = udp(client, (self.router, 80), b"question");
@@ -110,7 +111,7 @@ impl Family {
     }
 }
 
-/// An address that `net1` has besides the reserved one, as every IPv6 interface does.
+/// An address of `net1` besides the reserved one. Every IPv6 interface has one.
 pub const LINK_LOCAL: IpAddr = v6(0xfe80, 0, 0, 0x99);
 
 const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
@@ -121,30 +122,30 @@ const fn v6(a: u16, b: u16, c: u16, last: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, last))
 }
 
-/// The rules, the same for both families; a rule's id is its place.
+/// The rules, the same for both families. A rule's id is its position.
 const SPEC: &str = include_str!("router.yaml");
 
-/// What the fallback's flows are counted by: the rules are fewer.
+/// The rule id of the fallback's flows, above those of the rules.
 pub const FALLBACK_RULE: u32 = 10;
 
 /// Linux's default for `net.ipv4.ip_local_port_range`.
 pub const LOCAL_PORTS: (u16, u16) = (32768, 60999);
 
-/// The loopback interface of the namespace, which `BPF_PROG_TEST_RUN` makes packets arrive on.
+/// The namespace's loopback interface, on which packets of `BPF_PROG_TEST_RUN` arrive.
 const LOOPBACK: u32 = 1;
 
 pub struct Bench {
     pub dataplane: Pooled,
 }
 
-/// What a bench can differ in.
+/// The settings in which benches differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     pub max_flows: u32,
     pub nat_range: NatRange,
-    /// Whether ports without a rule have a server, too.
+    /// Whether ports without a rule have a server.
     pub fallback: bool,
-    /// Whether the kernel half ends idle flows by itself.
+    /// Whether the kernel half ends idle flows itself.
     pub kernel_expiry: bool,
 }
 
@@ -159,7 +160,7 @@ impl Default for Setup {
     }
 }
 
-/// Runs a test for each family in turn, on a bench of its own.
+/// Runs a test for each family, each on a new bench.
 pub fn for_each_family(
     setup: Setup,
     test: impl Fn(&mut Bench, &Family) -> Result<()>,
@@ -170,14 +171,14 @@ pub fn for_each_family(
     Ok(())
 }
 
-/// A packet after the program.
+/// The result of running the program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ran {
     pub verdict: i32,
     pub frame: Vec<u8>,
 }
 
-/// `struct __sk_buff` of `linux/bpf.h`, as far as a test may set it.
+/// `struct __sk_buff` of `linux/bpf.h`, with the fields that a test may set.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SkBuff {
@@ -190,7 +191,7 @@ pub struct SkBuff {
 }
 
 impl SkBuff {
-    /// A packet that stands for `segments` segments of `size` bytes of data each.
+    /// A packet of `segments` segments with `size` bytes of data each.
     pub fn of_segments(segments: u32, size: u32) -> Self {
         Self {
             gso_segs: segments,
@@ -231,7 +232,7 @@ impl Bench {
             ..Config::zeroed()
         };
         let maps = &mut dataplane.maps;
-        // The namespace stays 0, so that no other test takes this for a running router.
+        // The namespace stays 0, so that no other test takes this bench for a running router.
         maps.set_instance(&InstanceInfo {
             max_flows: setup.max_flows,
             ..InstanceInfo::zeroed()
@@ -256,7 +257,7 @@ impl Bench {
                         rules.fallback_v6 = fallback.into();
                     }
                 }
-                _ => unreachable!("a family's addresses are of that family"),
+                _ => unreachable!("all addresses of a family belong to it"),
             }
         }
         maps.set_config(&config)?;
@@ -270,12 +271,12 @@ impl Bench {
         Ok(Self { dataplane })
     }
 
-    /// The frame arrives on the interface of `side`.
+    /// Runs the program for a frame that arrives on the interface of `side`.
     pub fn run(&mut self, side: Side, frame: &[u8]) -> Result<Ran> {
         self.run_with(side, frame, None)
     }
 
-    /// The frame arrives as a segmentation-offload packet.
+    /// Like `run`, for a segmentation-offload packet.
     pub fn run_with(&mut self, side: Side, frame: &[u8], skb: Option<&SkBuff>) -> Result<Ran> {
         let mut out = vec![0; frame.len() + 256];
         let result = self
@@ -294,7 +295,7 @@ impl Bench {
         })
     }
 
-    /// The frame arrives and is forwarded; gives what leaves.
+    /// Runs the program for a frame that must be forwarded, and returns what leaves.
     pub fn forward(&mut self, side: Side, frame: &[u8]) -> Result<Vec<u8>> {
         let ran = self.run(side, frame)?;
         ensure!(
@@ -305,14 +306,14 @@ impl Bench {
         Ok(ran.frame)
     }
 
-    /// The frame arrives and is not forwarded; it has to be untouched, or be an ICMP error to its sender where the outcome
-    /// asks for one, and counted by this outcome and no other.
+    /// Runs the program for a frame that must not be forwarded. The frame must be unchanged or, where the outcome asks
+    /// for it, replaced by an ICMP error to its sender. It must be counted by this outcome and no other.
     pub fn refuse(&mut self, side: Side, frame: &[u8], outcome: Outcome) -> Result<()> {
         let before = self.counts()?;
         let ran = self.run(side, frame)?;
         let verdict = match outcome.verdict() {
             egress_common::Verdict::Pass => PASS,
-            // Nobody is told of an error about an error.
+            // An ICMP error is never answered by another.
             egress_common::Verdict::Reject if !is_icmp_error(frame) => FORWARD,
             egress_common::Verdict::Drop | egress_common::Verdict::Reject => DROP,
         };
@@ -360,7 +361,7 @@ impl Bench {
         flows.pop().context("one flow")
     }
 
-    /// What the rule with this id has done.
+    /// The counters of the rule with this id.
     pub fn rule(&self, id: u32) -> Result<RuleReport> {
         let rules = self.dataplane.maps.rules()?;
         rules
@@ -369,7 +370,7 @@ impl Bench {
             .with_context(|| format!("no rule {id}"))
     }
 
-    /// Both entries of every flow of both families: none may be without the other.
+    /// The number of flow entries of both families, two for each flow.
     pub fn entries(&self) -> usize {
         let maps = &self.dataplane.maps;
         maps.v4.flows.keys().flatten().count() + maps.v6.flows.keys().flatten().count()
@@ -387,8 +388,8 @@ fn is_icmp_error(frame: &[u8]) -> bool {
     }
 }
 
-/// The sum of 16-bit words, as RFC 1071 folds it: all ones for bytes that have their checksum among them.
-fn folded(bytes: &[u8]) -> u16 {
+/// The sum of 16-bit words, folded according to RFC 1071: all ones if the bytes include their checksum.
+pub fn folded(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks(2)
         .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
@@ -397,8 +398,8 @@ fn folded(bytes: &[u8]) -> u16 {
     u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded twice")
 }
 
-/// Checks that a frame is an ICMP error to the sender of another one: from the address that it was sent to, with its
-/// beginning inside, and with right checksums.
+/// Checks that a frame is an ICMP error to the sender of another frame: it comes from that frame's destination, quotes
+/// its beginning, and has correct checksums.
 fn check_error(error: &[u8], about: &[u8]) -> Result<()> {
     let is_v4 = about[14] >> 4 == 4;
     let (source, destination, message) = if is_v4 {
@@ -408,16 +409,16 @@ fn check_error(error: &[u8], about: &[u8]) -> Result<()> {
     };
     ensure!(
         error[source.clone()] == about[destination.clone()],
-        "the error comes from elsewhere"
+        "the error has the wrong source"
     );
     ensure!(
         error[destination] == about[source],
-        "the error goes elsewhere"
+        "the error has the wrong destination"
     );
     let inside = &error[message + 8..];
     ensure!(
         inside.len() >= 28 && about[14..].starts_with(inside),
-        "another packet is inside"
+        "the error quotes another packet"
     );
     if is_v4 {
         ensure!(

@@ -1,4 +1,4 @@
-//! Emptying a map of any type, by `bpf(2)`: aya's maps know their keys' and values' types.
+//! Empties a map of any type with `bpf(2)`: aya's maps know the types of their keys and values.
 
 use std::{
     io,
@@ -25,8 +25,8 @@ struct Element {
     flags: u64,
 }
 
-/// Deletes what a map holds; an array's elements become zero, and a ring buffer has been read. What nobody may write to
-/// stays as it is.
+/// Deletes all entries of a map. The elements of an array become zero, and a ring buffer is read to its end. A map that
+/// user space may not write stays as it is.
 pub fn map(info: &MapInfo) -> Result<()> {
     if info.map_type()? == MapType::RingBuf {
         let map = Map::from_map_data(MapData::from_id(info.id())?)?;
@@ -40,7 +40,7 @@ pub fn map(info: &MapInfo) -> Result<()> {
     let mut value = vec![0; value_len(info)?];
     let result = match info.map_type()? {
         MapType::Hash | MapType::LruHash => loop {
-            // The first key, as none is given to start from.
+            // Without a start key, the kernel returns the first one.
             match command(MAP_GET_NEXT_KEY, fd, &mut [], &mut key) {
                 Ok(()) => command(MAP_DELETE_ELEM, fd, &mut key, &mut [])?,
                 Err(error) => break Err(error),
@@ -58,13 +58,13 @@ pub fn map(info: &MapInfo) -> Result<()> {
         _ => Ok(()),
     };
     match result.as_ref().map_err(io::Error::raw_os_error) {
-        // Nothing is left, or the map is frozen.
+        // The map is empty or frozen.
         Ok(()) | Err(Some(libc::ENOENT | libc::EPERM)) => Ok(()),
         Err(_) => result.with_context(|| format!("map {:?}", info.name_as_str())),
     }
 }
 
-/// How long a value is that passes between the kernel and this process.
+/// The length of a value as it passes between the kernel and this process.
 fn value_len(info: &MapInfo) -> Result<usize> {
     let len = info.value_size() as usize;
     Ok(match info.map_type()? {
@@ -78,7 +78,7 @@ fn value_len(info: &MapInfo) -> Result<usize> {
     })
 }
 
-/// One command about one element. An empty buffer stands for none.
+/// Runs one command on one element. An empty buffer means none.
 fn command(command: i32, map: BorrowedFd<'_>, key: &mut [u8], value: &mut [u8]) -> io::Result<()> {
     let address = |buffer: &mut [u8]| {
         if buffer.is_empty() {

@@ -11,7 +11,7 @@ use crate::{
     frames::{Endpoint, Transport, assert_same, endpoints, tcp, udp},
 };
 
-/// Outside of the local port range, so that it is kept.
+/// Outside the local port range, so that the router preserves it.
 fn source(family: &Family) -> Endpoint {
     (family.client, 2000)
 }
@@ -69,7 +69,7 @@ fn a_datagram_goes_to_the_rule_of_its_own_protocol() -> Result<()> {
                 &datagram.translated((family.reserved, 2000), (family.datagrams, 80)),
             )?;
         }
-        // 80/TCP is no rule, 80/UDP is.
+        // 80/TCP has no rule, 80/UDP has one.
         bench.refuse(
             Side::Cluster,
             &tcp(source(family), (family.router, 80), "S").bytes(),
@@ -79,7 +79,7 @@ fn a_datagram_goes_to_the_rule_of_its_own_protocol() -> Result<()> {
     Ok(())
 }
 
-/// Over IPv6, tunnels may leave it out, and who is in between has to bear it (RFC 6936, section 5).
+/// IPv6 tunnels may omit the checksum, and middleboxes must let such datagrams pass (RFC 6936, section 5).
 #[test]
 fn a_datagram_without_checksum_stays_without() -> Result<()> {
     skip_unless_lab_works!();
@@ -97,13 +97,13 @@ fn a_datagram_without_checksum_stays_without() -> Result<()> {
 }
 
 #[test]
-fn a_datagram_whose_new_checksum_would_be_0_gets_the_other_zero() -> Result<()> {
+fn a_datagram_whose_new_checksum_would_be_0_gets_0xffff() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for family in &FAMILIES {
         let (reserved, server) = ((family.reserved, 2000), (family.datagrams, 80));
         let expected = udp(reserved, server, b"").ttl(63).with_checksum_0();
-        // 0xffff stands for the sum 0 (RFC 768).
+        // 0xffff represents the sum 0 (RFC 768).
         let checksum = expected.transport_offset() + 6;
         ensure!(expected.bytes()[checksum..checksum + 2] == [0xff, 0xff]);
         let datagram = udp(source(family), (family.router, 80), &expected.payload);
@@ -147,7 +147,7 @@ fn a_wrong_checksum_stays_wrong_by_as_much() -> Result<()> {
         let expected = segment.translated((family.reserved, 2000), (family.web, 80));
         ensure!(
             out == damage(expected.bytes()),
-            "the receiver would not notice"
+            "the receiver would not notice the damage"
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Echo requests, which the fallback takes: their identifier is translated as a port is.
+//! Echo requests, which the fallback handles. Their identifier is translated like a port.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_common::{
@@ -25,7 +25,7 @@ fn a_request_goes_to_the_fallback_and_its_reply_to_the_client() -> Result<()> {
     let mut bench = Bench::with_fallback()?;
     let range = NatRange::without(LOCAL_PORTS);
     for family in &FAMILIES {
-        // Identifiers that can be kept, and such that cannot.
+        // Identifiers that are preserved, and others that are not.
         for identifier in [2000, 65_535, 0, 1, 1023, 40_000] {
             let request = echo_request(family.client, family.router, identifier);
             let out = bench.forward(Cluster, &request.bytes())?;
@@ -135,7 +135,7 @@ fn a_reply_that_nobody_asked_for_opens_nothing_and_enters_nowhere() -> Result<()
             let forged = reply.between(source, destination);
             bench.refuse(Egress, &forged.bytes(), outcome)?;
         }
-        // From a client, the reply to a ping of the pod's own.
+        // A client's reply to a ping from the pod itself.
         let own = reply.between((family.client, 0), (family.router, 2000));
         bench.refuse(Cluster, &own.bytes(), Outcome::NotAnOpening)?;
         ensure!(bench.flow()?.reply.packets == 0);
@@ -163,7 +163,7 @@ fn a_request_from_the_external_network_is_for_the_router_itself() -> Result<()> 
 }
 
 #[test]
-fn other_questions_are_left_to_the_stack() -> Result<()> {
+fn other_icmp_queries_are_left_to_the_stack() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::with_fallback()?;
     for family in &FAMILIES {

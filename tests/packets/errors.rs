@@ -1,4 +1,4 @@
-//! ICMP errors about the packets of flows, whose beginning they contain.
+//! ICMP errors about packets of flows. Each quotes the beginning of the packet.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_common::{
@@ -13,7 +13,7 @@ use crate::{
     frames::{Endpoint, Frame, Message, Transport, assert_same, endpoints, icmp, tcp, udp},
 };
 
-/// What every error contains of the transport, at least (RFC 792).
+/// The part of the transport header that every error quotes (RFC 792).
 const LEAST: usize = 8;
 
 const fn message(kind: u8, code: u8, rest: [u8; 4]) -> Message {
@@ -23,7 +23,7 @@ const fn message(kind: u8, code: u8, rest: [u8; 4]) -> Message {
 /// Every error of the family, with every code that is defined (RFC 792, RFC 1122, RFC 1812; RFC 4443).
 fn messages(family: &Family) -> Vec<Message> {
     let with_codes = |kind, codes| (0..=codes).map(move |code| message(kind, code, [0; 4]));
-    // Octet 20 of the packet, or 40, is wrong; and MTUs of 1400 and 1280.
+    // The pointer is at octet 20 or 40 of the packet; the MTUs are 1400 and 1280.
     if family.client.is_ipv4() {
         with_codes(3, 15)
             .chain(with_codes(4, 0))
@@ -47,17 +47,16 @@ fn unreachable(family: &Family) -> Message {
 /// A packet that causes an error.
 #[derive(Debug)]
 struct Cause {
-    /// The side that the error comes from.
+    /// The side from which the error comes.
     side: Side,
-    /// The packet as it went out there.
+    /// The packet as it left on that side.
     out: Frame,
     /// The packet as its sender, on the other side, knows it.
     sent: Frame,
 }
 
 impl Cause {
-    /// The first `len` bytes of the packet from the transport header on, with all that is before them: as it went out,
-    /// and as its sender knows it.
+    /// The packet up to `len` bytes of its transport header and payload: as it left, and as its sender knows it.
     fn beginnings(&self, len: usize) -> [Vec<u8>; 2] {
         [&self.out, &self.sent].map(|frame| {
             let packet = frame.packet();
@@ -66,13 +65,12 @@ impl Cause {
         })
     }
 
-    /// Length of the transport header with its payload.
+    /// Length of the transport header and its payload.
     fn transport_len(&self) -> usize {
         self.out.bytes().len() - self.out.transport_offset()
     }
 
-    /// The error that a host on the way sends, with the first `len` bytes of the transport in it; and what has to become
-    /// of it.
+    /// The error from a host on the path, which quotes `len` bytes of the transport; and what must become of it.
     fn error(&self, family: &Family, message: Message, len: usize) -> [Frame; 2] {
         let [out, sent] = self.beginnings(len);
         let arrives = icmp(family.outsider, self.out.source.0, message, &out);
@@ -81,7 +79,7 @@ impl Cause {
     }
 }
 
-/// Opens a flow of each protocol; gives a packet of each of their directions.
+/// Opens a flow of each protocol. Returns a packet of each direction of each flow.
 fn causes(bench: &mut Bench, family: &Family) -> Result<Vec<Cause>> {
     let openings = family.openings().to_vec();
     causes_of(bench, openings)
@@ -107,7 +105,7 @@ fn causes_of(bench: &mut Bench, openings: Vec<(Frame, Transport)>) -> Result<Vec
     Ok(causes)
 }
 
-/// The error arrives, and leaves as it should.
+/// Checks that the error is translated as expected.
 fn assert_translated(
     bench: &mut Bench,
     cause: &Cause,
@@ -147,7 +145,7 @@ fn the_packet_inside_may_be_cut_anywhere_behind_its_ports() -> Result<()> {
                 Transport::EchoRequest | Transport::EchoReply => 8,
                 _ => 4,
             };
-            // Part of a checksum stays as it is: nobody can check it.
+            // A checksum that is quoted in part stays unchanged, because nobody can check it.
             let in_checksum = match cause.out.transport {
                 Transport::Tcp(_) => 17..18,
                 Transport::Udp => 7..8,
@@ -207,7 +205,7 @@ fn what_follows_the_packet_inside_stays() -> Result<()> {
             let [mut arrives, mut leaves] =
                 cause.error(family, unreachable(family), cause.transport_len());
             for frame in [&mut arrives, &mut leaves] {
-                // Padded to 128 bytes, and then an extension structure without an object (RFC 4884).
+                // Padded to 128 bytes and followed by an empty extension structure (RFC 4884).
                 frame.payload.resize(128, 0);
                 frame.payload.extend([0x20, 0, 0xdf, 0xff]);
             }
@@ -262,12 +260,12 @@ fn extension_headers_inside_and_outside_stay() -> Result<()> {
 }
 
 #[test]
-fn a_datagram_inside_whose_checksum_would_be_0_gets_the_other_zero() -> Result<()> {
+fn a_quoted_datagram_whose_checksum_would_be_0_gets_0xffff() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for family in &FAMILIES {
         let (client, service) = ((family.client, 40_000), (family.router, 80));
-        // As the client has sent it, the sum is 0.
+        // As sent by the client, the sum is 0.
         let sent = udp(client, service, b"").with_checksum_0();
         for cause in causes_of(&mut bench, vec![(sent, Transport::Udp)])? {
             let error = cause.error(family, unreachable(family), cause.transport_len());
@@ -291,7 +289,10 @@ fn a_wrong_checksum_stays_wrong_by_as_much() -> Result<()> {
                 bytes
             });
             let out = bench.forward(cause.side, &arrives)?;
-            ensure!(out == expected, "the receiver would not notice: {cause:?}");
+            ensure!(
+                out == expected,
+                "the receiver would not notice the damage: {cause:?}"
+            );
         }
     }
     Ok(())
@@ -339,7 +340,7 @@ fn an_error_about_no_flow_is_dropped_where_its_port_is_one_of_flows() -> Result<
             (32_767, Outcome::UnrelatedIcmpError),
             (61_000, Outcome::UnrelatedIcmpError),
             (65_535, Outcome::UnrelatedIcmpError),
-            // The pod's own connections.
+            // A port of the pod's own connections.
             (32_768, Outcome::EgressOwn),
             (60_999, Outcome::EgressOwn),
             (1023, Outcome::EgressOwn),
@@ -358,7 +359,7 @@ fn an_error_about_no_flow_is_dropped_where_its_port_is_one_of_flows() -> Result<
                 );
                 bench.refuse(Egress, &error.bytes(), outcome)?;
             }
-            // The pod's own pings have any identifier.
+            // The pod's own pings may have any identifier.
             let ping = tcp(reserved, server, "").transport(Transport::EchoRequest);
             let error = icmp(
                 family.outsider,
@@ -368,7 +369,7 @@ fn an_error_about_no_flow_is_dropped_where_its_port_is_one_of_flows() -> Result<
             );
             bench.refuse(Egress, &error.bytes(), Outcome::EgressOwn)?;
         }
-        // On eth0, errors about what the pod itself has sent there.
+        // On eth0: an error about a packet that the pod itself sent there.
         let inside = tcp((family.router, 9090), (family.client, 2000), "SA");
         let error = icmp(
             family.outsider,
@@ -382,16 +383,16 @@ fn an_error_about_no_flow_is_dropped_where_its_port_is_one_of_flows() -> Result<
 }
 
 #[test]
-fn an_error_that_names_its_flow_almost_is_not_translated() -> Result<()> {
+fn an_error_that_almost_matches_its_flow_is_not_translated() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::with_fallback()?;
     for family in &FAMILIES {
         for cause in causes(&mut bench, family)? {
             let (source, destination) = (cause.out.source, cause.out.destination);
-            // No flow has this port on any side.
+            // No flow has this port on either side.
             let other_port = |(address, _): Endpoint| (address, 33_000);
             let mut forged = vec![
-                // The wrong way round, and as the other side knows it.
+                // In the wrong direction, and as the other side knows it.
                 cause.out.between(destination, source),
                 cause.sent.clone(),
                 cause.out.between(source, (family.outsider, destination.1)),
@@ -422,7 +423,7 @@ fn an_error_that_names_its_flow_almost_is_not_translated() -> Result<()> {
     Ok(())
 }
 
-/// An error goes to the sender of the packet inside: one that does not is forged.
+/// An error goes to the sender of the quoted packet; an error to another address is forged.
 #[test]
 fn an_error_for_another_address_than_the_senders_is_not_translated() -> Result<()> {
     skip_unless_lab_works!();

@@ -1,4 +1,4 @@
-//! What those who follow the flows are told, and that nobody is told anything who does not.
+//! Flow events reach subscribers, and nothing is recorded without one.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_common::{
@@ -17,7 +17,7 @@ use crate::{
     frames::{endpoints, tcp, udp},
 };
 
-/// With room for so many flows.
+/// A bench with this number of flows.
 fn bench_for(max_flows: u32) -> Result<Bench> {
     Bench::with(Setup {
         max_flows,
@@ -25,7 +25,7 @@ fn bench_for(max_flows: u32) -> Result<Bench> {
     })
 }
 
-/// Listens to it. The index is no interface's, so that each test has its own claim.
+/// Subscribes. `index` is not an interface's, so that each test claims a different subscription.
 fn listener(bench: &Bench, subscriber: Subscriber, index: u32) -> Result<Listener> {
     let subscriber = bench.dataplane.maps.subscribe(subscriber)?;
     Ok(subscriber.listen(0x4000_0000 + index)?)
@@ -49,7 +49,7 @@ fn datagram(family: &Family, port: u16) -> Vec<u8> {
 }
 
 #[test]
-fn a_flow_is_told_of_when_it_is_opened_and_with_its_counters_when_it_ends() -> Result<()> {
+fn events_report_that_a_flow_opens_and_ends_with_its_counters() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     let mut log = listener(&bench, Subscriber::Log, 901)?;
@@ -59,7 +59,7 @@ fn a_flow_is_told_of_when_it_is_opened_and_with_its_counters_when_it_ends() -> R
         let (reserved, server) = endpoints(&bench.forward(Cluster, &question)?)?;
         let flow = bench.flow()?;
         let [opened] = &changes(&mut log)?[..] else {
-            anyhow::bail!("not one event");
+            anyhow::bail!("expected one event");
         };
         ensure!(opened.change == Change::Opened, "{opened:?}");
         ensure!(
@@ -77,7 +77,7 @@ fn a_flow_is_told_of_when_it_is_opened_and_with_its_counters_when_it_ends() -> R
         )?;
         ensure!(bench.entries() == 0, "{:?}", bench.flows());
         let [ended] = &changes(&mut log)?[..] else {
-            anyhow::bail!("not one event");
+            anyhow::bail!("expected one event");
         };
         ensure!(ended.change == Change::Idle, "{ended:?}");
         ensure!(ended.opened_ns == opened.opened_ns, "{ended:?}");
@@ -104,7 +104,10 @@ fn the_end_of_a_flow_says_whether_it_was_closed_or_opened_anew() -> Result<()> {
             let kinds = kinds(&changes(&mut follower)?);
             ensure!(kinds.contains(&expected), "{kinds:?}");
             ensure!(kinds.last() == Some(&Change::Opened), "{kinds:?}");
-            bench.forward(Egress, &tcp(server, reserved, "RA").number(0).bytes())?;
+            bench.forward(
+                Egress,
+                &tcp(server, reserved, "RA").sequence_or_tag(0).bytes(),
+            )?;
         }
         bench.dataplane.sweep(
             &Timeouts::default(),
@@ -117,7 +120,7 @@ fn the_end_of_a_flow_says_whether_it_was_closed_or_opened_anew() -> Result<()> {
 }
 
 #[test]
-fn a_flow_that_makes_room_for_another_is_told_of_as_evicted() -> Result<()> {
+fn an_evicted_flow_is_reported_as_such() -> Result<()> {
     skip_unless_lab_works!();
     for (index, family) in (0..).zip(FAMILIES) {
         let mut bench = bench_for(2)?;
@@ -137,20 +140,20 @@ fn a_flow_that_makes_room_for_another_is_told_of_as_evicted() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_recorded_while_nobody_listens_or_for_one_whose_time_is_up() -> Result<()> {
+fn nothing_is_recorded_without_a_subscriber_or_after_its_lease() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for family in FAMILIES {
         bench.forward(Cluster, &datagram(&family, 2000))?;
     }
-    // The flow log goes on with what was recorded before.
+    // The flow log would continue with events recorded before it subscribed.
     let mut log = listener(&bench, Subscriber::Log, 903)?;
     ensure!(changes(&mut log)?.is_empty());
     drop(log);
 
     let mut bench = Bench::new()?;
     let mut follower = listener(&bench, Subscriber::Follow, 904)?;
-    // Long ago: its process was killed.
+    // The lease has expired, as after its process was killed.
     follower.renew(0)?;
     for family in FAMILIES {
         bench.forward(Cluster, &datagram(&family, 2001))?;
@@ -175,9 +178,9 @@ fn a_full_ring_buffer_loses_events_and_counts_them_but_no_packet() -> Result<()>
     let told = changes(&mut log)?.len() as u64;
     ensure!(
         lost > 0 && told + lost == u64::from(FLOWS),
-        "{told} told, {lost} lost"
+        "{told} reported, {lost} lost"
     );
-    ensure!(log.take_lost()? == 0, "what was taken is not told twice");
+    ensure!(log.take_lost()? == 0, "a lost event was reported twice");
     bench.refuse(
         Cluster,
         &udp((family.client, 1), (family.router, 9), b"").bytes(),

@@ -1,4 +1,4 @@
-//! Idle flows end by the kernel half's own timer.
+//! The kernel half's own timer ends idle flows.
 
 use std::{
     thread,
@@ -30,7 +30,7 @@ fn a_flow_that_is_idle_for_too_long_goes_with_both_entries_and_another_stays() -
     })?;
     let family = &FAMILIES[0];
     bench.dataplane.start_expiry()?;
-    // The former ends after 3 seconds, the latter after 30.
+    // The association's idle timeout is 3 seconds, the connection's 30.
     let association = sctp(
         (family.client, 2000),
         (family.router, 5000),

@@ -1,4 +1,4 @@
-//! The fallback: the server of every port that no rule has.
+//! The fallback: the server for every port without a rule.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -20,7 +20,7 @@ use crate::{
     frames::{Frame, Transport, assert_same, chunk, echo_request, endpoints, sctp, tcp, udp},
 };
 
-/// A client's first packet to this port of the router, by every protocol that has ports.
+/// A client's first packet to this port of the router, of every protocol with ports.
 fn requests(family: &Family, port: u16) -> [Frame; 3] {
     let (client, service) = ((family.client, 2000), (family.router, port));
     [
@@ -30,8 +30,8 @@ fn requests(family: &Family, port: u16) -> [Frame; 3] {
     ]
 }
 
-/// A namespace in which sockets can have the addresses of the router and of a client, and whose loopback interface the
-/// packets of a bench in there arrive on.
+/// A namespace whose sockets can use the addresses of the router and of a client. The packets of a bench in it arrive
+/// on its loopback interface.
 fn pod() -> Result<Namespace> {
     let pod = Namespace::new("router")?;
     for family in FAMILIES {
@@ -46,7 +46,7 @@ fn pod() -> Result<Namespace> {
     Ok(pod)
 }
 
-/// Runs a test on a bench with a fallback, where no sockets are but its own: the machine's may have any port.
+/// Runs a test on a bench with a fallback, in a namespace without sockets of other processes.
 fn in_a_pod(test: impl FnOnce(&mut Bench) -> Result<()> + Send) -> Result<()> {
     pod()?.run(|| test(&mut Bench::with_fallback()?))
 }
@@ -86,7 +86,7 @@ fn a_rule_wins_over_the_fallback() -> Result<()> {
                 let (_, to) = endpoints(&bench.forward(Cluster, &request.bytes())?)?;
                 ensure!(to.0 == server, "{request:?} went to {to:?}");
             }
-            // The rule of another protocol is none.
+            // A rule for another protocol does not count.
             let (_, to) = endpoints(&bench.forward(Cluster, &udp[0].bytes())?)?;
             ensure!(to == (family.fallback, 80), "80/TCP went to {to:?}");
         }
@@ -217,7 +217,7 @@ fn a_port_that_the_pod_itself_serves_is_left_alone_while_it_does() -> Result<()>
                 bench.forward(Cluster, &request.bytes())?;
             }
             drop((listener, receiver));
-            // A process that another test is about to start has the sockets, too, until it is the other program.
+            // A process that another test has just forked keeps the sockets open until its `exec`.
             for frame in [connection, datagram] {
                 let deadline = Instant::now() + PATIENCE;
                 while bench.run(Cluster, &frame.bytes())?.verdict != FORWARD {
@@ -234,7 +234,7 @@ fn a_port_that_the_pod_itself_serves_is_left_alone_while_it_does() -> Result<()>
 fn a_port_that_the_pod_serves_on_every_address_is_left_alone() -> Result<()> {
     skip_unless_lab_works!();
     in_a_pod(|bench| {
-        // Both families on one socket, as servers of health checks do.
+        // Both families on one socket, like servers of health checks.
         let everywhere: SocketAddr = "[::]:9090".parse()?;
         let sockets = [Type::STREAM, Type::DGRAM].map(|kind| Socket::new(Domain::IPV6, kind, None));
         for socket in sockets.iter().flatten() {
@@ -272,7 +272,7 @@ fn a_connection_that_the_pod_itself_has_opened_is_left_alone() -> Result<()> {
             for flags in ["A", "PA", "FA", "R"] {
                 refuse_all(bench, &[&tcp(there, here, flags)])?;
             }
-            // The same port towards another client is not that connection.
+            // The same port towards another client belongs to no connection.
             let other = tcp((family.outsider, 2000), here, "A");
             bench.forward(Cluster, &other.bytes())?;
 
@@ -287,7 +287,7 @@ fn a_connection_that_the_pod_itself_has_opened_is_left_alone() -> Result<()> {
     })
 }
 
-/// A rule is what the user has asked for; the pod's own sockets have other ports.
+/// A rule is what the user asked for; the pod's own sockets use other ports.
 #[test]
 fn a_rule_wins_over_a_socket_of_the_pod() -> Result<()> {
     skip_unless_lab_works!();

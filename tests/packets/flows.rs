@@ -11,10 +11,13 @@ use egress_userspace::{dataplane::Swept, net::kernel};
 
 use crate::{
     bench::{Bench, DROP, Family, Setup, for_each_family},
-    frames::{NUMBER, endpoints, tcp, udp},
+    frames::{SEQUENCE, endpoints, tcp, udp},
 };
 
-/// Segments of both directions, in turn; gives the connection's state after each.
+/// The segments that open a connection.
+const HANDSHAKE: [(Side, &str); 3] = [(Cluster, "S"), (Egress, "SA"), (Cluster, "A")];
+
+/// Sends the segments in turn. Returns the connection's state after each.
 fn exchange(
     bench: &mut Bench,
     family: &Family,
@@ -27,7 +30,7 @@ fn exchange(
         let out = match side {
             Cluster => bench.forward(Cluster, &tcp(client, service, flags).bytes())?,
             Egress => {
-                let (reserved, server) = outside.expect("the client comes first");
+                let (reserved, server) = outside.expect("the first segment comes from the client");
                 bench.forward(Egress, &tcp(server, reserved, flags).bytes())?
             }
         };
@@ -88,7 +91,7 @@ fn both_directions_are_counted_apart() -> Result<()> {
                 (Egress, "A"),
             ],
         )?;
-        // From the IP header on.
+        // Lengths from the IP header on.
         let segment = if family.client.is_ipv4() { 40 } else { 60 };
         let flow = bench.flow()?;
         ensure!(
@@ -117,8 +120,7 @@ fn a_syn_on_the_tuple_of_a_closed_connection_opens_a_new_one() -> Result<()> {
         &[(Cluster, "RA")],
     ] {
         for_each_family(Setup::default(), |bench, family| {
-            let open = [(Cluster, "S"), (Egress, "SA"), (Cluster, "A")];
-            exchange(bench, family, &[&open, end].concat())?;
+            exchange(bench, family, &[&HANDSHAKE[..], end].concat())?;
             exchange(bench, family, &[(Cluster, "S")])?;
             let flow = bench.flow()?;
             ensure!(
@@ -140,13 +142,13 @@ fn a_repeated_syn_belongs_to_the_connection_that_it_asked_for() -> Result<()> {
         let syn = tcp((family.client, 40_000), (family.router, 8080), "S").bytes();
         let first = bench.forward(Cluster, &syn)?;
         let second = bench.forward(Cluster, &syn)?;
-        ensure!(first == second, "the port has changed");
+        ensure!(first == second, "the NAT port has changed");
         ensure!(bench.flow()?.original.packets == 2);
         Ok(())
     })
 }
 
-/// A table of so many flows; the kernel may have a spare element or two for each CPU.
+/// The size of a flow table. The kernel may have a few spare elements for each CPU.
 const FLOWS: u16 = 16;
 
 fn small() -> Setup {
@@ -156,7 +158,7 @@ fn small() -> Setup {
     }
 }
 
-/// Opens a connection from this port, as far as an acknowledged handshake; `None` if the table has no room for it.
+/// Opens a connection from this port, up to the acknowledged handshake. Returns `None` if the table is full.
 fn connect(bench: &mut Bench, family: &Family, port: u16) -> Result<Option<()>> {
     let (client, service) = ((family.client, port), (family.router, 8080));
     let syn = bench.run(Cluster, &tcp(client, service, "S").bytes())?;
@@ -189,7 +191,7 @@ fn a_table_full_of_connections_refuses_new_flows_and_keeps_those_in_it() -> Resu
         ensure!(bench.dataplane.maps.count_evicted()? == 0);
         ensure!(
             bench.entries() == 2 * admitted.len(),
-            "an entry is without the other"
+            "a flow lacks one of its entries"
         );
         for port in admitted {
             let data = tcp((family.client, port), (family.router, 8080), "PA");
@@ -239,7 +241,7 @@ fn a_flood_of_new_flows_ends_those_that_were_only_begun_and_no_connection() -> R
 fn both_sides_may_open_a_connection_at_once() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        // RFC 9293, figure 8.
+        // The sequence of states in RFC 9293, figure 8.
         let states = exchange(
             bench,
             family,
@@ -262,36 +264,30 @@ fn both_sides_may_open_a_connection_at_once() -> Result<()> {
 fn a_reset_or_close_that_no_end_has_sent_passes_and_changes_nothing() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        let open = [
-            (Cluster, "S"),
-            (Egress, "SA"),
-            (Cluster, "A"),
-            (Egress, "PA"),
-        ];
-        exchange(bench, family, &open)?;
+        exchange(bench, family, &[&HANDSHAKE[..], &[(Egress, "PA")]].concat())?;
         let (client, service) = ((family.client, 2000), (family.router, 8080));
         let (reserved, server) = ((family.reserved, 2000), (family.web, 80));
-        // Of a guess, of what was acknowledged before, and of what lies far ahead.
-        for number in [
+        // Sequence numbers that are guessed, acknowledged before, or far ahead.
+        for sequence in [
             0,
-            NUMBER.wrapping_sub(1),
-            NUMBER + (1 << 24),
-            NUMBER ^ (1 << 31),
+            SEQUENCE.wrapping_sub(1),
+            SEQUENCE + (1 << 24),
+            SEQUENCE ^ (1 << 31),
         ] {
             for flags in ["R", "RA", "FA"] {
-                let forged = tcp(server, reserved, flags).number(number);
+                let forged = tcp(server, reserved, flags).sequence_or_tag(sequence);
                 bench.forward(Egress, &forged.bytes())?;
-                let forged = tcp(client, service, flags).number(number);
+                let forged = tcp(client, service, flags).sequence_or_tag(sequence);
                 bench.forward(Cluster, &forged.bytes())?;
                 let flow = bench.flow()?;
                 ensure!(
                     flow.state == "ESTABLISHED",
-                    "{flags} at {number:#x}: {flow:?}"
+                    "{flags} at {sequence:#x}: {flow:?}"
                 );
             }
         }
-        // Ahead of what was acknowledged by what may be under way.
-        let reset = tcp(server, reserved, "R").number(NUMBER + 100_000);
+        // Ahead of the last acknowledgment by what may be in flight.
+        let reset = tcp(server, reserved, "R").sequence_or_tag(SEQUENCE + 100_000);
         bench.forward(Egress, &reset.bytes())?;
         ensure!(bench.flow()?.state == "CLOSE");
         Ok(())
@@ -299,17 +295,13 @@ fn a_reset_or_close_that_no_end_has_sent_passes_and_changes_nothing() -> Result<
 }
 
 #[test]
-fn who_forges_two_segments_resets_no_more_than_who_forges_one() -> Result<()> {
+fn two_forged_segments_reset_no_more_than_one() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        exchange(
-            bench,
-            family,
-            &[(Cluster, "S"), (Egress, "SA"), (Cluster, "A")],
-        )?;
+        exchange(bench, family, &HANDSHAKE)?;
         let (reserved, server) = ((family.reserved, 2000), (family.web, 80));
         for flags in ["PA", "R"] {
-            let forged = tcp(server, reserved, flags).number(7_000);
+            let forged = tcp(server, reserved, flags).sequence_or_tag(7_000);
             bench.forward(Egress, &forged.bytes())?;
         }
         ensure!(bench.flow()?.state == "ESTABLISHED");
@@ -321,16 +313,19 @@ fn who_forges_two_segments_resets_no_more_than_who_forges_one() -> Result<()> {
 fn a_refusal_closes_a_connection_that_nothing_was_acknowledged_of() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        // RFC 9293, section 3.10.7.1: the reset of a SYN has the sequence number 0.
+        // The reset of a SYN has sequence number 0 (RFC 9293, section 3.10.7.1).
         let syn = tcp((family.client, 2000), (family.router, 8080), "S");
         let (reserved, server) = endpoints(&bench.forward(Cluster, &syn.bytes())?)?;
-        bench.forward(Egress, &tcp(server, reserved, "RA").number(0).bytes())?;
+        bench.forward(
+            Egress,
+            &tcp(server, reserved, "RA").sequence_or_tag(0).bytes(),
+        )?;
         ensure!(bench.flow()?.state == "CLOSE");
         Ok(())
     })
 }
 
-/// Sweeps the flows, some seconds from now.
+/// Sweeps the flows as if some seconds had passed.
 fn sweep_in(bench: &mut Bench, seconds: u64) -> Result<Swept> {
     let timeouts = Timeouts::default();
     let now_ns = kernel::monotonic_ns() + seconds * 1_000_000_000;
@@ -341,11 +336,7 @@ fn sweep_in(bench: &mut Bench, seconds: u64) -> Result<Swept> {
 fn a_sweep_ends_idle_flows_with_both_entries_and_no_others() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        exchange(
-            bench,
-            family,
-            &[(Cluster, "S"), (Egress, "SA"), (Cluster, "A")],
-        )?;
+        exchange(bench, family, &HANDSHAKE)?;
         for port in 3000..3010 {
             let datagram = udp((family.client, port), (family.router, 80), b"");
             bench.forward(Cluster, &datagram.bytes())?;

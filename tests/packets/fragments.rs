@@ -1,4 +1,4 @@
-//! Fragments: the first one names the flow for the rest.
+//! Fragments: the first one identifies the flow of the others.
 
 use anyhow::{Result, anyhow, ensure};
 use egress_common::{
@@ -12,7 +12,6 @@ use crate::{
     frames::{assert_same, tcp, udp},
 };
 
-/// Cuts a frame into fragments with `len` bytes of payload each.
 fn cut(frame: &[u8], len: usize) -> Result<Vec<Vec<u8>>> {
     let (ethernet, packet) = frame.split_at(14);
     let fragments = fragment::cut(packet, len, 0x4242)?;
@@ -22,16 +21,16 @@ fn cut(frame: &[u8], len: usize) -> Result<Vec<Vec<u8>>> {
         .collect())
 }
 
-/// The two fragments of a frame that is long enough for two.
+/// The two fragments of a frame long enough for exactly two.
 fn cut_in_two(frame: &[u8]) -> Result<[Vec<u8>; 2]> {
     let fragments = cut(frame, 1480)?;
     <[_; 2]>::try_from(fragments).map_err(|fragments| anyhow!("{} fragments", fragments.len()))
 }
 
-/// What the fragments are together, if their headers agree.
+/// The reassembled packet, if the fragments' headers agree.
 fn joined(first: &[u8], rest: &[u8], whole: &[u8]) -> Vec<u8> {
     let mut joined = [first, &rest[34..]].concat();
-    // Length, fragment field and checksum are those of the whole.
+    // Length, fragment field and checksum are those of the whole packet.
     joined[16..18].copy_from_slice(&whole[16..18]);
     joined[20..22].copy_from_slice(&whole[20..22]);
     joined[24..26].copy_from_slice(&whole[24..26]);
@@ -115,12 +114,12 @@ fn a_first_fragment_stays_as_it_is_when_others_were_held_for_it() -> Result<()> 
         }
         let first = bench.forward(Cluster, &fragments[0])?;
         let whole = question.translated((family.reserved, 2000), (family.datagrams, 80));
-        // But for the ports, the payload of a first fragment is that of the whole.
+        // Apart from the ports, the first fragment's payload is that of the whole packet.
         let payload = whole.transport_offset();
         let expected = &whole.bytes()[payload..payload + 120];
         ensure!(first[first.len() - 120..] == *expected);
         ensure!(first.len() == fragments[0].len());
-        // Those are known now.
+        // The later fragments are now forwarded.
         for fragment in &fragments[1..] {
             bench.forward(Cluster, fragment)?;
         }
@@ -159,7 +158,7 @@ fn fragments_of_tcp_are_not_put_together_to_a_connection_to_the_pod() -> Result<
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
         let to = (family.reserved, 40_000);
-        // What is in the first one is no opening; what is put over it later might be one.
+        // The first fragment is not an opening; a later, overlapping one might turn it into one.
         let packet = tcp((family.outsider, 4000), to, "A")
             .payload(&[1; 100])
             .bytes();

@@ -1,4 +1,4 @@
-//! Frames, built with valid checksums.
+//! Builds frames with valid checksums.
 
 use std::net::IpAddr;
 
@@ -10,24 +10,24 @@ use etherparse::{
     TransportSlice, UdpHeader,
 };
 
-/// The loopback interface's own MAC, so that the kernel takes the frame for its own.
+/// The loopback interface's MAC address, so that the kernel accepts the frame.
 const OWN_MAC: [u8; 6] = [0; 6];
 const SENDER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 /// The checksum of SCTP (RFC 9260, appendix A).
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// A segment's sequence number unless it says otherwise, and what every segment with ACK acknowledges.
-pub const NUMBER: u32 = 0x0102_0304;
+/// The sequence number of a segment by default, and the number that every segment with ACK acknowledges.
+pub const SEQUENCE: u32 = 0x0102_0304;
 
 const ETHERNET_LEN: usize = 14;
 const FITS: &str = "the payload fits into a packet";
-const ONE_FAMILY: &str = "source and destination are of one family";
+const ONE_FAMILY: &str = "source and destination belong to one family";
 
-/// An address and a port. Of an echo message, the port of whoever asks is the identifier, and that of the other is 0.
+/// An address and a port. For an echo message, the identifier stands for the requester's port, and the other port is 0.
 pub type Endpoint = (IpAddr, u16);
 
-/// A frame to be: everything but the checksums.
+/// A frame without its checksums.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub destination_mac: [u8; 6],
@@ -35,19 +35,19 @@ pub struct Frame {
     pub destination: Endpoint,
     /// Time to live, or hop limit.
     pub ttl: u8,
-    /// TCP's sequence number, SCTP's verification tag.
-    pub number: u32,
-    /// Of an IPv4 packet.
+    /// TCP's sequence number, or SCTP's verification tag.
+    pub sequence_or_tag: u32,
+    /// IPv4 only.
     pub ip_options: Vec<u8>,
-    /// Of an IPv6 packet.
+    /// IPv6 only.
     pub extensions: &'static [Extension],
     pub transport: Transport,
     pub payload: Vec<u8>,
 }
 
-/// An IPv6 extension header: its protocol number, and the bytes after the number of the next header.
+/// An IPv6 extension header: its protocol number, and the bytes after its next-header field.
 ///
-/// Not one of the parser's own types: those cannot be wrong.
+/// Not one of the parser's own types, because those cannot hold invalid values.
 pub type Extension = (IpNumber, &'static [u8]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +55,11 @@ pub enum Transport {
     /// With these flags: S, A, F, R, P.
     Tcp(&'static str),
     Udp,
-    /// The sender left the checksum out.
+    /// Without a checksum.
     UdpWithoutChecksum,
-    /// The payload is the chunks.
+    /// The payload consists of chunks.
     Sctp,
-    /// The sender left the checksum to its device.
+    /// With the checksum left to the device.
     SctpWithoutChecksum,
     EchoRequest,
     EchoReply,
@@ -72,18 +72,17 @@ pub enum Transport {
 pub struct Message {
     pub kind: u8,
     pub code: u8,
-    /// The second word, whose meaning depends on the kind.
+    /// The second word, whose meaning depends on the type.
     pub rest: [u8; 4],
 }
 
-/// A TCP segment without data.
 pub fn tcp(source: Endpoint, destination: Endpoint, flags: &'static str) -> Frame {
     Frame {
         destination_mac: OWN_MAC,
         source,
         destination,
         ttl: 64,
-        number: NUMBER,
+        sequence_or_tag: SEQUENCE,
         ip_options: Vec::new(),
         extensions: &[],
         transport: Transport::Tcp(flags),
@@ -91,21 +90,20 @@ pub fn tcp(source: Endpoint, destination: Endpoint, flags: &'static str) -> Fram
     }
 }
 
-/// A UDP datagram.
 pub fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Frame {
     tcp(source, destination, "")
         .transport(Transport::Udp)
         .payload(payload)
 }
 
-/// An SCTP packet of these chunks.
+/// An SCTP packet with these chunks.
 pub fn sctp(source: Endpoint, destination: Endpoint, chunks: &[u8]) -> Frame {
     tcp(source, destination, "")
         .transport(Transport::Sctp)
         .payload(chunks)
 }
 
-/// An SCTP chunk of this type (RFC 9260, section 3.2), padded to whole words.
+/// An SCTP chunk of this type (RFC 9260, section 3.2), padded to a multiple of four bytes.
 pub fn chunk(kind: u8, value: &[u8]) -> Vec<u8> {
     let [high, low] = u16::try_from(4 + value.len()).expect(FITS).to_be_bytes();
     let mut chunk = [&[kind, 0, high, low], value].concat();
@@ -113,14 +111,13 @@ pub fn chunk(kind: u8, value: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// An echo request with this identifier.
 pub fn echo_request(source: IpAddr, destination: IpAddr, identifier: u16) -> Frame {
     tcp((source, identifier), (destination, 0), "")
         .transport(Transport::EchoRequest)
         .payload(b"are you there?")
 }
 
-/// An ICMP message of either family that is no echo; that of an error has the beginning of a packet for a payload.
+/// An ICMP message of either family other than an echo. The payload of an error is the beginning of a packet.
 pub fn icmp(source: IpAddr, destination: IpAddr, message: Message, payload: &[u8]) -> Frame {
     tcp((source, 0), (destination, 0), "")
         .transport(Transport::Icmp(message))
@@ -143,12 +140,15 @@ impl Frame {
         Self { ttl, ..self }
     }
 
-    /// TCP's sequence number, or SCTP's verification tag.
-    pub fn number(self, number: u32) -> Self {
-        Self { number, ..self }
+    /// Sets TCP's sequence number, or SCTP's verification tag.
+    pub fn sequence_or_tag(self, sequence_or_tag: u32) -> Self {
+        Self {
+            sequence_or_tag,
+            ..self
+        }
     }
 
-    /// IPv4 options, a multiple of four bytes.
+    /// Adds IPv4 options, a multiple of four bytes.
     pub fn ip_options(self, options: &[u8]) -> Self {
         Self {
             ip_options: options.to_vec(),
@@ -156,7 +156,7 @@ impl Frame {
         }
     }
 
-    /// IPv6 extension headers, in this order.
+    /// Adds IPv6 extension headers, in this order.
     pub fn extensions(self, extensions: &'static [Extension]) -> Self {
         Self { extensions, ..self }
     }
@@ -168,7 +168,7 @@ impl Frame {
         }
     }
 
-    /// The same between others.
+    /// The frame with other endpoints.
     pub fn between(&self, source: Endpoint, destination: Endpoint) -> Self {
         Self {
             source,
@@ -177,12 +177,12 @@ impl Frame {
         }
     }
 
-    /// The same with other addresses and ports and one hop less, as a translation leaves it.
+    /// The frame with other endpoints and one hop less, as after translation.
     pub fn translated(&self, source: Endpoint, destination: Endpoint) -> Self {
         self.between(source, destination).ttl(self.ttl - 1)
     }
 
-    /// The answer of the receiver.
+    /// The receiver's answer.
     pub fn answer(&self, transport: Transport, payload: &[u8]) -> Self {
         self.between(self.destination, self.source)
             .transport(transport)
@@ -208,21 +208,21 @@ impl Frame {
         [&network[..], &transport, &self.payload].concat()
     }
 
-    /// A datagram of one word, which makes its checksum come out as 0.
+    /// Gives a datagram a payload of one word that makes its checksum come out as 0.
     ///
-    /// A checksum is what a packet lacks to a sum of all ones. As the payload it leaves nothing to be lacked.
+    /// The checksum is the complement of the sum. As the payload, it makes the sum all ones.
     pub fn with_checksum_0(self) -> Self {
         let at = self.transport_offset() + 6;
         let lacked = self.clone().payload(&[0, 0]).bytes()[at..at + 2].to_vec();
         self.payload(&lacked)
     }
 
-    /// Where the transport header begins in the frame.
+    /// The offset of the transport header in the frame.
     pub fn transport_offset(&self) -> usize {
         ETHERNET_LEN + self.network_header(0).len()
     }
 
-    /// The IP header with its options or extensions, before `len` bytes of payload.
+    /// The IP header with its options or extension headers, for `len` bytes of payload.
     fn network_header(&self, len: usize) -> Vec<u8> {
         let number = self.ip_number();
         match (self.source.0, self.destination.0) {
@@ -240,7 +240,7 @@ impl Frame {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let numbers = self.extensions.iter().map(|(number, _)| *number);
                 let mut numbers = numbers.chain([number]);
-                let next_header = numbers.next().expect("there is at least the transport");
+                let next_header = numbers.next().expect("the transport's number comes last");
                 let extensions: Vec<u8> = self
                     .extensions
                     .iter()
@@ -303,13 +303,18 @@ impl Frame {
     }
 
     fn tcp_header(&self, flags: &str) -> Vec<u8> {
-        let mut header = TcpHeader::new(self.source.1, self.destination.1, self.number, 64_240);
+        let mut header = TcpHeader::new(
+            self.source.1,
+            self.destination.1,
+            self.sequence_or_tag,
+            64_240,
+        );
         header.syn = flags.contains('S');
         header.ack = flags.contains('A');
         header.fin = flags.contains('F');
         header.rst = flags.contains('R');
         header.psh = flags.contains('P');
-        header.acknowledgment_number = if header.ack { NUMBER } else { 0 };
+        header.acknowledgment_number = if header.ack { SEQUENCE } else { 0 };
         header.checksum = match (self.source.0, self.destination.0) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &self.payload)
@@ -350,7 +355,7 @@ impl Frame {
         let mut header = [0; 12];
         header[..2].copy_from_slice(&self.source.1.to_be_bytes());
         header[2..4].copy_from_slice(&self.destination.1.to_be_bytes());
-        header[4..8].copy_from_slice(&self.number.to_be_bytes());
+        header[4..8].copy_from_slice(&self.sequence_or_tag.to_be_bytes());
         if with_checksum {
             let mut digest = CRC32C.digest();
             digest.update(&header);
@@ -370,7 +375,7 @@ impl Frame {
         }
     }
 
-    /// The header of a message that either family makes its own type of.
+    /// The header of a message, for which each family has its own type.
     fn icmp_header<M>(
         &self,
         v4: impl Fn(M) -> Icmpv4Type,
@@ -397,7 +402,7 @@ impl Frame {
     }
 }
 
-/// Source and destination of a frame, for its NAT port is not known beforehand.
+/// The source and destination of a frame. The NAT port is not known beforehand.
 pub fn endpoints(frame: &[u8]) -> Result<(Endpoint, Endpoint)> {
     let packet = SlicedPacket::from_ethernet(frame)?;
     let payload = packet.ip_payload().context("neither IPv4 nor IPv6")?;
@@ -422,13 +427,15 @@ pub fn endpoints(frame: &[u8]) -> Result<(Endpoint, Endpoint)> {
     Ok(((source, source_port), (destination, destination_port)))
 }
 
-/// Source and destination address of a frame, whatever else is in it.
+/// The source and destination address of a frame with any contents.
 pub fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
     fn at<const N: usize>(frame: &[u8], offset: usize) -> IpAddr
     where
         IpAddr: From<[u8; N]>,
     {
-        let octets: [u8; N] = frame[offset..offset + N].try_into().expect("it is as long");
+        let octets: [u8; N] = frame[offset..offset + N]
+            .try_into()
+            .expect("the slice has length N");
         octets.into()
     }
     if frame[12..14] == EtherType::IPV6.0.to_be_bytes() {
@@ -438,7 +445,7 @@ pub fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
     }
 }
 
-/// Compares two frames, and tells them apart field by field.
+/// Compares two frames, and reports the difference field by field.
 pub fn assert_same(actual: &[u8], expected: &Frame) -> Result<()> {
     let expected = expected.bytes();
     if actual == expected {

@@ -1,4 +1,4 @@
-//! Packets that nobody in their right mind sends.
+//! Malformed and malicious packets.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::{
     frames::{Message, addresses, endpoints, icmp, udp},
 };
 
-/// Shorter frames of this type the kernel refuses to test: it asks for the whole IP header.
+/// The shortest frame that the kernel accepts for a test run: it requires a whole IP header.
 fn shortest(frame: &[u8]) -> usize {
     if frame[12..14] == EtherType::IPV6.0.to_be_bytes() {
         14 + 40
@@ -54,13 +54,13 @@ fn a_frame_cut_short_is_never_translated() -> Result<()> {
 fn padding_behind_a_short_packet_is_no_part_of_it() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
-    // An IP packet without any room for a UDP header, in a frame that is long enough for one.
+    // An IP packet without room for a UDP header, in a frame that has room.
     let datagram = udp((V4.client, 2000), (V4.router, 80), b"");
     let mut frame = datagram.bytes();
     frame[16..18].copy_from_slice(&20_u16.to_be_bytes());
     let ran = bench.run(Side::Cluster, &frame)?;
     ensure!(ran.verdict == DROP && ran.frame == frame, "{ran:?}");
-    // A whole one in a padded frame.
+    // A complete datagram in a padded frame.
     let mut frame = datagram.bytes();
     frame.extend([0xa5; 18]);
     let out = bench.forward(Side::Cluster, &frame)?;
@@ -68,7 +68,7 @@ fn padding_behind_a_short_packet_is_no_part_of_it() -> Result<()> {
     Ok(())
 }
 
-/// A small generator, so that a failure can be repeated (xorshift64*, Vigna 2016).
+/// A small pseudo-random generator, so that failures can be reproduced (xorshift64*, Vigna 2016).
 struct Random(u64);
 
 impl Random {
@@ -84,7 +84,7 @@ impl Random {
     }
 }
 
-/// How many frames the random test sends, unless `EGRESS_TEST_FRAMES` says otherwise.
+/// How many frames the random test sends; `EGRESS_TEST_FRAMES` overrides it.
 const FRAMES: u64 = 30_000;
 
 fn frames_to_send() -> Result<u64> {
@@ -96,7 +96,7 @@ fn frames_to_send() -> Result<u64> {
     }
 }
 
-/// Frames of flows, which they open on the way: each protocol, both directions, with an error about each.
+/// Opens flows and returns frames of them: each protocol, both directions, with an error about each.
 fn seeds(bench: &mut Bench, family: &Family) -> Result<Vec<(Side, Vec<u8>)>> {
     let unreachable = Message {
         kind: if family.client.is_ipv4() { 3 } else { 1 },
@@ -122,7 +122,7 @@ fn seeds(bench: &mut Bench, family: &Family) -> Result<Vec<(Side, Vec<u8>)>> {
             (Side::Egress, answer.bytes()),
             (Side::Egress, error(family.reserved, &out)),
             (Side::Cluster, error(family.router, &back)),
-            // What only the other side may bring.
+            // Frames that are valid on the other side only.
             (Side::Egress, request.bytes()),
             (Side::Cluster, answer.bytes()),
             (Side::Egress, error(family.router, &back)),
@@ -131,8 +131,8 @@ fn seeds(bench: &mut Bench, family: &Family) -> Result<Vec<(Side, Vec<u8>)>> {
     Ok(seeds)
 }
 
-/// Whether a frame tells the sender of another one that it was dropped: an ICMP error or an SCTP ABORT, from the address that
-/// the other one was sent to.
+/// Whether a frame tells the sender of another frame that it was dropped: an ICMP error or an SCTP ABORT from the
+/// address that the other frame was sent to.
 fn is_refusal(frame: &[u8], of: &[u8]) -> bool {
     let (source, destination) = addresses(frame);
     let (protocol, payload) = match source {
@@ -167,7 +167,7 @@ fn whatever_arrives_nothing_untranslated_leaves_and_nothing_unasked_enters() -> 
             let byte = random.next() as u8;
             frame[at] = byte;
         }
-        // Half of them whole: few that are cut go anywhere.
+        // Half of the frames stay whole: few truncated ones are forwarded.
         if random.below(2) == 0 {
             let shortest = shortest(&frame);
             frame.truncate(shortest + random.below(frame.len() - shortest + 1));
@@ -177,7 +177,7 @@ fn whatever_arrives_nothing_untranslated_leaves_and_nothing_unasked_enters() -> 
             .with_context(|| format!("round {round}"))?;
         forwarded[side as usize] += u64::from(ran.verdict == FORWARD);
         match (ran.verdict, side) {
-            // The router's own, back to where the frame came from.
+            // The router's own error, back to the sender.
             (FORWARD, _) if is_refusal(&ran.frame, &frame) => {}
             (FORWARD, Side::Cluster) => {
                 let (source, _) = addresses(&ran.frame);
@@ -204,14 +204,14 @@ fn whatever_arrives_nothing_untranslated_leaves_and_nothing_unasked_enters() -> 
             (verdict, _) => anyhow::bail!("round {round}: verdict {verdict}"),
         }
     }
-    // Else it would have tried little.
+    // Otherwise the test would have covered little.
     ensure!(
         forwarded.iter().all(|count| *count >= frames / 50),
         "{forwarded:?} of {frames} were forwarded"
     );
     ensure!(
         bench.entries() == 2 * bench.flows().len(),
-        "an entry is without the other"
+        "a flow lacks one of its entries"
     );
     Ok(())
 }

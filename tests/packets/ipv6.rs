@@ -1,4 +1,4 @@
-//! What only IPv6 has: extension headers, and the discovery of neighbours by ICMP.
+//! IPv6 only: extension headers, and neighbour discovery by ICMP.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,12 +15,12 @@ use crate::{
     frames::{Extension, Frame, Message, assert_same, chunk, icmp, sctp, tcp, udp},
 };
 
-/// Padding (RFC 8200, section 4.2) as long as the header has room.
+/// Padding options (RFC 8200, section 4.2) that fill the header.
 const PADDING: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
 const LONG_PADDING: &[u8] = &[
     2, 1, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
-/// Neither an offset nor more to come (RFC 6946).
+/// Offset 0 and no more fragments (RFC 6946).
 const WHOLE: &[u8] = &[0, 0, 0, 1, 2, 3, 4];
 
 const HOP_BY_HOP: Extension = (IpNumber::IPV6_HEADER_HOP_BY_HOP, PADDING);
@@ -28,7 +28,7 @@ const LONG_HOP_BY_HOP: Extension = (IpNumber::IPV6_HEADER_HOP_BY_HOP, LONG_PADDI
 const DESTINATION: Extension = (IpNumber::IPV6_DESTINATION_OPTIONS, PADDING);
 const ATOMIC_FRAGMENT: Extension = (IpNumber::IPV6_FRAGMENTATION_HEADER, WHOLE);
 const LONGEST: Extension = (IpNumber::IPV6_DESTINATION_OPTIONS, &[0xff; 2047]);
-/// At its final destination: no segments left.
+/// No segments left: the packet is at its final destination.
 const ROUTING: Extension = (IpNumber::IPV6_ROUTE_HEADER, &[0, 0, 0, 0, 0, 0, 0]);
 
 const CHAINS: [&[Extension]; 7] = [
@@ -48,7 +48,7 @@ const CHAINS: [&[Extension]; 7] = [
     ],
 ];
 
-/// Ports of both protocols' rules, on the client's side.
+/// A client's packet for a rule of each protocol, with the rule's server and target port.
 fn requests() -> [(Frame, IpAddr, u16); 3] {
     let client = (V6.client, 2000);
     let init = chunk(1, &[0; 16]);
@@ -134,7 +134,7 @@ fn fragments_that_come_before_the_first_one_are_held_and_never_enter_the_cluster
     let fragments: [&'static [Extension]; 3] = [&[MIDDLE], &[LAST], &[HOP_BY_HOP, LAST]];
     let mut bench = Bench::new()?;
     for (request, server, port) in requests() {
-        // Of a flow, too.
+        // In a flow, too.
         bench.forward(Cluster, &request.bytes())?;
         for fragment in fragments {
             let fragment = request.clone().extensions(fragment);
@@ -152,13 +152,13 @@ const NEIGHBOUR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
-/// The group in which an address is asked for (RFC 4291, section 2.7.1).
+/// The solicited-node multicast group of an address (RFC 4291, section 2.7.1).
 fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., high, low] = address.segments();
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | high & 0xff, low)
 }
 
-/// The Ethernet address of a group (RFC 2464, section 7).
+/// The Ethernet address of a multicast group (RFC 2464, section 7).
 fn multicast_mac(group: Ipv6Addr) -> [u8; 6] {
     let [.., a, b, c, d] = group.octets();
     [0x33, 0x33, a, b, c, d]
@@ -181,7 +181,7 @@ fn discovery(kind: u8, source: Ipv6Addr, destination: Ipv6Addr, target: Ipv6Addr
     }
 }
 
-/// What neighbours send to groups, and what to the interface that has the address `own`.
+/// What neighbours send to multicast groups, and what they send to the interface with the address `own`.
 fn discoveries(own: IpAddr) -> ([Frame; 6], [Frame; 3]) {
     const LISTENER_QUERY: u8 = 130;
     const ROUTER_SOLICITATION: u8 = 133;
@@ -191,12 +191,12 @@ fn discoveries(own: IpAddr) -> ([Frame; 6], [Frame; 3]) {
     /// Router alert (RFC 2711).
     const ALERT: Extension = (IpNumber::IPV6_HEADER_HOP_BY_HOP, &[0, 5, 2, 0, 0, 1, 0]);
     let IpAddr::V6(own) = own else {
-        unreachable!("only IPv6 finds its neighbours by ICMPv6")
+        unreachable!("neighbour discovery is IPv6 only")
     };
     let nobody = Ipv6Addr::UNSPECIFIED;
     let to_groups = [
         discovery(SOLICITATION, NEIGHBOUR, solicited_node(own), own),
-        // Whether the address is in use, by who is to get it (RFC 4862, section 5.4).
+        // Duplicate address detection by a host that wants the address (RFC 4862, section 5.4).
         discovery(SOLICITATION, nobody, solicited_node(own), own),
         discovery(ADVERTISEMENT, NEIGHBOUR, ALL_NODES, NEIGHBOUR),
         discovery(ROUTER_ADVERTISEMENT, NEIGHBOUR, ALL_NODES, NEIGHBOUR),
@@ -206,7 +206,7 @@ fn discoveries(own: IpAddr) -> ([Frame; 6], [Frame; 3]) {
             .extensions(&[ALERT]),
     ];
     let to_us = [
-        // Whether we are still there (RFC 4861, section 7.3.3).
+        // Neighbour unreachability detection (RFC 4861, section 7.3.3).
         discovery(SOLICITATION, NEIGHBOUR, own, own),
         discovery(ADVERTISEMENT, NEIGHBOUR, own, NEIGHBOUR),
         discovery(ROUTER_ADVERTISEMENT, NEIGHBOUR, own, NEIGHBOUR),

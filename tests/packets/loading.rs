@@ -1,4 +1,4 @@
-//! What the kernel has to do before the first packet.
+//! The kernel's work before the first packet.
 
 use std::{fmt::Write as _, io::Write as _, time::Instant};
 
@@ -10,7 +10,7 @@ use egress_userspace::{
 };
 use log::LevelFilter;
 
-/// Tells what this kernel made of the object, in lines that begin with `figure: `.
+/// Reports what this kernel made of the object, in lines that begin with `figure: `.
 #[test]
 fn the_kernel_half_loads_with_everything_that_this_kernel_has() -> Result<()> {
     skip_unless_lab_works!();
@@ -27,7 +27,7 @@ fn the_kernel_half_loads_with_everything_that_this_kernel_has() -> Result<()> {
     })?;
     let mut lines = format!("figure: loaded in {} ms\n", started.elapsed().as_millis());
     for name in PROGRAMS {
-        // Linux 5.16 and newer count them.
+        // Linux 5.16 and newer report the number.
         if let Some(count) = dataplane
             .program(name)?
             .info()?
@@ -43,7 +43,7 @@ fn the_kernel_half_loads_with_everything_that_this_kernel_has() -> Result<()> {
         "userspace"
     };
     writeln!(lines, "figure: idle flows are ended by {expiry}")?;
-    // Past the test harness, which shows what is printed only if the test fails.
+    // Bypasses the test harness, which shows captured output only for failed tests.
     std::io::stderr().write_all(lines.as_bytes())?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Single packets through the kernel half, by `BPF_PROG_TEST_RUN`: what goes in, what the program decides, what comes
-//! out, byte by byte.
+//! Single packets through the kernel half, by `BPF_PROG_TEST_RUN`: what goes in, what the program decides, and what
+//! comes out, byte by byte.
 
 mod bench;
 mod blank;

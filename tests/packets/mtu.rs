@@ -1,4 +1,4 @@
-//! Packets that are too large for the way out, and the segment sizes that keep TCP's small enough.
+//! Packets that exceed the MTU of the way out, and the MSS that keeps TCP's segments small enough.
 
 use anyhow::{Result, ensure};
 use egress_common::{
@@ -32,7 +32,7 @@ fn a_packet_larger_than_the_way_out_is_refused_with_its_mtu() -> Result<()> {
         let large = udp(server, reserved, &vec![3; 1401 - headers]).bytes();
         bench.refuse(Egress, &large, Outcome::PacketTooBig)?;
         let error = bench.run(Egress, &large)?.frame;
-        // RFC 1191: the lower half of the second word; RFC 4443: all of it.
+        // The MTU is in the lower half of the second word (RFC 1191), or in all of it (RFC 4443).
         let message = if family.client.is_ipv4() { 34 } else { 54 };
         let kind = if family.client.is_ipv4() {
             [3, 4]
@@ -54,7 +54,7 @@ fn offloaded_sctp_whose_parts_cannot_be_seen_is_no_reason_to_refuse() -> Result<
     bench.dataplane.maps.set_config(&config)?;
     let family = &FAMILIES[0];
     let packet = udp((family.client, 2000), (family.router, 80), &[1; 3000]);
-    // GSO_BY_FRAGS of linux/skbuff.h stands for parts of any size.
+    // GSO_BY_FRAGS of linux/skbuff.h: segments of any size.
     let ran = bench.run_with(
         Cluster,
         &packet.bytes(),

@@ -1,4 +1,4 @@
-//! Next hops that are known beforehand.
+//! Next hops that are known in advance.
 
 use anyhow::{Result, ensure};
 use egress_common::{
@@ -16,12 +16,12 @@ use crate::{
 const SERVERS_HOP: [u8; 12] = [2, 0, 0, 0, 0, 0xaa, 2, 0, 0, 0, 0, 0xab];
 const CLIENTS_HOP: [u8; 12] = [2, 0, 0, 0, 0, 0xba, 2, 0, 0, 0, 0, 0xbb];
 
-/// A time that is long after the test.
+/// A time long after the test.
 fn later() -> u64 {
     kernel::monotonic_ns() + 3_600_000_000_000
 }
 
-/// Makes a next hop known, for packets that leave by the interface of `side`.
+/// Sets a next hop for packets that leave through the interface of `side`.
 fn know(
     bench: &mut Bench,
     family: &Family,
@@ -43,7 +43,7 @@ fn know(
     Ok(maps.set_route(side, destination, reference)?)
 }
 
-/// A question and its answer; the first 12 octets of either frame as it leaves.
+/// Sends a question and its answer. Returns the MAC addresses of each as it leaves.
 fn exchange(bench: &mut Bench, family: &Family) -> Result<[Vec<u8>; 2]> {
     let question = udp((family.client, 2000), (family.router, 80), b"question");
     let out = bench.forward(Cluster, &question.bytes())?;
@@ -67,7 +67,7 @@ fn a_packet_is_addressed_to_the_next_hop_that_is_known() -> Result<()> {
 }
 
 #[test]
-fn one_that_is_not_good_any_more_is_left_to_the_kernel() -> Result<()> {
+fn an_expired_next_hop_is_left_to_the_kernel() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
         let reference = NextHopRef::new(1, 0);
@@ -76,20 +76,23 @@ fn one_that_is_not_good_any_more_is_left_to_the_kernel() -> Result<()> {
         ensure!(out == SERVERS_HOP);
         know(bench, family, Egress, reference, 1)?;
         let [out, _] = exchange(bench, family)?;
-        ensure!(out != SERVERS_HOP, "its time is over");
+        ensure!(out != SERVERS_HOP, "an expired next hop was used");
         know(bench, family, Egress, reference, later())?;
         let [out, _] = exchange(bench, family)?;
-        ensure!(out == SERVERS_HOP, "it is good again");
-        // Another one is in its place now.
+        ensure!(out == SERVERS_HOP, "a renewed next hop was not used");
+        // Another next hop now has this slot.
         know(bench, family, Egress, NextHopRef::new(1, 1), later())?;
         let [out, _] = exchange(bench, family)?;
-        ensure!(out != SERVERS_HOP, "the flow's is another");
+        ensure!(
+            out != SERVERS_HOP,
+            "a next hop of another generation was used"
+        );
         Ok(())
     })
 }
 
 #[test]
-fn whoever_has_none_is_asked_for() -> Result<()> {
+fn an_unresolved_next_hop_is_reported() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
         exchange(bench, family)?;
@@ -99,7 +102,7 @@ fn whoever_has_none_is_asked_for() -> Result<()> {
         ensure!(wanted == expected, "{wanted:?}");
         ensure!(
             bench.dataplane.maps.take_wanted(10)?.is_empty(),
-            "they are taken out"
+            "an unresolved next hop was reported twice"
         );
         Ok(())
     })

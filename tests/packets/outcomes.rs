@@ -1,4 +1,4 @@
-//! Outcomes that no other test here is about.
+//! Outcomes that no other test covers.
 
 use anyhow::{Result, ensure};
 use bytemuck::Zeroable as _;
@@ -39,7 +39,7 @@ fn without_a_reserved_address_or_settings_nothing_is_forwarded() -> Result<()> {
         config.rule_sets[set].reserved_v6 = bytemuck::Zeroable::zeroed();
         bench.dataplane.maps.set_config(&config)?;
         bench.refuse(Cluster, &syn, Outcome::NotConfigured)?;
-        // As while the router ends.
+        // As during the router's shutdown.
         bench.dataplane.maps.set_config(&Config {
             rule_set: config.rule_set,
             ..Config::zeroed()
@@ -50,13 +50,13 @@ fn without_a_reserved_address_or_settings_nothing_is_forwarded() -> Result<()> {
     })
 }
 
-/// The checksum of SCTP covers what is not there yet.
+/// SCTP's checksum covers bytes that have not arrived yet.
 #[test]
 fn the_first_fragment_of_sctp_whose_port_changes_is_dropped() -> Result<()> {
     skip_unless_lab_works!();
     let mut bench = Bench::new()?;
     for family in &crate::bench::FAMILIES {
-        // The first chunk is INIT, which opens; what fills the packet is none of the router's business.
+        // The first chunk is an INIT, which opens; the router ignores the rest.
         let mut chunks = chunk(1, &[1; 16]);
         chunks.extend(chunk(0, &[2; 600]));
         let frame = sctp((family.client, 2000), (family.router, 5000), &chunks).bytes();

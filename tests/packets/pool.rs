@@ -1,5 +1,5 @@
-//! Loaded kernel halves that tests use one after the other. The verifier takes longer than all packets of a test, and
-//! several seconds where the machine is an emulated one.
+//! Loaded kernel halves that tests reuse. The verifier takes longer than all packets of a test, and several seconds on
+//! an emulated machine.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -12,25 +12,25 @@ use egress_userspace::dataplane::{Dataplane, Options, PROGRAMS};
 
 use crate::blank;
 
-/// Those that nobody uses now.
+/// Kernel halves that no test is using.
 static IDLE: Mutex<Vec<(Kind, Dataplane)>> = Mutex::new(Vec::new());
 
-/// What sets one kernel half apart from another, as far as tests choose it.
+/// The settings that are fixed when a kernel half is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kind {
     max_flows: [u32; 2],
     kernel_expiry: bool,
 }
 
-/// A kernel half with empty maps, for one test at a time.
+/// A kernel half with empty maps, used by one test at a time.
 pub struct Pooled {
     kind: Kind,
-    /// There until it is given back.
+    /// `Some` until drop.
     dataplane: Option<Dataplane>,
 }
 
 impl Pooled {
-    /// One that is idle, with its maps emptied, or a new one.
+    /// Takes an idle kernel half and empties its maps, or loads a new one.
     pub fn take(options: &Options) -> Result<Self> {
         let kind = Kind {
             max_flows: [options.max_flows_v4, options.max_flows_v6],
@@ -55,13 +55,13 @@ impl Pooled {
     }
 }
 
-/// Makes the maps of a kernel half as they are when it has just been loaded.
+/// Returns the maps of a kernel half to their state after loading.
 fn empty(dataplane: &mut Dataplane) -> Result<()> {
     for program in PROGRAMS {
         let info = dataplane.program(program)?.info()?;
         for id in info
             .map_ids()?
-            .context("the kernel tells no map of a program")?
+            .context("this kernel does not report a program's maps")?
         {
             blank::map(&MapInfo::from_id(id)?)?;
         }
@@ -71,7 +71,7 @@ fn empty(dataplane: &mut Dataplane) -> Result<()> {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        // A timer goes on for as long as its map lives.
+        // A timer runs as long as its map exists.
         if let Some(dataplane) = self.dataplane.take().filter(|_| !self.kind.kernel_expiry) {
             let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
             idle.push((self.kind, dataplane));

@@ -58,12 +58,13 @@ fn a_clients_own_port_is_kept_where_it_can_be() -> Result<()> {
     Ok(())
 }
 
-/// To a server that still remembers the connection before (TIME-WAIT) another client's segments would be old ones.
+/// The server may remember the old connection (TIME-WAIT). From another client's port it would take new segments for
+/// old ones.
 #[test]
 fn a_connection_that_is_opened_anew_keeps_its_port() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
-        // Out of the NAT range, so that the port is found by chance.
+        // Outside the NAT range, so that the NAT port is chosen at random.
         let (client, service) = ((family.client, LOCAL_PORTS.0), (family.router, 8080));
         let mut before = None;
         for _ in 0..8 {
@@ -104,7 +105,7 @@ fn clients_with_one_source_port_get_ports_of_their_own_and_their_own_answers() -
             let (reserved, server) = endpoints(&out)?;
             ensure!(
                 clients.insert((reserved, server), client).is_none(),
-                "{reserved:?} is used twice"
+                "{reserved:?} is allocated twice"
             );
         }
         for ((reserved, server), client) in clients {
@@ -135,7 +136,7 @@ fn one_port_serves_several_servers_and_protocols() -> Result<()> {
     Ok(())
 }
 
-/// A range of few ports: 65526 to 65535.
+/// A NAT range of ten ports: 65526 to 65535.
 fn ten_ports() -> Setup {
     Setup {
         nat_range: NatRange::without((1, 65_525)),
@@ -186,10 +187,10 @@ fn a_port_that_becomes_free_again_is_found_soon() -> Result<()> {
         let maps = &mut bench.dataplane.maps;
         end_all_flows(&mut maps.v4)?;
         end_all_flows(&mut maps.v6)?;
-        // After a search in vain there is none for a second.
+        // After a failed search, no other starts for a while.
         let deadline = Instant::now() + PATIENCE;
         while bench.run(Side::Cluster, &datagram(11))?.verdict != FORWARD {
-            ensure!(Instant::now() < deadline, "it is not found");
+            ensure!(Instant::now() < deadline, "the free port is not found");
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -214,7 +215,7 @@ fn every_port_of_the_range_is_used_before_a_flow_is_refused() -> Result<()> {
     let range = NatRange::without(LOCAL_PORTS);
     for_each_family(setup, |bench, family| {
         let mut used = BTreeSet::new();
-        // From ports that cannot stay, of as many clients as it takes.
+        // From client ports that cannot be preserved, of as many clients as necessary.
         let clients = (1..=2).flat_map(|last| (32_768..=60_999).map(move |port| (last, port)));
         for (last, port) in clients {
             let datagram = udp((client(family, last), port), (family.router, 80), b"");
@@ -225,7 +226,7 @@ fn every_port_of_the_range_is_used_before_a_flow_is_refused() -> Result<()> {
             let ((_, nat_port), _) = endpoints(&ran.frame)?;
             ensure!(
                 range.contains(Port::new(nat_port)) && used.insert(nat_port),
-                "{nat_port} is used twice, or out of the range"
+                "{nat_port} is allocated twice or out of the range"
             );
         }
         ensure!(
@@ -284,7 +285,7 @@ fn clients_on_all_cpus_never_share_a_port() -> Result<()> {
         })?
         .concat();
         let distinct: BTreeSet<_> = ports.iter().collect();
-        ensure!(distinct.len() == ports.len(), "a port is used twice");
+        ensure!(distinct.len() == ports.len(), "a port is allocated twice");
         ensure!(
             distinct.len() == range.len() as usize,
             "{} of {} ports were used",

@@ -17,16 +17,16 @@ use crate::{
     frames::{Endpoint, Frame, Transport, assert_same, chunk, endpoints, sctp},
 };
 
-/// Chunk types that make no difference to a flow (RFC 9260, section 3.2).
+/// Chunk types that do not affect a flow's state (RFC 9260, section 3.2).
 const HEARTBEAT_ACK: u8 = 5;
 const ERROR: u8 = 9;
 const COOKIE_ACK: u8 = 11;
 
-/// The tags that client and server announce.
+/// The initiate tags of client and server.
 const CLIENT_TAG: u32 = 0x0101_0101;
 const SERVER_TAG: u32 = 0x0202_0202;
 
-/// A port that does not stay: the local port range has it.
+/// A port in the local port range, which the router does not preserve.
 fn client(family: &Family) -> Endpoint {
     (family.client, 40_000)
 }
@@ -35,7 +35,7 @@ fn service(family: &Family) -> Endpoint {
     (family.router, 5000)
 }
 
-/// Opens an association, whose ports change both; gives what the server sees.
+/// Opens an association in which both ports change. Returns what the server sees.
 fn open(bench: &mut Bench, family: &Family) -> Result<(Endpoint, Endpoint)> {
     let init = sctp(client(family), service(family), &chunk(INIT, &[1; 16]));
     let out = bench.forward(Cluster, &init.bytes())?;
@@ -93,7 +93,8 @@ fn the_checksum_is_right_at_every_length() -> Result<()> {
     for family in &FAMILIES {
         let (client, service) = (client(family), service(family));
         let (reserved, server) = open(&mut bench, family)?;
-        // Of the chunks; the shortest is its own header. Not padded, so that the packet may end anywhere in a word.
+        // Lengths of the chunks. The shortest is a chunk header only. Without padding, so that the packet may end
+        // anywhere in a word.
         for len in (4..=300).chain([511, 512, 1023, 1024, 1460, 2035, 2036, 2047, 2999, 3000]) {
             let bytes: Vec<u8> = (0..=250_u8).cycle().take(len).collect();
             let packet = sctp(client, service, &bytes);
@@ -152,7 +153,10 @@ fn a_wrong_checksum_stays_wrong_by_as_much() -> Result<()> {
         };
         let out = bench.forward(Cluster, &damage(packet.bytes()))?;
         let expected = packet.translated(reserved, server).bytes();
-        ensure!(out == damage(expected), "the receiver would not notice");
+        ensure!(
+            out == damage(expected),
+            "the receiver would not notice the damage"
+        );
     }
     Ok(())
 }
@@ -214,17 +218,21 @@ fn a_packet_without_a_chunk_is_malformed() -> Result<()> {
     Ok(())
 }
 
-/// Goes on with an association until it is established.
+/// Continues an association until it is established.
 fn establish(bench: &mut Bench, family: &Family) -> Result<(Endpoint, Endpoint)> {
     let (reserved, server) = open(bench, family)?;
     let init_ack = chunk(INIT_ACK, &[2; 16]);
-    let init_ack = sctp(server, reserved, &init_ack).number(CLIENT_TAG);
+    let init_ack = sctp(server, reserved, &init_ack).sequence_or_tag(CLIENT_TAG);
     let cookie = sctp(client(family), service(family), &chunk(COOKIE_ECHO, &[]));
     let cookie_ack = sctp(server, reserved, &chunk(COOKIE_ACK, &[]));
     for (side, packet, state) in [
         (Egress, init_ack, "COOKIE_WAIT"),
-        (Cluster, cookie.number(SERVER_TAG), "COOKIE_ECHOED"),
-        (Egress, cookie_ack.number(CLIENT_TAG), "ESTABLISHED"),
+        (Cluster, cookie.sequence_or_tag(SERVER_TAG), "COOKIE_ECHOED"),
+        (
+            Egress,
+            cookie_ack.sequence_or_tag(CLIENT_TAG),
+            "ESTABLISHED",
+        ),
     ] {
         bench.forward(side, &packet.bytes())?;
         let flow = bench.flow()?;
@@ -240,12 +248,12 @@ fn an_association_goes_through_its_states() -> Result<()> {
         for_each_family(Setup::default(), |bench, family| {
             establish(bench, family)?;
             let end = sctp(client(family), service(family), &chunk(chunk_type, &[]));
-            bench.forward(Cluster, &end.number(SERVER_TAG).bytes())?;
+            bench.forward(Cluster, &end.sequence_or_tag(SERVER_TAG).bytes())?;
             let flow = bench.flow()?;
             ensure!(flow.state == state, "{flow:?} instead of {state}");
-            // The same ports, anew.
+            // A new INIT on the same ports.
             let init = sctp(client(family), service(family), &chunk(INIT, &[3; 16]));
-            bench.forward(Cluster, &init.number(0).bytes())?;
+            bench.forward(Cluster, &init.sequence_or_tag(0).bytes())?;
             let flow = bench.flow()?;
             ensure!(
                 flow.state == "COOKIE_WAIT" && flow.original.packets == 1,
@@ -263,25 +271,25 @@ fn an_end_with_a_guessed_tag_passes_and_changes_nothing() -> Result<()> {
     for_each_family(Setup::default(), |bench, family| {
         let (reserved, server) = establish(bench, family)?;
         for kind in [ABORT, SHUTDOWN, SHUTDOWN_COMPLETE] {
-            let forged = sctp(server, reserved, &chunk(kind, &[])).number(0x7777_7777);
+            let forged = sctp(server, reserved, &chunk(kind, &[])).sequence_or_tag(0x7777_7777);
             bench.forward(Egress, &forged.bytes())?;
             ensure!(bench.flow()?.state == "ESTABLISHED", "after chunk {kind}");
         }
-        // Announcing another tag first does not help.
-        let forged = sctp(server, reserved, &chunk(INIT_ACK, &[7; 16])).number(CLIENT_TAG);
+        // An INIT ACK with another tag does not help the attacker.
+        let forged = sctp(server, reserved, &chunk(INIT_ACK, &[7; 16])).sequence_or_tag(CLIENT_TAG);
         bench.forward(Egress, &forged.bytes())?;
-        let forged = sctp(server, reserved, &chunk(ABORT, &[])).number(0x0707_0707);
+        let forged = sctp(server, reserved, &chunk(ABORT, &[])).sequence_or_tag(0x0707_0707);
         bench.forward(Egress, &forged.bytes())?;
         ensure!(bench.flow()?.state == "ESTABLISHED");
-        // The server no longer knows the association, and reflects its own tag.
-        let abort = sctp(server, reserved, &chunk(ABORT, &[])).number(SERVER_TAG);
+        // The server has lost the association and reflects its peer's tag.
+        let abort = sctp(server, reserved, &chunk(ABORT, &[])).sequence_or_tag(SERVER_TAG);
         bench.forward(Egress, &abort.bytes())?;
         ensure!(bench.flow()?.state == "CLOSED");
         Ok(())
     })
 }
 
-/// Compares all but the Ethernet header and the choices of an IP header.
+/// Compares the frames without the Ethernet header and the fields that an IP header's sender may choose.
 fn assert_same_transport(actual: &[u8], expected: &Frame) -> Result<()> {
     let packet = SlicedPacket::from_ethernet(actual)?;
     if let Some(NetSlice::Ipv4(ip)) = &packet.net {
@@ -306,18 +314,18 @@ fn an_association_with_a_port_of_no_rule_is_refused_by_an_abort() -> Result<()> 
     for family in &FAMILIES {
         let (client, undefined) = ((family.client, 2000), (family.router, 5001));
         for value in [&[1; 16][..], &[1; 100]] {
-            let init = sctp(client, undefined, &chunk(INIT, value)).number(0);
+            let init = sctp(client, undefined, &chunk(INIT, value)).sequence_or_tag(0);
             let ran = bench.run(Cluster, &init.bytes())?;
             ensure!(ran.verdict == FORWARD, "verdict {}", ran.verdict);
-            let abort = sctp(undefined, client, &chunk(ABORT, &[])).number(CLIENT_TAG);
+            let abort = sctp(undefined, client, &chunk(ABORT, &[])).sequence_or_tag(CLIENT_TAG);
             assert_same_transport(&ran.frame, &abort)?;
-            // As the sender left the checksum to its device, so does the router.
+            // The sender left the checksum to its device, so the router does, too.
             let init = init.transport(Transport::SctpWithoutChecksum);
             let ran = bench.run(Cluster, &init.bytes())?;
             let abort = abort.transport(Transport::SctpWithoutChecksum);
             assert_same_transport(&ran.frame, &abort)?;
         }
-        // Whatever else is sent there gets no answer.
+        // Any other chunk gets no answer.
         for kind in [DATA, ABORT, INIT_ACK] {
             let packet = sctp(client, undefined, &chunk(kind, &[0; 16]));
             bench.refuse(Cluster, &packet.bytes(), Outcome::NoRule)?;

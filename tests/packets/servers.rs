@@ -1,4 +1,4 @@
-//! Packets on the egress interface: answers of servers, and everybody else.
+//! Packets on the egress interface: answers of servers, and packets of anyone else.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -73,7 +73,7 @@ fn what_belongs_to_no_flow_is_the_pods_own_or_dropped() -> Result<()> {
 
         let reserved = (family.reserved, 2000);
         let outsider = (family.outsider, 4000);
-        // Towards the reserved address: an outsider, and the flow's server from another port or with another protocol.
+        // Towards the reserved address: from an outsider, and from the flow's server with another port or protocol.
         for frame in [
             tcp(outsider, reserved, "SA"),
             tcp(outsider, (family.reserved, 8080), "A"),
@@ -83,15 +83,15 @@ fn what_belongs_to_no_flow_is_the_pods_own_or_dropped() -> Result<()> {
         ] {
             bench.refuse(Side::Egress, &frame.bytes(), Outcome::EgressOwn)?;
         }
-        // Nobody there opens a connection to the pod.
+        // No server opens a connection to the pod.
         for flags in ["S", "SE", "SFP"] {
             for port in [1, 2000, 8080, 60_000] {
                 let frame = tcp(outsider, (family.reserved, port), flags);
                 bench.refuse(Side::Egress, &frame.bytes(), Outcome::EgressRefused)?;
             }
         }
-        // Towards the cluster: the router's address there, with a rule's port, and a client; by an outsider or with the
-        // client's own address and the flow's own tuple.
+        // Towards the cluster: to the router's address there with a rule's port, and to a client; from an outsider, and
+        // with the client's own address and the flow's own tuple.
         for frame in [
             tcp(outsider, service, "S"),
             tcp(outsider, (family.client, 22), "S"),
@@ -141,7 +141,7 @@ fn a_fragment_or_another_protocol_for_a_foreign_address_is_dropped_too() -> Resu
             (family.router, Outcome::NotForEgress),
         ] {
             let frame = udp((family.datagrams, 80), (destination, 2000), b"payload").bytes();
-            // Where either family has the payload's protocol.
+            // The offset of the protocol number.
             let at = if family.client.is_ipv4() { 23 } else { 20 };
             for protocol in [2, 47, 50, 132] {
                 let mut other = frame.clone();

@@ -1,4 +1,4 @@
-//! What is told of packets that somebody traces, and that nothing is told of others.
+//! Trace records cover the packets that match the filter, and no others.
 
 use anyhow::{Context as _, Result, ensure};
 use egress_common::{
@@ -22,7 +22,8 @@ const FORWARDED: Decision = Decision::Forwarded {
     is_addressed: false,
 };
 
-/// A kernel half whose packets are traced. The index is no interface's, so that each test has its own claim.
+/// A kernel half with a `trace` subscriber. `index` is not an interface's, so that each test claims a different
+/// subscription.
 fn traced(index: u32, filter: &TraceFilter) -> Result<(Bench, Listener)> {
     let bench = Bench::new()?;
     let subscriber = bench.dataplane.maps.subscribe(Subscriber::Trace)?;
@@ -44,7 +45,7 @@ fn one(listener: &mut Listener) -> Result<TracedPacket> {
     let packets = packets(listener)?;
     match &packets[..] {
         [packet] => Ok(packet.clone()),
-        _ => anyhow::bail!("not one packet: {packets:#?}"),
+        _ => anyhow::bail!("expected one packet: {packets:#?}"),
     }
 }
 
@@ -169,7 +170,7 @@ fn only_packets_that_the_filter_admits_are_traced() -> Result<()> {
         filter.protocol = protocol::TCP;
         let (mut bench, mut trace) = traced(number, &filter)?;
         let client = (family.client, 2000);
-        // Another port, another protocol, another client, and nobody's.
+        // Another port, another protocol, another client, and a packet of no flow.
         let others = [
             (Cluster, tcp(client, (family.router, 9), "S")),
             (Cluster, udp(client, (family.router, 80), b"")),
@@ -193,10 +194,10 @@ fn only_packets_that_the_filter_admits_are_traced() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_traced_when_nobody_does_or_any_more() -> Result<()> {
+fn nothing_is_traced_without_a_subscriber_or_after_its_lease() -> Result<()> {
     skip_unless_lab_works!();
     let (mut bench, mut trace) = traced(1231, &TraceFilter::ANY)?;
-    // Long ago: its process was killed.
+    // The lease has expired, as after its process was killed.
     trace.renew(0)?;
     for family in FAMILIES {
         let frame = udp((family.client, 2000), (family.router, 80), b"").bytes();
@@ -219,7 +220,7 @@ fn frames_of_every_length_are_traced_as_far_as_they_can_be_read() -> Result<()> 
     for family in FAMILIES {
         let frame = udp((family.client, 2000), (family.router, 80), &[7; 300]).bytes();
         for len in 14..frame.len() {
-            // The kernel runs no program with a frame that ends within the IP header's first bytes.
+            // The kernel refuses to run a program on a frame that ends within the first bytes of the IP header.
             if bench.run(Cluster, &frame[..len]).is_err() {
                 continue;
             }

@@ -1,11 +1,11 @@
-//! The ends of connections.
+//! How connections end.
 
 use std::net::{Shutdown, TcpStream};
 
 use anyhow::{Context as _, Result};
-use egress_tests::{Capture, Lab, Network, PATIENCE, tcp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, tcp};
 
-use crate::running::{Connection, connect, expect_refusal, start};
+use crate::running::{expect_refusal, start};
 
 over_each_family! {
     a_client_may_close_first,
@@ -19,21 +19,21 @@ over_each_family! {
 fn a_client_may_close_first(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     closes_first(&client, &server)
 }
 
 fn a_server_may_close_first(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     closes_first(&server, &client)
 }
 
 fn a_reset_by_the_client_reaches_the_server(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     tcp::send(&client, &server, b"goodbye")?;
     tcp::reset(client)?;
     tcp::expect_reset(&server)
@@ -42,7 +42,7 @@ fn a_reset_by_the_client_reaches_the_server(network: &Network) -> Result<()> {
 fn a_reset_by_the_server_reaches_the_client(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let Connection { client, server, .. } = connect(&lab, network.http())?;
+    let Connection { client, server, .. } = Connection::open(&lab, network.http())?;
     tcp::send(&client, &server, b"hello")?;
     tcp::reset(server)?;
     tcp::expect_reset(&client)
@@ -75,7 +75,7 @@ fn a_source_port_can_be_used_again_after_a_close_and_after_a_reset(
         let (server, _) = tcp::accept(&listener)?;
         tcp::send(&client, &server, &[round])?;
         if round % 2 == 0 {
-            // The server's end waits in TIME_WAIT, so that the client's is free.
+            // The server's end goes into TIME_WAIT, which leaves the client's port free.
             closes_first(&server, &client)?;
         } else {
             tcp::reset(client)?;
@@ -85,7 +85,7 @@ fn a_source_port_can_be_used_again_after_a_close_and_after_a_reset(
     Ok(())
 }
 
-/// The other end still sends after the first has closed its side, and then closes too.
+/// The second end sends data after the first has closed its side, and then closes, too.
 pub fn closes_first(first: &TcpStream, second: &TcpStream) -> Result<()> {
     tcp::send(first, second, b"all that I have to say")?;
     first.shutdown(Shutdown::Write)?;

@@ -1,4 +1,4 @@
-//! ICMP errors about the traffic of clients, which have to reach them.
+//! ICMP errors about clients' traffic, which must reach the clients.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,19 +6,19 @@ use std::net::{SocketAddr, UdpSocket};
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::frame::Frame;
 use egress_tests::icmp::{IcmpError, Kind};
-use egress_tests::{Capture, Lab, Network, PATIENCE, bulk, socket, tcp, udp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, bulk, socket, tcp, udp};
 
-use crate::running::{connect, start};
+use crate::running::start;
 
 over_each_family! {
-    a_client_learns_that_nobody_has_the_servers_port,
+    a_client_learns_that_the_servers_port_is_closed,
     a_client_learns_that_its_hop_limit_was_too_low,
     an_upload_finds_the_mtu_of_the_path,
     an_error_about_no_flow_reaches_no_client,
     an_error_sent_straight_at_a_client_does_not_enter,
 }
 
-fn a_client_learns_that_nobody_has_the_servers_port(network: &Network) -> Result<()> {
+fn a_client_learns_that_the_servers_port_is_closed(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
     let at_client = Capture::on(lab.client(), "eth0")?;
@@ -40,7 +40,7 @@ fn a_client_learns_that_its_hop_limit_was_too_low(network: &Network) -> Result<(
     let at_client = Capture::on(lab.client(), "eth0")?;
 
     let client = udp::connect(lab.client(), network.datagram().service())?;
-    // The router is one hop, the gateway is the next.
+    // The router is the first hop, the gateway the second.
     socket::set_hop_limit(&client, 2)?;
     client.send(b"how far is it?")?;
 
@@ -60,13 +60,13 @@ fn an_upload_finds_the_mtu_of_the_path(network: &Network) -> Result<()> {
     const BYTES: u64 = 2_000_000;
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    // The server does not know of it, so that its MSS says nothing of it either.
+    // The server does not know this MTU, so its MSS does not reflect it.
     lab.gateway().ip([format!(
         "route replace {} via {} mtu {MTU}",
         network.http_server, network.servers_uplink.address
     )])?;
 
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     bulk::compare(connection.client, connection.server, BYTES, 1)?;
 
     let router = network.router_eth0.address.to_string();
@@ -100,7 +100,7 @@ fn an_error_about_no_flow_reaches_no_client(network: &Network) -> Result<()> {
         assert_eq!(IcmpError::of(&packet), None);
     }
 
-    // Any host on the way may tell of the flow itself.
+    // Any host on the path may report an error about the flow.
     port_unreachable(seen, server_address).send(lab.neighbour())?;
     expect_refused(&client)
 }
@@ -113,7 +113,7 @@ fn an_error_sent_straight_at_a_client_does_not_enter(network: &Network) -> Resul
     let at_neighbour = Capture::on(lab.neighbour(), "eth0")?;
     let at_client = Capture::on(lab.client(), "eth0")?;
 
-    // By the neighbour's route to the cluster, which leads through the router.
+    // The neighbour's route to the cluster leads through the router.
     let address = SocketAddr::new(network.client(0).address, client.local_addr()?.port());
     let error = port_unreachable(address, network.datagram().service());
     error.send(lab.neighbour())?;
@@ -155,7 +155,7 @@ const fn port_unreachable(source: SocketAddr, destination: SocketAddr) -> IcmpEr
     }
 }
 
-/// Checks that an error has ended the client's waiting.
+/// Checks that an error has ended the client's wait.
 fn expect_refused(client: &UdpSocket) -> Result<()> {
     let error = udp::receive(client).expect_err("nobody sends anything");
     ensure!(

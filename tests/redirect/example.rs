@@ -1,10 +1,11 @@
-//! The documentation's example with a fallback: everything that goes through it, in one run.
+//! The documentation's example with a fallback: all kinds of traffic through one router.
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::http::{self, HttpServer};
 use egress_tests::icmp::{self, IcmpError, Kind};
 use egress_tests::router::dual_stack_example;
@@ -13,7 +14,7 @@ use egress_tests::{
 };
 
 use crate::mtu::{exchange_by_attempts, narrow_cluster, transfer_both_ways};
-use crate::running::{Running, UNDEFINED_PORT};
+use crate::running::Running;
 use crate::sctp::Association;
 
 over_each_family! {
@@ -31,7 +32,7 @@ fn the_example_with_a_fallback_carries_every_kind_of_traffic(network: &Network) 
     narrow_cluster(&lab)?;
     let _router = start_example(&lab, network)?;
 
-    // First, while no host has learnt the MTU of the path otherwise.
+    // This must run first, before any host has learnt the path MTU in another way.
     transfer_both_ways(&lab, network).context("a transfer without ICMP")?;
     for host in [lab.client(), lab.servers()] {
         nftables::take_icmp_errors(host)?;
@@ -49,7 +50,7 @@ fn lose_icmp_errors(lab: &Lab) -> Result<()> {
     nftables::lose_icmp_errors(lab.servers())
 }
 
-/// Starts the router by the example, whose fallback is of one family.
+/// Starts the router with the example, which has a fallback for one family.
 fn start_example(lab: &Lab, network: &Network) -> Result<Running> {
     const FALLBACK: &str = "fallbackIP: 203.0.113.99";
     let example = fs::read_to_string(dual_stack_example())?;
@@ -66,7 +67,7 @@ fn on_fallback(network: &Network, port: u16) -> SocketAddr {
     SocketAddr::new(network.fallback_server.address, port)
 }
 
-/// By a rule, and by the fallback.
+/// Fetches pages through a rule and through the fallback.
 fn get_pages(lab: &Lab, network: &Network) -> Result<()> {
     let rule = network.http();
     let pages = [
@@ -86,7 +87,7 @@ fn get_pages(lab: &Lab, network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// The router, the gateway and the server answer, all by the one address that the client knows.
+/// The router, the gateway and the server answer, all with the one address that the client knows.
 fn trace_route(lab: &Lab, network: &Network) -> Result<()> {
     let at_client = Capture::on(lab.client(), "eth0")?;
     let hops = [
@@ -96,7 +97,7 @@ fn trace_route(lab: &Lab, network: &Network) -> Result<()> {
     ];
     for (hop, kind, told) in hops {
         let place = || format!("hop {hop}");
-        // Those that traceroute(8) uses.
+        // The ports that traceroute(8) uses.
         let service = network.on_eth0(33_433 + u16::from(hop));
         let client = udp::connect(lab.client(), service)?;
         socket::set_hop_limit(&client, hop)?;
@@ -105,7 +106,7 @@ fn trace_route(lab: &Lab, network: &Network) -> Result<()> {
         let error = udp::receive(&client).expect_err("nobody sends anything");
         ensure!(
             tcp::error_kind(&error) == Some(told),
-            "expected {told:?} of {}: {error:#}",
+            "expected {told:?} about {}: {error:#}",
             place()
         );
         let expected = IcmpError {
@@ -123,15 +124,15 @@ fn trace_route(lab: &Lab, network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// The answer is longer than a packet, on either side of the router.
+/// The answer exceeds a packet on both sides of the router.
 fn resolve(lab: &Lab, network: &Network) -> Result<()> {
     const ID: u16 = 0x1234;
     let server = udp::bind(lab.servers(), on_fallback(network, dns::PORT))?;
     let client = udp::connect(lab.client(), network.on_eth0(dns::PORT))?;
-    exchange_by_attempts(&client, &server, &dns::question(ID), &dns::answer(ID))
+    exchange_by_attempts(&client, &server, &dns::question(ID)?, &dns::answer(ID)?)
 }
 
-/// The example's own rule, which is IPv6's, or the fallback.
+/// Uses the example's SCTP rule for IPv6, and the fallback for IPv4.
 fn associate(lab: &Lab, network: &Network) -> Result<()> {
     let service = network.on_eth0(network.association().port);
     let server = if service.is_ipv6() {

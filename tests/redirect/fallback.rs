@@ -1,12 +1,14 @@
-//! The fallback: the server of what no rule names.
+//! The fallback: the server for ports without a rule.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::frame::Frame;
-use egress_tests::{Capture, Lab, Network, PATIENCE, Spec, icmp, tcp, udp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, Spec, icmp, tcp, udp};
 
-use crate::running::{Running, UNDEFINED_PORT, connect, connect_to, exchange, start, start_by};
+use crate::running::{Running, start, start_by};
 
 over_each_family! {
     ports_without_a_rule_lead_to_the_same_ports_of_the_fallback,
@@ -15,7 +17,7 @@ over_each_family! {
     two_clients_that_ping_with_one_identifier_each_get_their_answers,
     without_a_fallback_the_router_itself_answers_a_ping,
     a_listener_in_the_pod_keeps_its_port,
-    the_pods_own_connections_stay_its_own,
+    the_pods_own_connections_are_left_alone,
 }
 
 fn start_with_fallback(lab: &Lab, network: &Network) -> Result<Running> {
@@ -30,10 +32,11 @@ fn on_fallback(network: &Network, port: u16) -> SocketAddr {
 fn ports_without_a_rule_lead_to_the_same_ports_of_the_fallback(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start_with_fallback(&lab, network)?;
-    // The second has a rule, but for the other protocol.
+    // The second port has a rule, but for the other protocol.
     for port in [UNDEFINED_PORT, network.datagram().port] {
-        let connection = connect_to(&lab, network.on_eth0(port), on_fallback(network, port))
-            .with_context(|| format!("port {port}"))?;
+        let connection =
+            Connection::open_to(&lab, network.on_eth0(port), on_fallback(network, port))
+                .with_context(|| format!("port {port}"))?;
         assert_eq!(connection.seen_by_server.ip(), network.router_net1.address);
         connection.exchange()?;
     }
@@ -50,7 +53,7 @@ fn rules_come_before_the_fallback(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start_with_fallback(&lab, network)?;
     for rule in [network.http(), network.tls()] {
-        connect(&lab, rule)?.exchange()?;
+        Connection::open(&lab, rule)?.exchange()?;
     }
     let server = udp::bind(lab.servers(), network.datagram().server())?;
     let client = udp::connect(lab.client(), network.datagram().service())?;
@@ -123,7 +126,7 @@ fn a_listener_in_the_pod_keeps_its_port(network: &Network) -> Result<()> {
     Ok(())
 }
 
-fn the_pods_own_connections_stay_its_own(network: &Network) -> Result<()> {
+fn the_pods_own_connections_are_left_alone(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start_with_fallback(&lab, network)?;
     let in_the_cluster = SocketAddr::new(network.client(0).address, UNDEFINED_PORT);

@@ -1,16 +1,16 @@
-//! A flood of new flows, in a table that has no room for them.
+//! A flood of new flows into a full flow table.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use egress_tests::raw::RawSocket;
-use egress_tests::{Lab, Namespace, Network, PATIENCE, tcp, udp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Lab, Namespace, Network, Protocol, eventually, tcp, udp};
 use serde_json::Value;
 
-use crate::running::{ask, exchange, start_with};
+use crate::running::start_with;
 
 over_each_family! {
     connections_live_through_a_flood_of_new_flows_and_new_ones_succeed,
@@ -19,9 +19,8 @@ over_each_family! {
 const MAX_FLOWS: &str = "4096";
 const CONNECTIONS: usize = 200;
 const NEW_CONNECTIONS: usize = 50;
-/// How many packets a flood has at least, and at most.
+/// The minimum and maximum number of packets of a flood.
 const PACKETS: std::ops::RangeInclusive<usize> = 500_000..=5_000_000;
-const POLL: Duration = Duration::from_millis(20);
 
 fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     network: &Network,
@@ -29,7 +28,7 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     skip_on_nftables!("its table is the whole machine's");
     let lab = Lab::builder().clients(3).build()?;
     let [talkers, newcomer, flooder] = lab.clients() else {
-        bail!("the lab has three clients");
+        bail!("expected three clients");
     };
     let _router = start_with(&lab, &["--max-flows", MAX_FLOWS])?;
     let rule = network.http();
@@ -42,7 +41,7 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     let connections = (0..CONNECTIONS)
         .map(|_| connect(talkers))
         .collect::<Result<Vec<_>>>()?;
-    // Nobody reads them, but no datagram is refused either.
+    // Nothing reads the datagrams, but none is refused with an ICMP error either.
     let _datagrams = udp::bind(lab.servers(), network.datagram().server())?;
 
     let flood = Flood::new(flooder, network)?;
@@ -75,7 +74,7 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
     })?;
 
     ensure!(evictions(&lab)? > 0);
-    let flows = ask(&lab, "flows")?;
+    let flows = lab.ask("flows")?;
     let is_connection = |flow: &&Value| {
         flow["client"]["address"] == network.client(0).address.to_string()
             && flow["state"] == "ESTABLISHED"
@@ -89,23 +88,17 @@ fn connections_live_through_a_flood_of_new_flows_and_new_ones_succeed(
 }
 
 fn evictions(lab: &Lab) -> Result<u64> {
-    let status = ask(lab, "status")?;
+    let status = lab.ask("status")?;
     status["flows_evicted"]
         .as_u64()
         .with_context(|| format!("no number of evictions in {status:#}"))
 }
 
-/// Waits until the table is full, so that flows are ended to make room.
+/// Waits until the table is full and flows are evicted.
 fn wait_for_evictions(lab: &Lab) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while evictions(lab)? == 0 {
-        ensure!(
-            Instant::now() < deadline,
-            "the table is not full after {PATIENCE:?}"
-        );
-        thread::sleep(POLL);
-    }
-    Ok(())
+    eventually("the table is full", || {
+        Ok((evictions(lab)? > 0).then_some(()))
+    })
 }
 
 /// SYNs and datagrams from every port of a client.
@@ -128,13 +121,13 @@ impl Flood {
             })
             .collect();
         Ok(Self {
-            tcp: RawSocket::connect(client, tcp::PROTOCOL, stream.ip())?,
-            udp: RawSocket::connect(client, udp::PROTOCOL, datagrams.ip())?,
+            tcp: RawSocket::connect(client, Protocol::Tcp.number(), stream.ip())?,
+            udp: RawSocket::connect(client, Protocol::Udp.number(), datagrams.ip())?,
             packets,
         })
     }
 
-    /// Sends them as fast as one thread can, until there were many and it is enough.
+    /// Sends as fast as one thread can, until the minimum is reached and `is_enough` is set.
     fn run(&self, is_enough: &AtomicBool) -> Result<()> {
         for (number, [syn, datagram]) in self.packets.iter().cycle().enumerate() {
             let sent = 2 * number;

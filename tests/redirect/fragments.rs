@@ -1,11 +1,11 @@
-//! Datagrams that are longer than a packet.
+//! Datagrams longer than a packet.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use egress_tests::{Lab, Network, fragment, udp};
 
-use crate::running::start;
+use crate::running::{datagrams_from_one_port, start};
 
 over_each_family! {
     datagrams_of_any_length_and_their_answers_arrive,
@@ -20,7 +20,7 @@ fn datagrams_of_any_length_and_their_answers_arrive(network: &Network) -> Result
     let client = udp::connect(lab.client(), network.datagram().service())?;
     for length in [100, 3_000, 20_000, 60_000] {
         let (question, answer) = (text(1, length), text(2, length));
-        // Twice, as the first one's fragments may find a flow that is new.
+        // Twice: the first datagram opens the flow, the second finds it.
         for round in ["first", "second"] {
             let seen = udp::exchange(&client, &server, &question, &answer)
                 .with_context(|| format!("the {round} datagram of {length} bytes"))?;
@@ -31,16 +31,11 @@ fn datagrams_of_any_length_and_their_answers_arrive(network: &Network) -> Result
 }
 
 fn datagrams_of_two_clients_with_one_source_port_are_not_mixed_up(network: &Network) -> Result<()> {
-    const SOURCE_PORT: u16 = 40_000;
     const LENGTH: usize = 20_000;
     let lab = Lab::builder().clients(2).build()?;
     let _router = start(&lab)?;
     let server = udp::bind(lab.servers(), network.datagram().server())?;
-    let clients = lab
-        .clients()
-        .iter()
-        .map(|client| udp::connect_from(client, SOURCE_PORT, network.datagram().service()))
-        .collect::<Result<Vec<_>>>()?;
+    let clients = datagrams_from_one_port(&lab, network.datagram().service())?;
     for round in 0..3 {
         for (seed, client) in (0..).zip(&clients) {
             udp::exchange(
@@ -87,7 +82,7 @@ fn fragments_arrive_in_whatever_order_the_network_delivers_them(network: &Networ
     Ok(())
 }
 
-/// Bytes that differ from place to place by more than a fragment's length does.
+/// Bytes in which any two fragments differ.
 fn text(seed: u8, length: usize) -> Vec<u8> {
     (0..=250)
         .map(|byte: u8| byte.wrapping_add(seed))

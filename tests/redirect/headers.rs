@@ -1,4 +1,4 @@
-//! Headers that are rare.
+//! Unusual headers.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,9 @@ use anyhow::Result;
 use egress_tests::addresses::{DATAGRAM, HTTP, ROUTER_ETH0, ROUTER_NET1};
 use egress_tests::frame::{Packet, Transport};
 use egress_tests::raw::RawSocket;
-use egress_tests::{Capture, Lab, Network, PATIENCE, skip_unless_lab_works, socket, tcp, udp};
+use egress_tests::{
+    Capture, Lab, Network, PATIENCE, Protocol, skip_unless_lab_works, socket, tcp, udp,
+};
 
 use crate::running::start;
 
@@ -15,7 +17,7 @@ over_each_family! {
 }
 
 fn a_checksum_that_comes_out_as_zero_is_sent_as_all_ones(network: &Network) -> Result<()> {
-    // In the NAT range, so that the router keeps it.
+    // In the NAT range, so the router preserves it.
     const CLIENT_PORT: u16 = 20_000;
     let lab = Lab::new()?;
     let _router = start(&lab)?;
@@ -33,11 +35,8 @@ fn a_checksum_that_comes_out_as_zero_is_sent_as_all_ones(network: &Network) -> R
     };
 
     let question = udp::payload_of_checksum_zero(reserved, server_address);
-    RawSocket::connect(lab.client(), udp::PROTOCOL, service.ip())?.send(&udp::datagram(
-        client_address,
-        service,
-        &question,
-    ))?;
+    RawSocket::connect(lab.client(), Protocol::Udp.number(), service.ip())?
+        .send(&udp::datagram(client_address, service, &question))?;
     let expected = all_ones(reserved, server_address);
     at_server.wait_for("the question, its checksum 0xffff", PATIENCE, |packet| {
         packet.transport == expected
@@ -47,7 +46,7 @@ fn a_checksum_that_comes_out_as_zero_is_sent_as_all_ones(network: &Network) -> R
     let answer = udp::payload_of_checksum_zero(service, client_address);
     RawSocket::connect_from(
         lab.servers(),
-        udp::PROTOCOL,
+        Protocol::Udp.number(),
         server_address.ip(),
         reserved.ip(),
     )?
@@ -92,9 +91,8 @@ fn a_datagram_without_checksum_stays_without_checksum() -> Result<()> {
 
 #[test]
 fn ip_options_pass_both_ways() -> Result<()> {
-    // Record route (RFC 791, section 3.1): type 7, length 15, the first of three
-    // slots is the next; then the end of the list. A server answers with the
-    // same option.
+    // Record route (RFC 791, section 3.1): type 7, length 15, pointer to the first of three slots; then the end of the
+    // list. A server answers with the same option.
     const RECORD_ROUTE: [u8; 16] = [7, 15, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     skip_unless_lab_works!();
     let lab = Lab::new()?;

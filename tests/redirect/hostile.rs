@@ -1,14 +1,15 @@
-//! What somebody on the external network sends who means harm, and what a client does.
+//! Attacks from the external network and from clients.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use egress_tests::{Capture, Lab, Network, fragment, tcp, udp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Capture, Connection, Lab, Network, fragment, tcp, udp};
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, PacketBuilderStep, icmpv4, icmpv6};
 use serde_json::Value;
 
-use crate::running::{Connection, ask, exchange, start};
+use crate::running::start;
 
 over_each_family! {
     connections_live_through_forged_segments_errors_and_openings_from_outside,
@@ -16,9 +17,9 @@ over_each_family! {
 }
 
 const CONNECTIONS: usize = 20;
-/// Packets of a storm.
+/// The packets of a storm.
 const PACKETS: usize = 100_000;
-/// Sent in one go, between two of which the connections are not waited for.
+/// Packets sent in a row before the connections are checked again.
 const BURST: usize = 500;
 
 fn connections_live_through_forged_segments_errors_and_openings_from_outside(
@@ -31,7 +32,7 @@ fn connections_live_through_forged_segments_errors_and_openings_from_outside(
     let mut forged = Vec::new();
     for (number, connection) in (0_u32..).zip(&connections) {
         let reserved = connection.seen_by_server;
-        // Any number but the right one: 2^32 of them and few guesses.
+        // Every number except the right one: few guesses out of 2^32.
         let guess = number.wrapping_mul(0x9e37_79b9);
         for flags in ["R", "RA", "FA", "A", "S"] {
             forged.push(segment(server, reserved, guess, flags, b"")?);
@@ -56,7 +57,7 @@ fn connections_live_through_forged_segments_errors_and_openings_from_outside(
             |packet: egress_tests::frame::Packet| packet.source == network.neighbour.address;
         ensure!(
             !frame.packet().is_some_and(is_strangers),
-            "a stranger's packet entered the cluster"
+            "a forged packet entered the cluster"
         );
     }
     expect_established(&lab)
@@ -72,7 +73,7 @@ fn connections_live_through_fragments_without_end(network: &Network) -> Result<(
     for id in 1..=2_000 {
         let source = SocketAddr::new(network.client(0).address, 2_000);
         let packet = udp::packet(source, service, &[0x5a; 1_200])?;
-        // Never the last one, and of every other packet not the first one either.
+        // Never sends the last fragment, and omits the first one of every other packet.
         let mut fragments = fragment::cut(&packet, 160, id)?;
         fragments.pop();
         if id % 2 == 0 {
@@ -81,7 +82,7 @@ fn connections_live_through_fragments_without_end(network: &Network) -> Result<(
         endless.extend(fragments);
     }
     let server = udp::bind(lab.servers(), network.datagram().server())?;
-    // The server's host keeps them all, and has to have room for those of others.
+    // The server's host keeps the fragments, and needs room for those of other packets.
     for queue in [
         "net.ipv4.ipfrag_high_thresh",
         "net.ipv6.ip6frag_high_thresh",
@@ -102,7 +103,7 @@ fn connections_live_through_fragments_without_end(network: &Network) -> Result<(
         client.join().expect("no panic")
     })?;
     expect_established(&lab)?;
-    // Neither do they keep others from sending fragments.
+    // They do not keep other clients from sending fragments.
     let client = udp::connect(lab.client(), service)?;
     client.send(&[7; 5_000])?;
     let (received, _) = udp::receive(&server)?;
@@ -110,7 +111,7 @@ fn connections_live_through_fragments_without_end(network: &Network) -> Result<(
     exchange_all(&connections)
 }
 
-/// Opens connections, each known by the port that its server sees.
+/// Opens connections, each identified by its port at the server.
 fn open(lab: &Lab, network: &Network) -> Result<Vec<Connection>> {
     let rule = network.http();
     let listener = tcp::listen(lab.servers(), rule.server())?;
@@ -127,7 +128,7 @@ fn open(lab: &Lab, network: &Network) -> Result<Vec<Connection>> {
         .collect()
 }
 
-/// Sends packets from the neighbour over and over, while the connections carry data.
+/// Sends packets from the neighbour repeatedly, while the connections carry data.
 fn storm(lab: &Lab, packets: &[Vec<u8>], to: IpAddr, connections: &[Connection]) -> Result<()> {
     let to = SocketAddr::new(to, 0);
     thread::scope(|scope| {
@@ -151,12 +152,12 @@ fn exchange_all(connections: &[Connection]) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the router still takes every connection for open.
+/// Checks that the router still considers every connection open.
 fn expect_established(lab: &Lab) -> Result<()> {
     if egress_tests::Dataplane::from_env()? == egress_tests::Dataplane::Nftables {
         return Ok(());
     }
-    let flows = ask(lab, "flows")?;
+    let flows = lab.ask("flows")?;
     let is_open = |flow: &&Value| flow["protocol"] == "TCP" && flow["state"] == "ESTABLISHED";
     let open = flows
         .as_array()
@@ -176,11 +177,11 @@ fn ip(from: IpAddr, to: IpAddr) -> Result<PacketBuilderStep<etherparse::IpHeader
     Ok(match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), TTL),
         (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), TTL),
-        _ => bail!("{from} and {to} are of two families"),
+        _ => bail!("{from} and {to} differ in address family"),
     })
 }
 
-/// A TCP segment, with its IP header.
+/// A TCP segment with its IP header.
 fn segment(
     from: SocketAddr,
     to: SocketAddr,
@@ -202,7 +203,7 @@ fn segment(
     Ok(packet)
 }
 
-/// ICMP errors about a packet, of the kinds that would end or slow down a connection.
+/// ICMP errors about a packet, of the kinds that could end or slow down a connection.
 fn errors_about(packet: &[u8], from: IpAddr, to: IpAddr) -> Result<[Vec<u8>; 3]> {
     use icmpv4::DestUnreachableHeader::{FragmentationNeeded, Host, Port};
     let mut errors = [const { Vec::new() }; 3];

@@ -1,13 +1,15 @@
-//! A router whose interfaces are of other kinds than a veth and a macvlan.
+//! A router whose interfaces are not a veth and a macvlan.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::{
-    ClusterLink, EgressLink, Lab, Network, PATIENCE, Spec, bulk, icmp, skip_without_links, udp,
+    ClusterLink, Connection, EgressLink, Lab, Network, PATIENCE, Spec, bulk, icmp,
+    skip_without_links, udp,
 };
 
-use crate::running::{UNDEFINED_PORT, connect, connect_to, start_by};
+use crate::running::start_by;
 
 over_each_family! {
     net1_may_be_an_ipvlan,
@@ -32,17 +34,17 @@ fn eth0_may_be_a_netkit_without_mac_addresses_and_net1_an_ipvlan(network: &Netwo
     carry_everything(network, ClusterLink::NetkitL3, EgressLink::IpvlanL2)
 }
 
-/// Sends what the router redirects over these interfaces, by rules and by the fallback, in both directions.
+/// Sends traffic through these interfaces by rules and by the fallback, in both directions.
 fn carry_everything(network: &Network, eth0: ClusterLink, net1: EgressLink) -> Result<()> {
     let lab = Lab::builder().eth0(eth0).net1(net1).build()?;
     let fallback = network.fallback_server.address;
     let _router = start_by(&lab, &Spec::dual_stack().with_fallback(fallback))?;
 
-    let connection = connect(&lab, network.http()).context("by a rule")?;
+    let connection = Connection::open(&lab, network.http()).context("by a rule")?;
     assert_eq!(connection.seen_by_server.ip(), network.router_net1.address);
     connection.exchange()?;
     bulk::compare(connection.client, connection.server, BYTES, 1).context("uploading")?;
-    let connection = connect(&lab, network.tls())?;
+    let connection = Connection::open(&lab, network.tls())?;
     bulk::compare(connection.server, connection.client, BYTES, 2).context("downloading")?;
 
     let server = udp::bind(lab.servers(), network.datagram().server())?;
@@ -53,7 +55,7 @@ fn carry_everything(network: &Network, eth0: ClusterLink, net1: EgressLink) -> R
     }
 
     let server = SocketAddr::new(fallback, UNDEFINED_PORT);
-    connect_to(&lab, network.on_eth0(UNDEFINED_PORT), server)
+    Connection::open_to(&lab, network.on_eth0(UNDEFINED_PORT), server)
         .and_then(|connection| connection.exchange())
         .context("by the fallback")?;
     icmp::ping(lab.client(), network.router_eth0.address, PATIENCE)

@@ -1,8 +1,7 @@
-//! Real traffic through a router in a lab: what clients, servers and hosts
-//! beside the router notice of it.
+//! Real traffic through a router in a lab, as clients, servers and hosts beside the router see it.
 //!
-//! `EGRESS_TEST_DATAPLANE=nftables` runs the same tests against the kernel's
-//! own NAT, which shows that a test asks for nothing peculiar to our dataplane.
+//! `EGRESS_TEST_DATAPLANE=nftables` runs the same tests against the kernel's own NAT. This shows that no test relies on
+//! peculiarities of our dataplane.
 
 #[macro_use]
 mod running;

@@ -1,21 +1,20 @@
-//! Interfaces of different MTUs.
+//! Interfaces with different MTUs.
 
 use std::io;
 use std::net::UdpSocket;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::icmp::{self, IcmpError, Kind};
 use egress_tests::{
-    Capture, Lab, Network, PATIENCE, bulk, ethtool, nftables, requirements, socket, udp,
+    Capture, Connection, Lab, Network, PATIENCE, bulk, ethtool, eventually, nftables, requirements,
+    socket, udp,
 };
 use nix::libc;
 
-use crate::running::{Connection, connect, start};
+use crate::running::start;
 
 const NARROW: u16 = 1_400;
-const POLL: Duration = Duration::from_millis(20);
 
 over_each_family! {
     a_narrow_cluster_carries_transfers_without_icmp,
@@ -55,7 +54,7 @@ fn transfer_without_icmp(lab: &Lab, network: &Network) -> Result<()> {
     transfer_both_ways(lab, network)
 }
 
-/// Transfers bytes over a step to [`NARROW`] by connections that are told of it in their opening.
+/// Transfers data across the step to [`NARROW`] on connections whose handshake clamps the MSS.
 pub fn transfer_both_ways(lab: &Lab, network: &Network) -> Result<()> {
     const BYTES: u64 = 10_000_000;
     let offered = Offered::in_opening(lab, network)?;
@@ -64,7 +63,7 @@ pub fn transfer_both_ways(lab: &Lab, network: &Network) -> Result<()> {
 
     let upload = offered.connection;
     bulk::compare(upload.client, upload.server, BYTES, 1).context("uploading")?;
-    let download = connect(lab, network.http())?;
+    let download = Connection::open(lab, network.http())?;
     bulk::compare(download.server, download.client, BYTES, 2).context("downloading")
 }
 
@@ -126,12 +125,12 @@ fn the_error_is_intact_where_eth0_computes_no_checksums(network: &Network) -> Re
     Ok(())
 }
 
-// Its segments are as long as the opening allowed, and leave the host many at once.
+// The segments are as long as the handshake allowed, and leave the host as segmentation-offload packets.
 
 fn an_open_connection_lives_through_a_narrower_way_to_the_server(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     connection.exchange()?;
     narrow_external_network(&lab)?;
     bulk::compare(connection.client, connection.server, 2_000_000, 1)
@@ -140,7 +139,7 @@ fn an_open_connection_lives_through_a_narrower_way_to_the_server(network: &Netwo
 fn an_open_connection_lives_through_a_narrower_way_to_the_client(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     connection.exchange()?;
     narrow_cluster(&lab)?;
     bulk::compare(connection.server, connection.client, 2_000_000, 1)
@@ -156,20 +155,11 @@ fn an_mtu_that_changes_is_followed(network: &Network) -> Result<()> {
 
     lab.router().ip([format!("link set net1 mtu {NARROWER}")])?;
     let expected = segment_size(network, NARROWER);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually("the handshake offers the new segment size", || {
         let offered = Offered::in_opening(&lab, network)?;
-        if (offered.to_server, offered.to_client) == (expected, expected) {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "{} bytes are offered to the server and {} to the client, not {expected}, {PATIENCE:?} after the change",
-            offered.to_server,
-            offered.to_client
-        );
-        thread::sleep(POLL);
-    }
+        let sizes = (offered.to_server, offered.to_client);
+        Ok((sizes == (expected, expected)).then_some(()))
+    })
 }
 
 fn datagrams_of_many_fragments_find_the_way(network: &Network) -> Result<()> {
@@ -189,10 +179,10 @@ fn exchange_long_datagrams(lab: &Lab, network: &Network) -> Result<()> {
     exchange_by_attempts(&client, &server, &MESSAGE, &MESSAGE)
 }
 
-/// Asks again until there is an answer.
+/// Repeats a question until it is answered.
 ///
-/// The first question and the first answer of more than a packet are lost, as nobody knows the
-/// MTU of the path before; each loss may end one more attempt, by the error about it.
+/// The first question and the first answer longer than the path MTU are lost, because no host knows the path MTU yet.
+/// The ICMP error about each loss may end one more attempt.
 pub fn exchange_by_attempts(
     client: &UdpSocket,
     server: &UdpSocket,
@@ -211,7 +201,7 @@ pub fn exchange_by_attempts(
     Ok(())
 }
 
-/// Makes the cluster's packets shorter than those of the external network.
+/// Makes the cluster's MTU smaller than that of the external network.
 pub fn narrow_cluster(lab: &Lab) -> Result<()> {
     let narrow = |interface: &str| format!("link set {interface} mtu {NARROW}");
     lab.client().ip([narrow("eth0")])?;
@@ -225,12 +215,12 @@ fn narrow_external_network(lab: &Lab) -> Result<()> {
     lab.gateway().ip([narrow("lan0")])
 }
 
-/// What a packet of `mtu` bytes has room for behind IP and TCP headers without options.
+/// The TCP payload that fits into a packet of `mtu` bytes without options.
 fn segment_size(network: &Network, mtu: u16) -> u16 {
     mtu - ip_header(network) - 20
 }
 
-/// The longest datagram that a packet of `mtu` bytes has room for.
+/// The longest datagram that fits into a packet of `mtu` bytes.
 fn longest(network: &Network, mtu: u16) -> Vec<u8> {
     vec![b'.'; usize::from(mtu - ip_header(network) - 8)]
 }
@@ -243,7 +233,7 @@ fn ip_header(network: &Network) -> u16 {
     }
 }
 
-/// A new connection, and the segment sizes that its opening offered.
+/// A new connection and the segment sizes that its handshake offered.
 struct Offered {
     connection: Connection,
     to_server: u16,
@@ -254,7 +244,7 @@ impl Offered {
     fn in_opening(lab: &Lab, network: &Network) -> Result<Self> {
         let at_server = Capture::on(lab.servers(), "uplink0")?;
         let at_client = Capture::on(lab.client(), "eth0")?;
-        let connection = connect(lab, network.http())?;
+        let connection = Connection::open(lab, network.http())?;
         let offered = |capture: &Capture, destination| {
             let frame = capture.wait_for("a segment size", PATIENCE, |packet| {
                 packet.destination == destination && packet.segment_size().is_some()
@@ -262,7 +252,7 @@ impl Offered {
             frame
                 .packet()
                 .and_then(|packet| packet.segment_size())
-                .context("it had one just now")
+                .context("the frame offers no segment size")
         };
         Ok(Self {
             connection,
@@ -272,22 +262,17 @@ impl Offered {
     }
 }
 
-/// Sends a datagram that fits the local link only, waits for the error about it, and checks that
-/// the host then knows the path's MTU, and sends no other such.
+/// Sends a datagram that exceeds the path MTU, waits for the error about it, and checks that the host then knows the
+/// path MTU and refuses to send such a datagram again.
 fn find_path_mtu(network: &Network, socket: &UdpSocket) -> Result<()> {
     let too_long = longest(network, 1_500);
     let is_refusal = |error: &io::Error| error.raw_os_error() == Some(libc::EMSGSIZE);
     socket::forbid_fragments(socket)?;
-    socket.send(&too_long).context("the first one is sent")?;
+    socket
+        .send(&too_long)
+        .context("sending the first datagram")?;
 
-    let deadline = Instant::now() + PATIENCE;
-    let error = loop {
-        if let Some(error) = socket.take_error()? {
-            break error;
-        }
-        ensure!(Instant::now() < deadline, "no error within {PATIENCE:?}");
-        thread::sleep(POLL);
-    };
+    let error = eventually("the error arrives", || Ok(socket.take_error()?))?;
     ensure!(is_refusal(&error), "the error is {error}");
     assert_eq!(socket::path_mtu(socket)?, u32::from(NARROW));
     let second = socket.send(&too_long);

@@ -1,13 +1,13 @@
-//! The hosts next to the router, which ARP and neighbour discovery have to find.
+//! The hosts next to the router, which ARP and neighbour discovery must resolve.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use egress_tests::namespace::Mac;
-use egress_tests::{Capture, Lab, Network, PATIENCE, tcp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, tcp};
 
-use crate::running::{Connection, connect, start};
+use crate::running::start;
 
 over_each_family! {
     traffic_goes_on_when_neighbours_are_forgotten_on_both_sides,
@@ -18,7 +18,7 @@ over_each_family! {
 fn traffic_goes_on_when_neighbours_are_forgotten_on_both_sides(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     for round in 0..5 {
         let forgetful = [
             (lab.client(), "eth0"),
@@ -29,7 +29,7 @@ fn traffic_goes_on_when_neighbours_are_forgotten_on_both_sides(network: &Network
         for (host, interface) in forgetful {
             host.ip([format!("neighbour flush dev {interface}")])?;
         }
-        // Who speaks first has to find the others.
+        // The end that sends first makes the hosts on its way resolve the others.
         let (first, second) = if round % 2 == 0 {
             (&connection.client, &connection.server)
         } else {
@@ -39,12 +39,12 @@ fn traffic_goes_on_when_neighbours_are_forgotten_on_both_sides(network: &Network
             .and_then(|()| tcp::send(second, first, b"I am"))
             .with_context(|| format!("round {round}"))?;
     }
-    connect(&lab, network.tls())?.exchange()
+    Connection::open(&lab, network.tls())?.exchange()
 }
 
-/// Packets of a connection by which its next hops come to be known, and are used.
+/// Exchanges packets on a connection until its next hops are known and used.
 fn warm_up(connection: &Connection) -> Result<()> {
-    // A flow looks for its next hop anew about once a second.
+    // A flow looks its next hop up again about once a second.
     let end = Instant::now() + Duration::from_millis(2_500);
     while Instant::now() < end {
         connection.exchange()?;
@@ -67,12 +67,12 @@ fn change_gateway(lab: &Lab, last: u8) -> Result<Mac> {
 fn traffic_follows_a_gateway_that_has_another_mac_address(network: &Network) -> Result<()> {
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     warm_up(&connection)?;
     for last in 1..=3 {
         let mac = change_gateway(&lab, last)?;
         let at_gateway = Capture::on(lab.gateway(), "lan0")?;
-        // TCP repeats what is lost until the router knows.
+        // TCP retransmits lost segments until the router knows the new address.
         connection.exchange()?;
         at_gateway.wait_for("a segment to the new address", PATIENCE, |packet| {
             packet.source == network.router_net1.address && packet.destination_mac == mac
@@ -86,11 +86,11 @@ fn traffic_goes_on_without_the_process_that_keeps_next_hops(network: &Network) -
     skip_on_nftables!("it has no process");
     let lab = Lab::new()?;
     let router = start(&lab)?;
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     warm_up(&connection)?;
-    let process = router.0.as_ref().context("the router runs")?;
+    let process = router.0.as_ref().context("the router is not running")?;
     let _suspended = process.suspend()?;
     change_gateway(&lab, 7)?;
     warm_up(&connection)?;
-    connect(&lab, network.tls())?.exchange()
+    Connection::open(&lab, network.tls())?.exchange()
 }

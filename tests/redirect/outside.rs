@@ -1,14 +1,15 @@
-//! The external network, which may answer and nothing else.
+//! The external network may answer, and nothing else.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::frame::{Frame, Transport};
-use egress_tests::{Capture, Lab, Network, PATIENCE, icmp, tcp, udp};
+use egress_tests::{Capture, Connection, Lab, Network, PATIENCE, icmp, tcp, udp};
 
-use crate::running::{A_WHILE, UNDEFINED_PORT, connect, start};
+use crate::running::{A_WHILE, start};
 
 over_each_family! {
     the_external_network_gets_nothing_into_the_cluster,
@@ -51,7 +52,7 @@ fn the_external_network_gets_no_answer_from_the_address_of_eth0(network: &Networ
     expect_nothing_crossed(network, &lab, &in_the_cluster, &at_neighbour)
 }
 
-/// Not even where something listens, such as for metrics; but the pod's own connections work.
+/// A connection fails even where a socket listens, such as for metrics; but the pod's own connections work.
 fn the_external_network_opens_no_connection_to_the_pod(network: &Network) -> Result<()> {
     skip_on_nftables!("Linux answers whoever asks");
     let lab = Lab::new()?;
@@ -80,7 +81,7 @@ fn the_external_network_opens_no_connection_to_the_pod(network: &Network) -> Res
     let listener = tcp::listen(lab.neighbour(), server)?;
     let own = tcp::connect(lab.router(), server)?;
     let (other, _) = tcp::accept(&listener)?;
-    crate::running::exchange(&own, &other)
+    tcp::exchange(&own, &other)
 }
 
 fn a_server_reaches_no_client_by_guessing_ports(network: &Network) -> Result<()> {
@@ -111,11 +112,14 @@ fn a_server_reaches_no_client_by_guessing_ports(network: &Network) -> Result<()>
         .filter(|packet| packet.destination == network.client(0).address)
         .filter(|packet| matches!(packet.transport, Transport::Udp { .. }))
         .count();
-    assert_eq!(answers, 2, "only what the client asked for");
+    assert_eq!(
+        answers, 2,
+        "the client received answers that it had not asked for"
+    );
     Ok(())
 }
 
-/// Tries TCP, UDP and a ping from the neighbour and expects no answer of any kind.
+/// Tries TCP, UDP and a ping from the neighbour, and expects no answer.
 fn expect_silence(lab: &Lab, address: SocketAddr) -> Result<()> {
     let datagrams = udp::connect(lab.neighbour(), address)?;
     datagrams.set_read_timeout(Some(Duration::from_millis(1)))?;
@@ -143,15 +147,15 @@ fn expect_silence(lab: &Lab, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Nothing of the neighbour was seen in the cluster, nothing of the cluster was
-/// seen by the neighbour, and the captures that say so do see what there is.
+/// Checks that no packet of the neighbour reached the cluster, that no packet of the cluster reached the neighbour, and
+/// that both captures do see other traffic.
 fn expect_nothing_crossed(
     network: &Network,
     lab: &Lab,
     in_the_cluster: &Capture,
     at_neighbour: &Capture,
 ) -> Result<()> {
-    connect(lab, network.http())?.exchange()?;
+    Connection::open(lab, network.http())?.exchange()?;
     in_the_cluster.wait_for("the client's own traffic", PATIENCE, |packet| {
         packet.source == network.client(0).address
     })?;

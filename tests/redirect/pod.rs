@@ -1,11 +1,13 @@
-//! What is the pod's own.
+//! The pod's own traffic.
 
 use std::io;
 
 use anyhow::{Context as _, Result};
-use egress_tests::{Lab, Network, PATIENCE, icmp, tcp, udp};
+use egress_tests::addresses::UNDEFINED_PORT;
+use egress_tests::tcp::exchange;
+use egress_tests::{Connection, Lab, Network, PATIENCE, icmp, tcp, udp};
 
-use crate::running::{UNDEFINED_PORT, connect, exchange, expect_refusal, start};
+use crate::running::{expect_refusal, start};
 
 over_each_family! {
     an_undefined_port_is_refused_by_the_pod,
@@ -71,7 +73,7 @@ fn ip_forwarding_stays_off(network: &Network) -> Result<()> {
     skip_on_nftables!("the kernel's NAT needs IP forwarding");
     let lab = Lab::new()?;
     let _router = start(&lab)?;
-    let _connection = connect(&lab, network.http())?;
+    let _connection = Connection::open(&lab, network.http())?;
     for family in ["ipv4", "ipv6"] {
         for interface in ["all", "eth0", "net1"] {
             let name = format!("net.{family}.conf.{interface}.forwarding");

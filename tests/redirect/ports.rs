@@ -1,24 +1,24 @@
-//! NAT ports, and what happens when there are no more.
+//! NAT ports, and their exhaustion.
 
 use std::collections::HashSet;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use egress_tests::{Lab, Network, PATIENCE, tcp};
+use egress_tests::tcp::exchange;
+use egress_tests::{Lab, Network, eventually, tcp};
 
 use crate::closing::closes_first;
-use crate::running::{ask, exchange, outcome, start_with};
+use crate::running::{outcome, start_with};
 
 over_each_family! {
     every_port_of_the_range_takes_a_connection_and_one_that_closes_makes_way_for_another,
 }
 
-/// What the pod's own sockets use, so that the NAT range is the rest: 65336 to 65535.
+/// The local port range of the pod's own sockets. It leaves 65336 to 65535 as the NAT range.
 const LOCAL_PORTS: &str = "1024 65335";
 const NAT_RANGE: std::ops::RangeInclusive<u16> = 65_336..=65_535;
 const CLIENTS: u8 = 4;
-const POLL: Duration = Duration::from_millis(50);
 
 fn every_port_of_the_range_takes_a_connection_and_one_that_closes_makes_way_for_another(
     network: &Network,
@@ -40,7 +40,7 @@ fn every_port_of_the_range_takes_a_connection_and_one_that_closes_makes_way_for_
             NAT_RANGE.contains(&seen.port()),
             "{seen} is out of the range"
         );
-        ensure!(reserved.insert(seen), "{seen} is used twice");
+        ensure!(reserved.insert(seen), "{seen} is allocated twice");
         connections.push((client, server));
     }
     for (client, server) in &connections {
@@ -50,22 +50,25 @@ fn every_port_of_the_range_takes_a_connection_and_one_that_closes_makes_way_for_
     expect_no_answer(&lab, network)?;
     ensure!(outcome(&lab, "no_free_port")? > 0);
 
-    let (client, server) = connections.pop().context("there are many")?;
+    let (client, server) = connections.pop().context("there are no connections")?;
     closes_first(&client, &server)?;
     drop((client, server));
     wait_for_flows(&lab, connections.len())?;
     let client = tcp::connect(lab.client(), service)?;
     let (server, seen) = tcp::accept(&listener)?;
-    ensure!(reserved.contains(&seen), "{seen} was nobody's before");
+    ensure!(
+        reserved.contains(&seen),
+        "{seen} is not a port that was freed"
+    );
     exchange(&client, &server)
 }
 
-/// Tries to connect, for long enough to send a second SYN.
+/// Tries to connect for long enough to retransmit the SYN.
 fn expect_no_answer(lab: &Lab, network: &Network) -> Result<()> {
     let attempt = tcp::Connector::default()
         .timeout(Duration::from_millis(1_500))
         .connect(lab.client(), network.http().service());
-    let error = attempt.err().context("there is no port for it")?;
+    let error = attempt.err().context("the connection succeeded")?;
     ensure!(
         tcp::error_kind(&error) == Some(io::ErrorKind::TimedOut),
         "expected no answer: {error:#}"
@@ -74,16 +77,9 @@ fn expect_no_answer(lab: &Lab, network: &Network) -> Result<()> {
 }
 
 fn wait_for_flows(lab: &Lab, expected: usize) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let flows = ask(lab, "status")?["flows"].as_u64();
-        if flows == Some(expected as u64) {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "{flows:?} flows and not {expected}, after {PATIENCE:?}"
-        );
-        std::thread::sleep(POLL);
-    }
+    let flows = || anyhow::Ok(lab.ask("status")?["flows"].as_u64());
+    eventually(&format!("{expected} flows are left"), || {
+        Ok((flows()? == Some(expected as u64)).then_some(()))
+    })
+    .with_context(|| format!("there are {:?}", flows().ok().flatten()))
 }

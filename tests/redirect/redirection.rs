@@ -1,16 +1,16 @@
-//! What a rule promises: its server is reached, from the reserved address.
+//! What a rule promises: clients reach its server, from the reserved address.
 
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use egress_tests::addresses::{NETWORKS, V4};
+use egress_tests::addresses::{NETWORKS, UNDEFINED_PORT, V4};
 use egress_tests::frame::{Frame, Packet, Transport};
 use egress_tests::http::{self, HttpServer};
 use egress_tests::{
-    Capture, Lab, Network, PATIENCE, icmp, router, skip_unless_lab_works, tcp, udp,
+    Capture, Connection, Lab, Network, PATIENCE, icmp, router, skip_unless_lab_works, tcp, udp,
 };
 
-use crate::running::{Connection, UNDEFINED_PORT, connect, connect_to, start};
+use crate::running::start;
 
 over_each_family! {
     http_reaches_the_server_from_the_reserved_address,
@@ -40,7 +40,7 @@ fn raw_tcp_is_redirected_both_ways(network: &Network) -> Result<()> {
         client,
         server,
         seen_by_server,
-    } = connect(&lab, network.tls())?;
+    } = Connection::open(&lab, network.tls())?;
     assert_eq!(seen_by_server.ip(), network.router_net1.address);
     assert_eq!(client.peer_addr()?, network.tls().service());
     for round in 0..100_u8 {
@@ -56,7 +56,7 @@ fn udp_is_redirected_both_ways(network: &Network) -> Result<()> {
 
     let server = udp::bind(lab.servers(), network.datagram().server())?;
     let client = udp::connect(lab.client(), network.datagram().service())?;
-    // The last is the largest that no family has to fragment.
+    // The last length is the largest that needs no fragmentation in either family.
     for length in [0, 1, 2, 511, 1_452] {
         let seen = udp::exchange(&client, &server, &vec![b'q'; length], &vec![b'a'; length])?;
         assert_eq!(seen.ip(), network.router_net1.address);
@@ -71,7 +71,7 @@ fn the_server_side_sees_the_reserved_address_and_the_mac_of_net1(network: &Netwo
     let gateway = lab.gateway().interface("lan0")?;
     let capture = Capture::on(lab.gateway(), "node0")?;
 
-    let connection = connect(&lab, network.http())?;
+    let connection = Connection::open(&lab, network.http())?;
     connection.exchange()?;
 
     let towards_server = |packet: &Packet| packet.destination == network.http().server().ip();
@@ -107,7 +107,7 @@ fn no_frame_leaves_ext0_with_an_address_of_the_cluster(network: &Network) -> Res
     let capture = Capture::on(lab.node(), "ext0")?;
 
     for rule in [network.http(), network.tls()] {
-        let connection = connect(&lab, rule)?;
+        let connection = Connection::open(&lab, rule)?;
         connection.exchange()?;
         let Connection { client, server, .. } = connection;
         tcp::reset(client)?;
@@ -144,14 +144,14 @@ fn the_examples_of_the_documentation_do_what_they_say() -> Result<()> {
     {
         let _router = lab.start_router(&router::example_spec())?;
         for rule in [V4.http(), V4.tls()] {
-            connect(&lab, rule)?.exchange()?;
+            Connection::open(&lab, rule)?.exchange()?;
         }
     }
     let _router = lab.start_router(&router::dual_stack_example())?;
     for network in NETWORKS {
-        connect(&lab, network.http())?.exchange()?;
+        Connection::open(&lab, network.http())?.exchange()?;
     }
     let undefined = V4.on_eth0(UNDEFINED_PORT);
     let fallback = SocketAddr::new(V4.fallback_server.address, UNDEFINED_PORT);
-    connect_to(&lab, undefined, fallback)?.exchange()
+    Connection::open_to(&lab, undefined, fallback)?.exchange()
 }

@@ -1,20 +1,16 @@
 //! A router in a lab, and connections through it.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Rule, Spec, router, tcp};
-use serde_json::Value;
+use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Spec, tcp, udp};
 
-/// A port that no rule names.
-pub const UNDEFINED_PORT: u16 = 9090;
-/// Long enough for a packet to cross the lab, for tests that expect none to.
+/// Long enough for a packet to cross the lab, for tests that expect none.
 pub const A_WHILE: Duration = Duration::from_millis(400);
 
-/// Makes of each function a test for each family, which gives it the lab's
-/// addresses of that family.
+/// Turns each function into a test for each family, with that family's addresses of the lab as its argument.
 macro_rules! over_each_family {
     ($($behaviour:ident),+ $(,)?) => {$(
         mod $behaviour {
@@ -33,7 +29,7 @@ macro_rules! over_each_family {
     )+};
 }
 
-/// Skips the test that it stands in when nftables is the dataplane.
+/// Skips the calling test if nftables is the dataplane.
 macro_rules! skip_on_nftables {
     ($reason:literal) => {
         if egress_tests::Dataplane::from_env()? == egress_tests::Dataplane::Nftables {
@@ -44,7 +40,7 @@ macro_rules! skip_on_nftables {
     };
 }
 
-/// The dataplane of a test, whose log is shown if the test fails.
+/// The dataplane of a test. If the test fails, its log is printed.
 pub struct Running(pub Option<RouterProcess>);
 
 impl Drop for Running {
@@ -60,7 +56,7 @@ pub fn start(lab: &Lab) -> Result<Running> {
     start_by(lab, &Spec::dual_stack())
 }
 
-/// Starts the dataplane by a spec.
+/// Starts the dataplane with a spec.
 pub fn start_by(lab: &Lab, spec: &Spec) -> Result<Running> {
     Ok(Running(match Dataplane::from_env()? {
         Dataplane::EgressRouter => Some(lab.start_router_by(spec)?),
@@ -71,22 +67,15 @@ pub fn start_by(lab: &Lab, spec: &Spec) -> Result<Running> {
     }))
 }
 
-/// Starts the `egress-router`, which the test is about, with these options.
+/// Starts `egress-router`, whatever the dataplane under test, with these options.
 pub fn start_with(lab: &Lab, options: &[&str]) -> Result<Running> {
     let spec = Spec::dual_stack().yaml();
     Ok(Running(Some(lab.start_router_with(&spec, options)?)))
 }
 
-/// What a command says of the router in the lab, by `--output json`.
-pub fn ask(lab: &Lab, command: &str) -> Result<Value> {
-    let arguments = [command, "--output", "json"];
-    let text = lab.router().output(router::binary()?, arguments)?;
-    serde_json::from_str(&text).with_context(|| format!("{command} printed {text}"))
-}
-
-/// How many packets had an outcome, by `status`.
+/// The number of packets with an outcome, according to `status`.
 pub fn outcome(lab: &Lab, name: &str) -> Result<u64> {
-    let status = ask(lab, "status")?;
+    let status = lab.ask("status")?;
     let outcomes = status["outcomes"].as_array().into_iter().flatten();
     outcomes
         .filter(|outcome| outcome["name"] == name)
@@ -94,51 +83,23 @@ pub fn outcome(lab: &Lab, name: &str) -> Result<u64> {
         .with_context(|| format!("no outcome {name} in {status:#}"))
 }
 
-/// A connection through the router: the client's end and the server's.
-pub struct Connection {
-    pub client: TcpStream,
-    pub server: TcpStream,
-    pub seen_by_server: SocketAddr,
-}
-
-/// Connects the first client by a rule.
-pub fn connect(lab: &Lab, rule: Rule) -> Result<Connection> {
-    connect_to(lab, rule.service(), rule.server())
-}
-
-/// Connects the first client to `service`, which is to lead to `server`.
-pub fn connect_to(lab: &Lab, service: SocketAddr, server: SocketAddr) -> Result<Connection> {
-    let listener = tcp::listen(lab.servers(), server)?;
-    let client = tcp::connect(lab.client(), service)?;
-    let (server, seen_by_server) = tcp::accept(&listener)?;
-    Ok(Connection {
-        client,
-        server,
-        seen_by_server,
-    })
-}
-
-impl Connection {
-    /// Checks that data goes both ways.
-    pub fn exchange(&self) -> Result<()> {
-        exchange(&self.client, &self.server)
-    }
-}
-
-/// Checks that data goes both ways between the two ends of a connection.
-pub fn exchange(client: &TcpStream, server: &TcpStream) -> Result<()> {
-    tcp::send(client, server, b"question")?;
-    tcp::send(server, client, b"answer")
-}
-
 /// Checks that a connection is refused.
 pub fn expect_refusal(namespace: &Namespace, address: SocketAddr) -> Result<()> {
     let Err(error) = tcp::connect(namespace, address) else {
-        bail!("{address}/tcp took a connection, expected a refusal");
+        bail!("{address}/tcp accepted a connection, expected a refusal");
     };
     if tcp::error_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
         Ok(())
     } else {
         Err(error.context("expected a refusal"))
     }
+}
+
+/// UDP sockets of all clients, connected to `service` from the same source port.
+pub fn datagrams_from_one_port(lab: &Lab, service: SocketAddr) -> Result<Vec<UdpSocket>> {
+    const SOURCE_PORT: u16 = 40_000;
+    lab.clients()
+        .iter()
+        .map(|client| udp::connect_from(client, SOURCE_PORT, service))
+        .collect()
 }

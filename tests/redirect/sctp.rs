@@ -1,14 +1,15 @@
-//! SCTP, by packets made by hand: not every kernel has SCTP sockets.
+//! SCTP with hand-made packets. Not every kernel has SCTP sockets.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use egress_tests::addresses::UNDEFINED_PORT;
 use egress_tests::frame::{Frame, Transport};
 use egress_tests::raw::RawSocket;
 use egress_tests::sctp::{self, Header, chunk};
-use egress_tests::{Capture, Lab, Network, PATIENCE};
+use egress_tests::{Capture, Lab, Network, PATIENCE, Protocol};
 
-use crate::running::{UNDEFINED_PORT, outcome, start};
+use crate::running::{outcome, start};
 
 over_each_family! {
     an_association_is_redirected_both_ways_with_right_checksums,
@@ -35,7 +36,7 @@ fn an_association_is_redirected_both_ways_with_right_checksums(network: &Network
             && packet.destination == rule.server().ip()
             && packet.transport == ports
     })?;
-    let seen = seen.packet().context("it was one just now")?;
+    let seen = seen.packet().context("the frame is not an IP packet")?;
     assert_eq!(sctp::parse(&seen.payload)?.chunk, chunk::INIT);
     association.carry_data_and_shut_down()
 }
@@ -45,7 +46,11 @@ fn an_association_without_a_rule_is_refused_at_once(network: &Network) -> Result
     let lab = Lab::new()?;
     let _router = start(&lab)?;
     let outside = Capture::on(lab.node(), "ext0")?;
-    let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, network.router_eth0.address)?;
+    let client = RawSocket::connect(
+        lab.client(),
+        Protocol::Sctp.number(),
+        network.router_eth0.address,
+    )?;
     let init = Header {
         source: CLIENT_PORT,
         destination: UNDEFINED_PORT,
@@ -55,7 +60,7 @@ fn an_association_without_a_rule_is_refused_at_once(network: &Network) -> Result
     let abort = Header {
         source: UNDEFINED_PORT,
         destination: CLIENT_PORT,
-        // That of the association which there could have been (RFC 9260, section 8.4).
+        // The tag of the association that the INIT would have opened (RFC 9260, section 8.4).
         verification_tag: CLIENT_TAG,
         chunk: chunk::ABORT,
     };
@@ -66,12 +71,12 @@ fn an_association_without_a_rule_is_refused_at_once(network: &Network) -> Result
         .frames()?
         .iter()
         .filter_map(Frame::packet)
-        .any(|packet| packet.protocol == sctp::PROTOCOL);
-    ensure!(!left, "the INIT has left by net1");
+        .any(|packet| packet.protocol == Protocol::Sctp.number());
+    ensure!(!left, "the INIT has left through net1");
     Ok(())
 }
 
-/// An association through the router: the client's end and the server's.
+/// An association through the router.
 pub struct Association {
     client: End,
     server: End,
@@ -80,13 +85,13 @@ pub struct Association {
 struct End {
     socket: RawSocket,
     port: u16,
-    /// The other end's port, as this one knows it.
+    /// The other end's port, as seen by this end.
     peer_port: u16,
     tag: u32,
 }
 
 impl Association {
-    /// Opens one from the first client to `service`, which is to lead to `server`.
+    /// Opens an association from the first client to `service`, which should lead to `server`.
     pub fn open(
         lab: &Lab,
         network: &Network,
@@ -94,9 +99,13 @@ impl Association {
         server: SocketAddr,
     ) -> Result<Self> {
         let reserved = network.router_net1.address;
-        let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, service.ip())?;
-        let at_server =
-            RawSocket::connect_from(lab.servers(), sctp::PROTOCOL, server.ip(), reserved)?;
+        let client = RawSocket::connect(lab.client(), Protocol::Sctp.number(), service.ip())?;
+        let at_server = RawSocket::connect_from(
+            lab.servers(),
+            Protocol::Sctp.number(),
+            server.ip(),
+            reserved,
+        )?;
         let init = Header {
             source: CLIENT_PORT,
             destination: service.port(),
@@ -135,9 +144,9 @@ impl Association {
         Ok(association)
     }
 
-    /// Checks that data goes both ways, and ends the association.
+    /// Exchanges data in both directions and shuts the association down.
     pub fn carry_data_and_shut_down(&self) -> Result<()> {
-        // Of an odd length, and as long as a packet that no way is too narrow for.
+        // The length is odd, and fits every MTU on the path.
         let message: Vec<u8> = (0..=250).cycle().take(1_201).collect();
         self.ask(chunk::DATA, &sctp::data(CLIENT_TAG, &message))?;
         self.answer(chunk::SACK, &acknowledgment(CLIENT_TAG))?;
@@ -158,7 +167,7 @@ impl Association {
 }
 
 impl End {
-    /// Sends a packet, and checks that it arrives with no byte but the ports' and the checksum's changed.
+    /// Sends a packet and checks that only the ports and the checksum have changed on arrival.
     fn send(&self, receiver: &Self, chunk: u8, value: &[u8]) -> Result<()> {
         let sent = Header {
             source: self.port,
@@ -180,7 +189,7 @@ impl End {
     }
 }
 
-/// The value of a SACK chunk (RFC 9260, section 3.3.4) for everything up to this number.
+/// The value of a SACK chunk (RFC 9260, section 3.3.4) that acknowledges everything up to this number.
 fn acknowledgment(transmission_sequence_number: u32) -> Vec<u8> {
     const WINDOW: u32 = 65_536;
     const NO_GAPS_NO_DUPLICATES: u32 = 0;
@@ -189,8 +198,8 @@ fn acknowledgment(transmission_sequence_number: u32) -> Vec<u8> {
         .concat()
 }
 
-/// Waits for a packet whose first chunk is this one. A kernel that has SCTP
-/// answers what it knows nothing of, so that others may come as well.
+/// Waits for a packet whose first chunk has this type. A kernel with SCTP answers packets of unknown associations, so
+/// others may arrive as well.
 fn receive(socket: &RawSocket, chunk: u8) -> Result<Vec<u8>> {
     socket
         .receive(PATIENCE, |packet| {

@@ -1,5 +1,5 @@
-//! SCTP between the kernel's own sockets, on kernels that have them. The peers check every packet's CRC32c, unless the
-//! sender has left it to the device.
+//! SCTP between the kernel's own sockets, on kernels that have them. The peers check the CRC32c of every packet unless
+//! the sender has left it to the device.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,9 @@ use egress_tests::association::{self, Association, Listener};
 use egress_tests::frame::{Frame, Transport};
 use egress_tests::raw::RawSocket;
 use egress_tests::sctp::{self, Header};
-use egress_tests::{Capture, Lab, Network, PATIENCE, Rule, Spec, ethtool, skip_unless_sctp_works};
+use egress_tests::{
+    Capture, Lab, Network, PATIENCE, Protocol, Rule, Spec, ethtool, skip_unless_sctp_works,
+};
 
 use crate::running::{start, start_by};
 
@@ -21,14 +23,14 @@ over_each_family! {
     a_damaged_packet_is_noticed_by_its_receiver,
 }
 
-/// In the NAT range, so that the router keeps it.
+/// In the NAT range, so the router preserves it.
 const CLIENT_PORT: u16 = 20_000;
 const STREAMS: u16 = 5;
-/// Long enough that the sender leaves it to the device to cut it into packets (`GSO_BY_FRAGS`); of an odd length. A
-/// capture on the way would hide what becomes of such a packet, as it then is a copy that is changed.
+/// Long enough that the sender leaves its segmentation to the device (`GSO_BY_FRAGS`), and odd. A capture on the path
+/// would hide what happens to such a packet, because it makes the kernel change a copy.
 const LONG: usize = 60_001;
 
-/// Both ends of an association through the router.
+/// The ends of an association through the router.
 struct Ends {
     client: Association,
     server: Association,
@@ -139,7 +141,7 @@ fn a_refused_association_is_refused_to_the_client(network: &Network) -> Result<(
     let service = network.association().service();
     let error = association::connect(lab.client(), source, service)
         .err()
-        .context("connected to a port without a listener")?;
+        .context("the connection to a port without a listener succeeded")?;
     let cause = error
         .downcast_ref::<std::io::Error>()
         .map(std::io::Error::kind);
@@ -184,7 +186,7 @@ fn a_damaged_packet_is_noticed_by_its_receiver(network: &Network) -> Result<()> 
     let _router = start(&lab)?;
     let rule = network.association();
     let _listener = association::listen(lab.servers(), rule.server())?;
-    let client = RawSocket::connect(lab.client(), sctp::PROTOCOL, rule.service().ip())?;
+    let client = RawSocket::connect(lab.client(), Protocol::Sctp.number(), rule.service().ip())?;
     let at_server = Capture::on(lab.servers(), "uplink0")?;
     let init = Header {
         source: CLIENT_PORT,
@@ -193,15 +195,13 @@ fn a_damaged_packet_is_noticed_by_its_receiver(network: &Network) -> Result<()> 
         chunk: sctp::chunk::INIT,
     };
     let mut damaged = sctp::packet(init, &sctp::opening(1));
-    *damaged.last_mut().context("a packet has a last byte")? ^= 1;
+    *damaged.last_mut().context("the packet is empty")? ^= 1;
     client.send(&damaged)?;
-    // The whole one has the same way, so that the answer to it comes after the other was looked at.
+    // The intact packet takes the same path, so when it is answered the damaged one has been processed.
     client.send(&sctp::packet(init, &sctp::opening(2)))?;
-    at_server.wait_for(
-        "the answer to the packet that is whole",
-        PATIENCE,
-        |packet| packet.payload.get(sctp::HEADER_LEN) == Some(&sctp::chunk::INIT_ACK),
-    )?;
+    at_server.wait_for("the answer to the intact packet", PATIENCE, |packet| {
+        packet.payload.get(sctp::HEADER_LEN) == Some(&sctp::chunk::INIT_ACK)
+    })?;
     let errors = association::checksum_errors(lab.servers())?;
     ensure!(errors == 1, "the server counts {errors} wrong checksums");
     Ok(())

@@ -1,4 +1,4 @@
-//! The end of the router.
+//! How the router ends.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use egress_tests::addresses::HTTP;
-use egress_tests::{Lab, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, skip_unless_lab_works};
 
-use crate::running::{connect, start};
+use crate::running::start;
 
 #[test]
 fn a_stopped_router_leaves_nothing_attached_and_no_program() -> Result<()> {
@@ -20,7 +20,7 @@ fn a_stopped_router_leaves_nothing_attached_and_no_program() -> Result<()> {
     let lab = Lab::new()?;
     let mut running = start(&lab)?;
     let router = running.0.take().context("no router was started")?;
-    drop(connect(&lab, HTTP)?);
+    drop(Connection::open(&lab, HTTP)?);
     let programs = programs_of(router.id())?;
     ensure!(
         !programs.is_empty(),
@@ -46,8 +46,8 @@ fn a_stopped_router_leaves_nothing_attached_and_no_program() -> Result<()> {
     anyhow::bail!("still loaded 5 s after the router ended: {programs:?}")
 }
 
-/// The IDs of the BPF programs that a process holds, by themselves or by a link
-/// to them (the kernel's `bpf_prog_show_fdinfo` and `bpf_link_show_fdinfo`).
+/// The IDs of the BPF programs that a process holds, directly or through a link (the kernel's `bpf_prog_show_fdinfo`
+/// and `bpf_link_show_fdinfo`).
 fn programs_of(process: u32) -> Result<HashSet<u32>> {
     let mut programs = HashSet::new();
     for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))? {
@@ -61,20 +61,19 @@ fn programs_of(process: u32) -> Result<HashSet<u32>> {
 }
 
 fn loaded() -> HashSet<u32> {
-    // A program that is freed while the list is read is one that is not loaded.
+    // A program that is freed while the list is read counts as not loaded.
     loaded_programs()
         .filter_map(Result::ok)
         .map(|program| program.id())
         .collect()
 }
 
-/// What is attached to the router's interfaces, by TCX or to a clsact qdisc; a
-/// line each, and nothing when there is nothing.
+/// One line for each program attached to the router's interfaces by TCX or to a clsact qdisc.
 fn attachments(lab: &Lab) -> Result<String> {
     let mut found = String::new();
     for interface in ["eth0", "net1"] {
         for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-            // A kernel before 6.6 knows no TCX, so that nothing is attached by it.
+            // A kernel before 6.6 has no TCX, so nothing is attached by it.
             let tcx = lab.router().run(|| {
                 let query = SchedClassifier::query_tcx(interface, direction);
                 Ok(query.map_or(0, |(_, programs)| programs.len()))

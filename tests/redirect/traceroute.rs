@@ -1,4 +1,4 @@
-//! What `traceroute` is told: by the router itself, and from behind it.
+//! What `traceroute` learns from the router itself and from the hosts behind it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -79,7 +79,7 @@ fn answers_are_intact_where_eth0_computes_no_checksums(network: &Network) -> Res
     Ok(())
 }
 
-/// Sends a datagram that goes over `hops` hops, and checks that the client is told of it.
+/// Sends a datagram limited to `hops` hops, and checks that the client is told.
 fn send_datagram(lab: &Lab, network: &Network, hops: u8, payload: usize) -> Result<Packet> {
     let service = network.datagram().service();
     let at_client = Capture::on(lab.client(), "eth0")?;
@@ -92,7 +92,7 @@ fn send_datagram(lab: &Lab, network: &Network, hops: u8, payload: usize) -> Resu
     answer(network, &at_client, service)
 }
 
-/// The same for the SYN of a connection.
+/// Does the same with the SYN of a connection.
 fn try_to_connect(lab: &Lab, network: &Network, hops: u8) -> Result<Packet> {
     let service = network.http().service();
     let at_client = Capture::on(lab.client(), "eth0")?;
@@ -100,13 +100,13 @@ fn try_to_connect(lab: &Lab, network: &Network, hops: u8) -> Result<Packet> {
         .hop_limit(hops)
         .connect(lab.client(), service)
     else {
-        anyhow::bail!("{service}/tcp took a connection over {hops} hops");
+        anyhow::bail!("{service}/tcp accepted a connection over {hops} hops");
     };
     expect_unreachable(&error)?;
     answer(network, &at_client, service)
 }
 
-/// What the kernel makes of an exceeded hop limit, if it believes the message.
+/// Checks for the error that the kernel reports when it accepts the message.
 fn expect_unreachable(error: &anyhow::Error) -> Result<()> {
     ensure!(
         tcp::error_kind(error) == Some(io::ErrorKind::HostUnreachable),
@@ -115,7 +115,7 @@ fn expect_unreachable(error: &anyhow::Error) -> Result<()> {
     Ok(())
 }
 
-/// The message from the router to the client that a packet to `service` went over too many hops.
+/// The router's message to the client that a packet to `service` exceeded its hop limit.
 fn answer(network: &Network, at_client: &Capture, service: SocketAddr) -> Result<Packet> {
     let frame = at_client.wait_for("the router's answer", PATIENCE, |packet| {
         packet.source == network.router_eth0.address
@@ -125,7 +125,7 @@ fn answer(network: &Network, at_client: &Capture, service: SocketAddr) -> Result
                     && error.destination == service
             })
     })?;
-    frame.packet().context("it was one just now")
+    frame.packet().context("the frame is not an IP packet")
 }
 
 fn expect_answer_of_gateway(network: &Network, outside: &Capture) -> Result<()> {
@@ -137,7 +137,7 @@ fn expect_answer_of_gateway(network: &Network, outside: &Capture) -> Result<()> 
     Ok(())
 }
 
-/// Checks that nothing has left for a server.
+/// Checks that nothing was sent towards a server.
 fn expect_nothing_for(network: &Network, outside: &Capture) -> Result<()> {
     for packet in outside.frames()?.iter().filter_map(Frame::packet) {
         let left = network

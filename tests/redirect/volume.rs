@@ -1,4 +1,4 @@
-//! Much at once: bytes, connections, clients.
+//! High volume: many bytes, connections and clients.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -7,9 +7,9 @@ use std::thread;
 
 use anyhow::{Context as _, Result};
 use egress_tests::requirements::raise_open_file_limit;
-use egress_tests::{Lab, Network, bulk, tcp, udp};
+use egress_tests::{Connection, Lab, Network, bulk, tcp, udp};
 
-use crate::running::{connect, start};
+use crate::running::{datagrams_from_one_port, start};
 
 over_each_family! {
     a_hundred_megabytes_arrive_unchanged_each_way,
@@ -23,12 +23,12 @@ fn a_hundred_megabytes_arrive_unchanged_each_way(network: &Network) -> Result<()
     let lab = Lab::new()?;
     let _router = start(&lab)?;
 
-    let upload = connect(&lab, network.http())?;
+    let upload = Connection::open(&lab, network.http())?;
     bulk::compare(upload.client, upload.server, BYTES, 1).context("uploading")?;
-    let download = connect(&lab, network.http())?;
+    let download = Connection::open(&lab, network.http())?;
     bulk::compare(download.server, download.client, BYTES, 2).context("downloading")?;
 
-    let both = connect(&lab, network.tls())?;
+    let both = Connection::open(&lab, network.tls())?;
     let (client, server) = (both.client.try_clone()?, both.server.try_clone()?);
     let upload = thread::spawn(move || bulk::compare(both.client, both.server, BYTES / 10, 3));
     bulk::compare(server, client, BYTES / 10, 4).context("downloading while uploading")?;
@@ -57,7 +57,7 @@ fn a_thousand_connections_exchange_data_while_all_are_open(network: &Network) ->
     assert_eq!(
         seen.len(),
         connections.len(),
-        "each has a port of its own at the server"
+        "a port towards the server is used twice"
     );
 
     for round in 0..3_u32 {
@@ -110,7 +110,7 @@ fn ten_clients_with_one_source_port_each_get_their_own_answer_over_tcp(
     assert_eq!(
         seen.len(),
         clients.len(),
-        "each has a port of its own at the server"
+        "a port towards the server is used twice"
     );
     for server in &servers {
         let index = tcp::receive::<1>(server)?[0];
@@ -126,16 +126,11 @@ fn ten_clients_with_one_source_port_each_get_their_own_answer_over_tcp(
 fn ten_clients_with_one_source_port_each_get_their_own_answer_over_udp(
     network: &Network,
 ) -> Result<()> {
-    const SOURCE_PORT: u16 = 40_000;
     let lab = Lab::builder().clients(10).build()?;
     let _router = start(&lab)?;
 
     let server = udp::bind(lab.servers(), network.datagram().server())?;
-    let clients = lab
-        .clients()
-        .iter()
-        .map(|client| udp::connect_from(client, SOURCE_PORT, network.datagram().service()))
-        .collect::<Result<Vec<_>>>()?;
+    let clients = datagrams_from_one_port(&lab, network.datagram().service())?;
     for (index, client) in clients.iter().enumerate() {
         client.send(&[u8::try_from(index)?])?;
     }
@@ -149,7 +144,7 @@ fn ten_clients_with_one_source_port_each_get_their_own_answer_over_udp(
     assert_eq!(
         seen.len(),
         clients.len(),
-        "each has a port of its own at the server"
+        "a port towards the server is used twice"
     );
     for (index, client) in clients.iter().enumerate() {
         assert_eq!(

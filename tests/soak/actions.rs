@@ -1,28 +1,28 @@
-//! What happens in the course of a run.
+//! The actions of a soak run.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use egress_tests::addresses::NETWORKS;
-use egress_tests::{Lab, Network, PATIENCE, Rule, Spec, bulk, fragment, icmp, tcp, udp};
+use egress_tests::addresses::{NETWORKS, UNDEFINED_PORT, is_reserved};
+use egress_tests::{
+    Connection, Lab, Network, PATIENCE, Rule, Spec, bulk, fragment, icmp, tcp, udp,
+};
 use fastrand::Rng;
 
 use crate::router::Router;
 
-/// Connections that stay open for a while, at most.
+/// The most connections that stay open at a time.
 const CONNECTIONS: usize = 100;
-/// A port that no rule names.
-const UNDEFINED_PORT: u16 = 9090;
 
-/// When a datagram has been lost: while a host has another MAC address and others do not know yet, some are. The kernel
-/// believes no second announcement within a second, and needs several to find out by itself.
+/// How long to wait for a datagram. Some are lost after a host has changed its MAC address, until others learn it. The
+/// kernel ignores a second announcement within a second, and needs several attempts to find out by itself.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 30;
 
-/// Repeats what datagrams are lost of, as whoever sends some has to.
+/// Repeats an action whose datagrams may be lost, as any sender of datagrams must.
 fn until_it_arrives(mut action: impl FnMut() -> Result<()>) -> Result<()> {
     let is_lost = |error: &anyhow::Error| {
         error.chain().any(|cause| {
@@ -39,39 +39,39 @@ fn until_it_arrives(mut action: impl FnMut() -> Result<()>) -> Result<()> {
     action()
 }
 
-/// One thing that happens.
+/// One action of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// A connection that stays open.
+    /// Opens a connection that stays open.
     Open,
-    /// Data over one that is open, both ways.
+    /// Sends data over an open connection, in both directions.
     Exchange,
-    /// One that is open is closed, by either side, or reset.
+    /// Closes an open connection from either side, or resets it.
     Close,
-    /// A megabyte, over a connection of its own.
+    /// Sends a megabyte over a new connection.
     Transfer,
-    /// A question and its answer over UDP, of any length.
+    /// Exchanges a question and an answer over UDP, of any length.
     Datagrams,
-    /// The same in fragments out of order.
+    /// The same, in fragments out of order.
     Fragments,
-    /// A connection to a port that no rule has.
+    /// Connects to a port without a rule.
     Refusal,
-    /// A ping to the router, which answers by itself.
+    /// Pings the router, which answers itself.
     Ping,
-    /// Hosts forget their neighbours.
+    /// Makes hosts forget their neighbours.
     Neighbours,
-    /// The gateway has another MAC address.
+    /// Changes the gateway's MAC address.
     Gateway,
-    /// The cluster's MTU changes.
+    /// Changes the cluster's MTU.
     Mtu,
-    /// The router gets another address on `eth0`, and loses it.
+    /// Adds an address to the router's `eth0`, and removes it.
     Address,
-    /// The router starts anew with its rules in another order.
+    /// Restarts the router with its rules in another order.
     Restart,
 }
 
 impl Action {
-    /// All of them; what happens often stands there often.
+    /// All actions, the frequent ones several times.
     pub const ALL: [Self; 32] = {
         use Action::{
             Address, Close, Datagrams, Exchange, Fragments, Gateway, Mtu, Neighbours, Open, Ping,
@@ -86,13 +86,7 @@ impl Action {
     };
 }
 
-/// The two ends of a connection.
-struct Connection {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-/// A lab, its router, and what goes on.
+/// A lab with its router, and the state of its traffic.
 pub struct Traffic {
     lab: Lab,
     router: Option<Router>,
@@ -133,7 +127,9 @@ impl Traffic {
     }
 
     pub fn router(&self) -> &Router {
-        self.router.as_ref().expect("it runs between two actions")
+        self.router
+            .as_ref()
+            .expect("the router runs between actions")
     }
 
     pub fn counts(&self) -> BTreeMap<Action, u64> {
@@ -144,7 +140,7 @@ impl Traffic {
         self.connections.len()
     }
 
-    /// The most flows that were there when the router was asked.
+    /// The largest number of flows that the router has reported.
     pub const fn most_flows(&self) -> u64 {
         self.most_flows
     }
@@ -169,8 +165,10 @@ impl Traffic {
             Action::Neighbours => self.forget_neighbours(random),
             Action::Gateway => self.change_gateway(random),
             Action::Mtu => {
-                let mtu = random.choice([1280, 1400, 1500]).expect("there are some");
-                // The hosts' as well: none receives what is longer than its own.
+                let mtu = random
+                    .choice([1280, 1400, 1500])
+                    .expect("the list is not empty");
+                // The hosts' MTU, too: none receives packets longer than its own.
                 let hosts = self.lab.clients().iter().chain([self.lab.router()]);
                 for host in hosts {
                     host.ip([format!("link set eth0 mtu {mtu}")])?;
@@ -184,7 +182,7 @@ impl Traffic {
                     format!("addr del {address} dev eth0"),
                 ])
             }
-            // Seldom: it ends all connections.
+            // Rarely, because it ends all connections.
             Action::Restart if random.u8(..20) == 0 => self.restart(random),
             Action::Restart => Ok(()),
         }
@@ -198,13 +196,16 @@ impl Traffic {
     fn connect(&self, random: &mut Rng) -> Result<Connection> {
         let (rule, listener) = &self.listeners[random.usize(..self.listeners.len())];
         let client = tcp::connect(self.client(random), rule.service())?;
-        let (server, seen) = tcp::accept(listener)?;
-        let is_reserved = |network: &Network| network.router_net1.address == seen.ip();
+        let (server, seen_by_server) = tcp::accept(listener)?;
         ensure!(
-            NETWORKS.iter().any(is_reserved),
-            "{seen} is not the reserved address"
+            is_reserved(seen_by_server.ip()),
+            "{seen_by_server} is not the reserved address"
         );
-        Ok(Connection { client, server })
+        Ok(Connection {
+            client,
+            server,
+            seen_by_server,
+        })
     }
 
     fn open(&mut self, random: &mut Rng) -> Result<()> {
@@ -214,7 +215,7 @@ impl Traffic {
     }
 
     fn exchange(&mut self, random: &mut Rng) -> Result<()> {
-        for Connection { client, server } in &self.connections {
+        for Connection { client, server, .. } in &self.connections {
             if random.bool() {
                 let text = vec![random.u8(..); random.usize(1..5_000)];
                 tcp::send(client, server, &text)?;
@@ -230,7 +231,7 @@ impl Traffic {
         if self.connections.is_empty() {
             return Ok(());
         }
-        let Connection { client, server } = self
+        let Connection { client, server, .. } = self
             .connections
             .swap_remove(random.usize(..self.connections.len()));
         let (first, second) = if random.bool() {
@@ -239,7 +240,7 @@ impl Traffic {
             (server, client)
         };
         if random.bool() {
-            // A reset has to be one that the other side hears of, or it would wait for the rest of its life.
+            // The other side must hear of the reset, or its end would stay open forever.
             tcp::send(&first, &second, b"farewell")?;
             tcp::send(&second, &first, b"farewell")?;
             tcp::reset(first)?;
@@ -251,7 +252,7 @@ impl Traffic {
     }
 
     fn transfer(&self, random: &mut Rng) -> Result<()> {
-        let Connection { client, server } = self.connect(random)?;
+        let Connection { client, server, .. } = self.connect(random)?;
         let (from, to) = if random.bool() {
             (client, server)
         } else {
@@ -263,7 +264,7 @@ impl Traffic {
     fn datagrams(&self, network: &Network, random: &mut Rng) -> Result<()> {
         let server = udp::bind(self.lab.servers(), network.datagram().server())?;
         let client = udp::connect(self.client(random), network.datagram().service())?;
-        // Within the smallest MTU, which senders have to find out: a first datagram above it may be lost.
+        // Within the smallest MTU. Senders have to discover it, so a first datagram above it may be lost.
         for socket in [&server, &client] {
             socket.set_read_timeout(Some(LOST_AFTER))?;
         }
@@ -319,7 +320,7 @@ impl Traffic {
         )])
     }
 
-    /// Starts the router anew, with another order of rules. Its flows end with it: so do the connections.
+    /// Restarts the router with its rules in another order. This ends its flows, and with them the connections.
     pub fn restart(&mut self, random: &mut Rng) -> Result<()> {
         self.close_all();
         if let Some(router) = self.router.take() {

@@ -1,4 +1,4 @@
-//! Mixed traffic through a router for as long as one likes, with changes around it, and a look at what is left at the end.
+//! Sends mixed traffic through a router for a given time, with changes around it, and checks at the end for leaks.
 //!
 //! `cargo xtask soak --minutes 20` builds and starts it.
 
@@ -18,16 +18,16 @@ use crate::actions::{Action, Traffic};
 /// Soaks an egress router in mixed traffic
 #[derive(Parser)]
 struct Arguments {
-    /// For how long
+    /// How long to run, in minutes
     #[arg(long, default_value_t = 20)]
     minutes: u64,
 
-    /// What the random numbers begin with, to repeat a run
+    /// The seed of the random numbers, to repeat a run
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Memory that a process may take more of in the course of time: what its allocator keeps.
+/// The memory that a process may gain over time, because its allocator keeps it.
 const SLACK_KIB: u64 = 8 * 1024;
 
 fn main() -> Result<ExitCode> {
@@ -43,7 +43,7 @@ fn main() -> Result<ExitCode> {
         "soaking for {} minutes, seed {}",
         arguments.minutes, arguments.seed
     );
-    // Everything once, so that what is only made once does not look like a leak.
+    // Runs every action once, so that one-time allocations do not look like leaks.
     for action in Action::ALL {
         traffic
             .perform(action, &mut random)
@@ -87,7 +87,7 @@ fn main() -> Result<ExitCode> {
         "open files {} before, {} under load, {} after",
         before.files, peak.files, after.files
     );
-    ensure!(left == 0, "{left} flows are left that nobody uses");
+    ensure!(left == 0, "{left} flows are left without traffic");
     ensure!(
         after.files == before.files,
         "{} open files became {}",

@@ -1,4 +1,4 @@
-//! The router that is soaked, and what it takes of the machine.
+//! The router under test, and the resources that it uses.
 
 use std::fs;
 use std::thread;
@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use egress_tests::{Lab, RouterProcess, Spec, router};
 use serde_json::Value;
 
-/// Short, so that the end of a run is not one of waiting; the longest is 10 s. Those of open connections are as they are by
-/// default: what ends them is that they are closed.
+/// Short timeouts, so that a run does not end with a long wait; the longest is 10 s. Flows of open connections have
+/// their default: closing ends them.
 const TIMEOUTS: [&str; 7] = [
     "tcp_close_wait=5",
     "tcp_syn_sent=5",
@@ -20,7 +20,7 @@ const TIMEOUTS: [&str; 7] = [
     "icmp=5",
 ];
 
-/// Longer than every timeout, by what a loaded machine may take.
+/// Longer than every timeout, with a margin for a loaded machine.
 const DRAINED_WITHIN: Duration = Duration::from_mins(1);
 
 /// A running router and its lab.
@@ -29,7 +29,7 @@ pub struct Router {
     namespace: std::path::PathBuf,
 }
 
-/// What a process takes.
+/// The resources that a process uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub memory_kib: u64,
@@ -68,24 +68,24 @@ impl Router {
         })
     }
 
-    /// How many flows there are.
+    /// The number of flows.
     pub fn flows(&self) -> Result<u64> {
         let output = std::process::Command::new("nsenter")
             .arg(format!("--net={}", self.namespace.display()))
             .arg(router::binary()?)
             .args(["status", "--output", "json"])
             .output()
-            .context("asking for the status")?;
+            .context("reading the status")?;
         anyhow::ensure!(
             output.status.success(),
             "status: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         let status: Value = serde_json::from_slice(&output.stdout)?;
-        status["flows"].as_u64().context("a status without flows")
+        status["flows"].as_u64().context("the status has no flows")
     }
 
-    /// Waits until there are no flows; how many there are in the end.
+    /// Waits until there are no flows. Returns how many are left.
     pub fn wait_until_drained(&self) -> Result<u64> {
         let deadline = Instant::now() + DRAINED_WITHIN;
         loop {

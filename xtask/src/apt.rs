@@ -1,13 +1,13 @@
 //! Debian's package manager.
 
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::process::{CommandExt as _, find_program};
+use crate::os::{Distribution, is_root};
+use crate::process::{answer, cmd, find_program, sh};
 
-/// How packages are installed: without questions, without extras, and never
-/// by removing something that the machine's owner put there.
+/// Without questions, without extras, and never removing what the machine's owner put there.
 const INSTALL: [&str; 4] = ["install", "-y", "--no-install-recommends", "--no-remove"];
 
 /// The package manager, and whether its lists are fresh.
@@ -16,69 +16,89 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// The machine's apt, if it has one.
+    /// The machine's apt, if Debian's package names hold here.
     pub fn find() -> Option<Self> {
-        find_program("apt-get").map(|_| Self { updated: false })
+        let is_here =
+            find_program("apt-get").is_some() && Distribution::of_this_machine().is_debian_like;
+        is_here.then_some(Self { updated: false })
     }
 
     /// The version of a package that an installation would bring.
     pub fn candidate(package: &str) -> Option<String> {
-        let policy = Command::new("apt-cache")
-            .args(["policy", package])
-            .env("LC_ALL", "C")
-            .read()
-            .ok()?;
-        candidate_in(&policy)
+        candidate_in(&answer(
+            cmd!(sh(), "apt-cache policy {package}").env("LC_ALL", "C"),
+        ))
     }
 
     /// Refreshes the package lists, once.
-    ///
-    /// # Errors
-    /// `apt-get update` fails.
     pub fn update(&mut self) -> Result<()> {
         if !self.updated {
             println!("install  fresh package lists: apt-get update");
-            Command::new("apt-get")
-                .args(["update", "-q"])
-                .run()
-                .context(
-                    "apt-get could not fetch its package lists: check the network and /etc/apt",
-                )?;
+            let update = cmd!(sh(), "apt-get update -q").quiet().run();
+            update.context(
+                "apt-get could not fetch its package lists: check the network and /etc/apt",
+            )?;
             self.updated = true;
         }
         Ok(())
     }
 
     /// Installs packages, after refreshing the lists.
-    ///
-    /// # Errors
-    /// A package is unknown, cannot be fetched, or conflicts with another one.
     pub fn install(&mut self, packages: &[String]) -> Result<()> {
+        Self::require_root(packages)?;
         self.update()?;
         println!("install  {}", packages.join(" "));
-        Command::new("apt-get")
-            .args(INSTALL)
-            .arg("-q")
-            .args(packages)
-            .env("DEBIAN_FRONTEND", "noninteractive")
+        let install = cmd!(sh(), "apt-get {INSTALL...} -q {packages...}")
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        install
+            .quiet()
             .run()
             .with_context(|| format!("apt-get could not install {}", packages.join(", ")))
     }
 
-    /// What a person types to install packages.
-    pub fn command_line(packages: &[String]) -> String {
-        format!(
-            "sudo apt-get update && sudo apt-get {} {}",
+    /// Fails unless this is root, and then tells the command that root would run.
+    pub fn require_root(packages: &[String]) -> Result<()> {
+        ensure!(
+            is_root() || packages.is_empty(),
+            "not root, so nothing was installed. Run\n    sudo apt-get update && sudo apt-get {} {}\n\
+             and then `cargo xtask setup` again",
             INSTALL.join(" "),
             packages.join(" ")
-        )
+        );
+        Ok(())
     }
 }
 
+/// Downloads a package, which may carry `=version`, as the only file of a directory, which is made anew.
+pub fn download(options: &[String], package: &str, directory: &Path) -> Result<PathBuf> {
+    make_anew(directory)?;
+    let _here = sh().push_dir(directory);
+    // As root, without a user of its own that could not write here.
+    cmd!(
+        sh(),
+        "apt-get {options...} download -q -q {package} -o APT::Sandbox::User=root"
+    )
+    .quiet()
+    .run()?;
+    let files = sh().read_dir(directory)?;
+    let [file] = &files[..] else {
+        bail!("apt-get downloaded {} files for {package}", files.len());
+    };
+    Ok(file.clone())
+}
+
+/// Makes an empty directory, whatever is there now.
+pub fn make_anew(directory: &Path) -> Result<()> {
+    sh().remove_path(directory)?;
+    sh().create_dir(directory)?;
+    Ok(())
+}
+
 fn candidate_in(policy: &str) -> Option<String> {
-    policy
+    let candidate = policy
         .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))
+        .find_map(|line| line.trim().strip_prefix("Candidate: "));
+    candidate
         .filter(|version| *version != "(none)")
         .map(str::to_owned)
 }

@@ -1,12 +1,12 @@
 //! `bench`: the router beside the kernel's own NAT, in figures.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::os::is_root;
-use crate::process::CommandExt as _;
+use crate::os::ensure_root;
+use crate::process::exit_code;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -49,48 +49,34 @@ pub struct Options {
 }
 
 /// Builds router and benchmarks in release mode and measures.
-///
-/// # Errors
-/// Setup or a build fails, or a measurement does.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    ensure!(
-        is_root(),
-        "the benchmarks make network namespaces and load eBPF programs, which takes root: \
-         run `sudo -E env \"PATH=$PATH\" cargo xtask bench`"
-    );
+    ensure_root("a measurement", "bench")?;
     setup::ensure_complete(workspace)?;
     build::all(workspace, Profile::Release)?;
     let object = build::bench_programs(workspace)?;
     workspace
-        .cargo()
-        .args(["build", "--release", "--package", "egress-bench"])
+        .cargo("build --release --package egress-bench")
         .run()?;
 
     let directory = if options.save {
-        workspace.root().join("docs/benchmarks")
+        workspace.root.join("docs/benchmarks")
     } else {
-        workspace.target().join("benchmarks")
+        workspace.target.join("benchmarks")
     };
-    let mut bench = workspace.command(workspace.target().join("release/egress-bench"));
+    let mut bench = Command::from(workspace.command(workspace.target.join("release/egress-bench")));
     bench
         .arg("--object")
         .arg(object)
         .arg("--into")
         .arg(directory);
     bench.args(["--output", &options.output]);
-    if options.quick {
-        bench.arg("--quick");
-    }
-    for case in &options.cases {
-        bench.args(["--case", case]);
-    }
-    if let Some(rounds) = options.rounds {
-        bench.args(["--rounds", &rounds.to_string()]);
-    }
-    let status = bench.status()?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    bench.args(options.quick.then_some("--quick"));
+    bench.args(options.cases.iter().flat_map(|case| ["--case", case]));
+    bench.args(
+        options
+            .rounds
+            .iter()
+            .map(|rounds| format!("--rounds={rounds}")),
+    );
+    Ok(exit_code(bench.status()?.success()))
 }

@@ -2,23 +2,22 @@
 //! programs.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _, stderr, stdout};
+use std::io::{Write as _, stderr, stdout};
 use std::os::fd::AsFd as _;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use egress_tests::router::DATAPLANE_VARIABLE;
 use nix::unistd::dup2_stdout;
 use serde_json::{Map, Value, json};
 
 use crate::build::{self, Profile};
-use crate::os::is_root;
-use crate::process::CommandExt as _;
-use crate::setup;
-use crate::summary::Summary;
-use crate::test;
+use crate::os::ensure_root;
+use crate::process::exit_code;
+use crate::results::Summary;
 use crate::workspace::Workspace;
+use crate::{Format, setup, test};
 
 /// The values of the variable that names what redirects in the lab of the tests.
 const DATAPLANES: [&str; 2] = ["egress-router", "nftables"];
@@ -42,7 +41,7 @@ pub struct Options {
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
     /// How to write the summary
-    #[arg(long, default_value = "text")]
+    #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
 
@@ -66,15 +65,6 @@ enum Part {
     Programs,
 }
 
-/// How to write the summary.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// For programs; what the tests write goes to standard error
-    Json,
-}
-
 impl Options {
     fn wants(&self, part: Part) -> bool {
         match self.only {
@@ -88,17 +78,10 @@ impl Options {
     }
 }
 
-/// Builds everything and compares the router with the kernel's own NAT.
-///
-/// # Errors
-/// Setup or a build fails, or this is not root. An unexplained difference and a failing test are
-/// no errors but the exit code.
+/// Builds everything and compares the router with the kernel's own NAT. An unexplained difference and a failing test
+/// are no errors but the exit code.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    ensure!(
-        is_root(),
-        "the comparison makes network namespaces and loads eBPF programs, which takes root: \
-         run `sudo -E env \"PATH=$PATH\" cargo xtask test-conformance`"
-    );
+    ensure_root("the comparison", "test-conformance")?;
     let mut output = File::from(stdout().as_fd().try_clone_to_owned()?);
     if options.is_json() {
         // The builds have something to say as well.
@@ -131,46 +114,29 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if options.is_json() {
         writeln!(output, "{:#}", Value::from(report))?;
     }
-    Ok(if succeeded {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(succeeded))
 }
 
-/// Whether every difference is explained; and the report, where it is not for people, who have
-/// seen it by then.
+/// Whether every difference is explained; and the report, where it is not for people, who have seen it by then.
 fn compare_packets(workspace: &Workspace, options: &Options) -> Result<(bool, Option<Value>)> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["run", "--quiet", "--package", "egress-tests"]);
-    cargo.args(["--bin", "conformance", "--"]);
-    cargo.args(["--packets", &options.packets.to_string()]);
-    cargo.args(["--seed", &options.seed.to_string()]);
-    if let Some(family) = options.family {
-        let name = match family {
-            Family::V4 => "4",
-            Family::V6 => "6",
-        };
-        cargo.args(["--family", name]);
+    let Options { packets, seed, .. } = options;
+    let words = "run --quiet --package egress-tests --bin conformance --";
+    let mut cargo = workspace.cargo(&format!("{words} --packets {packets} --seed {seed}"));
+    if let Some(family) = options.family.and_then(|family| family.to_possible_value()) {
+        cargo = cargo.args(["--family", family.get_name()]);
     }
-    if let Some(script) = options.script {
-        cargo.args(["--script", &script.to_string()]);
-    }
+    cargo = cargo.args(options.script.map(|script| format!("--script={script}")));
+    let mut cargo = Command::from(cargo);
     if !options.is_json() {
-        let status = cargo.status().with_context(|| cannot_start(&cargo))?;
-        return Ok((status.success(), None));
+        return Ok((cargo.status()?.success(), None));
     }
-
-    cargo.args(["--output", "json"]).stdout(Stdio::piped());
-    let mut child = cargo.spawn().with_context(|| cannot_start(&cargo))?;
-    let mut text = String::new();
-    if let Some(mut output) = child.stdout.take() {
-        output.read_to_string(&mut text)?;
-    }
-    let status = child.wait()?;
-    let report = serde_json::from_str(&text)
-        .with_context(|| format!("the comparison ended with {status} and no report"))?;
-    Ok((status.success(), Some(report)))
+    let output = cargo
+        .args(["--output", "json"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let report = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("the comparison ended with {} and no report", output.status))?;
+    Ok((output.status.success(), Some(report)))
 }
 
 /// Runs the tests with real traffic against a dataplane; whether all passed, and how many did.
@@ -179,29 +145,19 @@ fn run_programs(
     options: &Options,
     dataplane: &str,
 ) -> Result<(bool, Summary)> {
-    let mut cargo = workspace.cargo();
-    cargo
-        .args(["test", "--package", "egress-tests", "--test", "redirect"])
+    let cargo = workspace
+        .cargo("test --package egress-tests --test redirect")
         .env(DATAPLANE_VARIABLE, dataplane);
     let (summary, status) = if options.is_json() {
-        test::follow(cargo, stderr())?
+        test::follow(cargo.into(), stderr())?
     } else {
-        test::follow(cargo, stdout())?
+        test::follow(cargo.into(), stdout())?
     };
-    let passed = status.success() && summary.failed() == 0 && summary.ran_something();
-    Ok((passed, summary))
+    Ok((status.success() && summary.succeeded(), summary))
 }
 
 fn counts(summary: &Summary) -> Value {
-    json!({
-        "passed": summary.passed(),
-        "failed": summary.failed(),
-        "skipped": summary.skips().len(),
-        "failures": summary.failures(),
-        "skips": summary.skips(),
-    })
-}
-
-fn cannot_start(command: &Command) -> String {
-    format!("cannot start `{}`", command.line())
+    let mut counts = json!(summary);
+    counts["skipped"] = summary.skips.len().into();
+    counts
 }

@@ -2,7 +2,6 @@
 
 mod page;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::thread;
@@ -15,7 +14,8 @@ use egress_tests::{Lab, Namespace, RouterProcess, requirements, tcp, udp};
 
 use self::page::Page;
 use crate::build::{self, Profile};
-use crate::os::is_root;
+use crate::os::ensure_root;
+use crate::process::sh;
 use crate::setup;
 use crate::workspace::Workspace;
 
@@ -27,15 +27,8 @@ const UNDEFINED_PORT: u16 = 9090;
 const CURL_CANNOT_CONNECT: i32 = 7;
 
 /// Builds everything and shows it at work.
-///
-/// # Errors
-/// Setup or a build fails, or the demonstration does.
 pub fn run(workspace: &Workspace) -> Result<()> {
-    ensure!(
-        is_root(),
-        "the demo makes network namespaces and loads eBPF programs, which takes root: \
-         run `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
-    );
+    ensure_root("the demo", "demo")?;
     setup::ensure_complete(workspace)?;
     build::all(workspace, Profile::Debug)?;
     if let Some(reason) = requirements::missing() {
@@ -84,9 +77,7 @@ The router is stopped, and nothing is left behind.
 /// The spec beside the network that it is for.
 fn show_spec_and_lab(page: &Page) -> Result<()> {
     page.heading("The spec and the lab");
-    let path = example_spec();
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = sh().read_file(example_spec())?;
     // Its comment is for those who read the file.
     let spec: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     page.remark(SPEC);

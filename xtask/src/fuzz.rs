@@ -1,19 +1,20 @@
 //! `fuzz`: builds the fuzz targets for libFuzzer, and runs them within bounds.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::build;
 use crate::os::is_root;
-use crate::process::CommandExt as _;
-use crate::requirements::FUZZ_REQUIREMENTS;
+use crate::process::sh;
+use crate::requirements::REQUIREMENTS;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// The instrumentation that libFuzzer is guided by, as `cargo fuzz --sanitizer none` has it: with it a stable compiler will do.
+/// The instrumentation that libFuzzer is guided by, as `cargo fuzz --sanitizer none` has it: with it a stable compiler
+/// will do.
 const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -26,7 +27,7 @@ const FLAGS: [&str; 8] = [
 ];
 
 /// A fuzz target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Target {
     /// The reader of `EgressRouter` resources
     Spec,
@@ -37,34 +38,18 @@ pub enum Target {
 }
 
 impl Target {
-    const fn name(self) -> &'static str {
+    /// Its name, the longest input in bytes, and where to begin from, relative to the workspace's root.
+    const fn properties(self) -> (&'static str, u32, Option<&'static str>) {
         match self {
-            Self::Spec => "spec",
-            Self::Packet => "packet",
-            Self::Stateful => "stateful",
-        }
-    }
-
-    /// Where to begin from, relative to the workspace's root.
-    const fn seeds(self) -> &'static [&'static str] {
-        match self {
-            Self::Spec => &["docs/examples"],
-            Self::Packet | Self::Stateful => &[],
-        }
-    }
-
-    /// The longest input, in bytes.
-    const fn max_len(self) -> u32 {
-        match self {
-            Self::Spec => 4096,
-            Self::Packet => 2048,
-            Self::Stateful => 1024,
+            Self::Spec => ("spec", 4096, Some("docs/examples")),
+            Self::Packet => ("packet", 2048, None),
+            Self::Stateful => ("stateful", 1024, None),
         }
     }
 }
 
 /// How long each target runs: until either is reached.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, clap::Args)]
 pub struct Bounds {
     /// Iterations of each target
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
@@ -79,20 +64,16 @@ pub struct Bounds {
     seed: u32,
 }
 
-/// Builds the targets and runs these, all for none.
-///
-/// # Errors
-/// The build fails, or a target finds something: the input that does it is kept.
+/// Builds the targets and runs these, all for none. An error names the input that was found, which is kept.
 pub fn run(workspace: &Workspace, targets: &[Target], bounds: Bounds) -> Result<()> {
     setup::ensure_complete(workspace)?;
-    setup::ensure_programs(FUZZ_REQUIREMENTS)?;
+    setup::ensure_programs(&REQUIREMENTS.fuzz)?;
     build::kernel_half(workspace)?;
-    let directory = workspace.target().join("fuzz");
-    let host = host(workspace)?;
+    let directory = workspace.target.join("fuzz");
+    let host = rustc_version::VersionMeta::for_command(workspace.command("rustc").into())?.host;
     println!("build    the fuzz targets, instrumented");
     workspace
-        .cargo()
-        .args(["build", "--package", "egress-fuzz", "--profile", "fuzz"])
+        .cargo("build --package egress-fuzz --profile fuzz")
         // Named, so that build scripts and macros are not instrumented.
         .args(["--target", &host, "--target-dir"])
         .arg(&directory)
@@ -100,12 +81,8 @@ pub fn run(workspace: &Workspace, targets: &[Target], bounds: Bounds) -> Result<
         .env("EGRESS_ROUTER_BPF_OBJECT", workspace.object())
         .run()?;
     let binaries = directory.join(&host).join("fuzz");
-    let targets = if targets.is_empty() {
-        Target::value_variants()
-    } else {
-        targets
-    };
-    for target in targets {
+    let all = Target::value_variants();
+    for target in if targets.is_empty() { all } else { targets } {
         if *target == Target::Stateful && !is_root() {
             println!("skipped: stateful: needs root, to run programs in the kernel");
             continue;
@@ -118,58 +95,50 @@ pub fn run(workspace: &Workspace, targets: &[Target], bounds: Bounds) -> Result<
 fn fuzz(
     workspace: &Workspace,
     target: Target,
-    binaries: &std::path::Path,
-    directory: &std::path::Path,
-    bounds: Bounds,
+    binaries: &Path,
+    directory: &Path,
+    Bounds {
+        runs,
+        seconds,
+        seed,
+    }: Bounds,
 ) -> Result<()> {
-    let name = target.name();
-    let corpus = directory.join("corpus").join(name);
-    let artifacts = directory.join("artifacts").join(name);
+    let (name, max_len, seeds) = target.properties();
+    let (corpus, artifacts) = (
+        directory.join("corpus").join(name),
+        directory.join("artifacts").join(name),
+    );
     for path in [&corpus, &artifacts] {
-        fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        sh().create_dir(path)?;
     }
     println!("fuzz     {name}");
-    let mut command = workspace.command(binaries.join(name));
-    command
+    let program = binaries.join(name);
+    // Long inputs from the start (-len_control=0): coverage, which would lead to them, is not seen of programs in the
+    // kernel.
+    let options = format!(
+        "-runs={runs} -max_total_time={seconds} -seed={seed} -max_len={max_len} -len_control=0 -timeout=10 \
+         -print_final_stats=1"
+    );
+    let fuzzing = workspace
+        .command(&program)
         .arg(&corpus)
-        .args(target.seeds())
-        .arg(format!("-runs={}", bounds.runs))
-        .arg(format!("-max_total_time={}", bounds.seconds))
-        .arg(format!("-seed={}", bounds.seed))
-        .arg(format!("-max_len={}", target.max_len()))
+        .args(seeds)
+        .args(options.split(' '));
+    if let Err(error) = fuzzing
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        // Long inputs from the start: coverage, which would lead to them, is not seen of programs in the kernel.
-        .arg("-len_control=0")
-        .args(["-timeout=10", "-print_final_stats=1"]);
-    if let Err(error) = command.run() {
-        let kept = newest(&artifacts).map_or_else(
-            || "no input was kept".to_owned(),
-            |input| workspace.shown(&input).display().to_string(),
+        .run()
+    {
+        let files = fs::read_dir(&artifacts)?
+            .flatten()
+            .map(|entry| entry.path());
+        let newest = files.max_by_key(|file| file.metadata().and_then(|it| it.modified()).ok());
+        let kept = newest.map_or("no input was kept".to_owned(), |it| {
+            workspace.shown(&it).to_string()
+        });
+        bail!(
+            "{error}\n{name} found something; to repeat it: {} {kept}",
+            workspace.shown(&program)
         );
-        let program = workspace.shown(&binaries.join(name)).display().to_string();
-        bail!("{error}\n{name} found something; to repeat it: {program} {kept}");
     }
     Ok(())
-}
-
-/// The file that was written last.
-fn newest(directory: &std::path::Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(directory).ok()?.flatten();
-    entries
-        .max_by_key(|entry| {
-            entry
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .ok()
-        })
-        .map(|entry| entry.path())
-}
-
-/// This machine, by the compiler's name for it.
-fn host(workspace: &Workspace) -> Result<String> {
-    let text = workspace.command("rustc").arg("-vV").read()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .map(str::to_owned)
-        .context("rustc -vV names no host")
 }

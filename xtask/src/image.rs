@@ -1,12 +1,11 @@
 //! `image`: a static binary, and a container image of nothing else.
 //!
-//! The image is an OCI layout (image-spec 1.1), which is a few JSON files around a tar archive, and made here: the binary's
-//! file capabilities get into it without root, nothing is fetched, and the same sources give the same digest.
+//! The image is an OCI layout (image-spec 1.1), which is a few JSON files around a tar archive, and made here: the
+//! binary's file capabilities get into it without root, nothing is fetched, and the same sources give the same digest.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::build;
-use crate::process::{CommandExt as _, find_program};
+use crate::process::{cmd, find_program, sh};
 use crate::workspace::Workspace;
 
 pub const HELP: &str = "\
@@ -46,67 +45,41 @@ pub struct Options {
 }
 
 /// Builds the binary and the image.
-///
-/// # Errors
-/// A build fails, the binary is not static, or the output cannot be written.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     build::kernel_half(workspace)?;
     let binary = static_binary(workspace)?;
-    let contents = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
+    let contents = sh().read_binary_file(&binary)?;
     let directory = options.output.clone();
-    let directory = directory.unwrap_or_else(|| workspace.target().join("image"));
+    let directory = directory.unwrap_or_else(|| workspace.target.join("image"));
     let digest = Layout::create(&directory)?.image(&contents, &options.tag)?;
-    println!(
-        "{}: {}, static",
-        workspace.shown(&binary).display(),
-        mebibytes(contents.len())
-    );
-    println!("{}: {digest}", workspace.shown(&directory).display());
+    #[expect(clippy::cast_precision_loss, reason = "it is shown with one decimal")]
+    let mebibytes = contents.len() as f64 / f64::from(1 << 20);
+    println!("{}: {mebibytes:.1} MiB, static", workspace.shown(&binary));
+    println!("{}: {digest}", workspace.shown(&directory));
     if options.layout_only {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(take_in(&directory, &options.tag))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "it is shown with one decimal")]
-fn mebibytes(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
 /// The release build for musl where rustc has that target, else for glibc, linked statically.
 fn static_binary(workspace: &Workspace) -> Result<PathBuf> {
     let arch = std::env::consts::ARCH;
-    let musl = format!("{arch}-unknown-linux-musl");
-    let sysroot = workspace
-        .command("rustc")
-        .args(["--print", "sysroot"])
-        .read()?;
-    let has_musl = Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(&musl)
-        .is_dir();
-    let target = if has_musl {
-        musl
-    } else {
-        format!("{arch}-unknown-linux-gnu")
-    };
+    let sysroot = workspace.command("rustc").arg("--print=sysroot").read()?;
+    let targets = Path::new(&sysroot).join("lib/rustlib");
+    let has_target = |target: &String| targets.join(target).is_dir();
+    let musl = Some(format!("{arch}-unknown-linux-musl")).filter(has_target);
+    let target = musl.unwrap_or_else(|| format!("{arch}-unknown-linux-gnu"));
     println!("image    the binary for {target}");
     workspace
-        .cargo()
+        .cargo("build --release --package egress-userspace --target")
+        .arg(&target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .args(["build", "--release", "--package", "egress-userspace"])
-        .args(["--target", &target])
         .run()?;
-    let binary = workspace
-        .target()
-        .join(&target)
-        .join("release/egress-router");
-    let contents = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
-    ensure!(
-        !asks_for_an_interpreter(&contents)?,
-        "{} is not static",
-        binary.display()
-    );
+    let binary = workspace.target.join(&target).join("release/egress-router");
+    let contents = sh().read_binary_file(&binary)?;
+    let is_static = !asks_for_an_interpreter(&contents)?;
+    ensure!(is_static, "{} is not static", binary.display());
     Ok(binary)
 }
 
@@ -115,10 +88,8 @@ fn asks_for_an_interpreter(elf: &[u8]) -> Result<bool> {
     use object::read::elf::{FileHeader as _, ProgramHeader as _};
     let header = object::elf::FileHeader64::<object::Endianness>::parse(elf)?;
     let endian = header.endian()?;
-    let segments = header.program_headers(endian, elf)?;
-    Ok(segments
-        .iter()
-        .any(|segment| segment.p_type(endian) == object::elf::PT_INTERP))
+    let mut segments = header.program_headers(endian, elf)?.iter();
+    Ok(segments.any(|segment| segment.p_type(endian) == object::elf::PT_INTERP))
 }
 
 /// An OCI image layout that is being written.
@@ -135,13 +106,8 @@ impl<'d> Layout<'d> {
             "{} has something else in it",
             directory.display()
         );
-        let blobs = directory.join("blobs");
-        if blobs.is_dir() {
-            fs::remove_dir_all(&blobs).with_context(|| format!("removing {}", blobs.display()))?;
-        }
-        fs::create_dir_all(blobs.join("sha256"))
-            .with_context(|| format!("making {}", blobs.display()))?;
-        fs::write(marker, json!({"imageLayoutVersion": "1.0.0"}).to_string())?;
+        sh().remove_path(directory.join("blobs"))?;
+        sh().write_file(marker, r#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(Self { directory })
     }
 
@@ -149,7 +115,7 @@ impl<'d> Layout<'d> {
     fn image(&self, binary: &[u8], tag: &str) -> Result<String> {
         let archive = layer(binary)?;
         // For a builder with the Containerfile.
-        fs::write(self.directory.join("layer.tar"), &archive)?;
+        sh().write_file(self.directory.join("layer.tar"), &archive)?;
         let layer = self.blob("application/vnd.oci.image.layer.v1.tar", &archive)?;
         let config = json!({
             "architecture": architecture(),
@@ -166,45 +132,33 @@ impl<'d> Layout<'d> {
             },
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
         });
-        let config = self.blob(
-            "application/vnd.oci.image.config.v1+json",
-            config.to_string().as_bytes(),
-        )?;
+        let config = self.json_blob("application/vnd.oci.image.config.v1+json", &config)?;
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "mediaType": media_type,
             "config": config,
             "layers": [layer],
         });
-        let mut manifest = self.blob(
-            "application/vnd.oci.image.manifest.v1+json",
-            manifest.to_string().as_bytes(),
-        )?;
+        let mut manifest = self.json_blob(media_type, &manifest)?;
         let digest = manifest["digest"].as_str().unwrap_or_default().to_owned();
         manifest["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
-        fs::write(self.directory.join("index.json"), index.to_string())?;
+        sh().write_file(self.directory.join("index.json"), index.to_string())?;
         Ok(digest)
+    }
+
+    fn json_blob(&self, media_type: &str, contents: &Value) -> Result<Value> {
+        self.blob(media_type, contents.to_string().as_bytes())
     }
 
     /// Writes a blob, and gives the descriptor by which others name it.
     fn blob(&self, media_type: &str, contents: &[u8]) -> Result<Value> {
-        let digest = hex(&Sha256::digest(contents));
-        let path = self.directory.join("blobs/sha256").join(&digest);
-        fs::write(&path, contents).with_context(|| format!("writing {}", path.display()))?;
-        Ok(json!({
-            "mediaType": media_type,
-            "digest": format!("sha256:{digest}"),
-            "size": contents.len(),
-        }))
+        let digest = format!("{:x}", Sha256::digest(contents));
+        sh().write_file(self.directory.join("blobs/sha256").join(&digest), contents)?;
+        let (digest, size) = (format!("sha256:{digest}"), contents.len());
+        Ok(json!({"mediaType": media_type, "digest": digest, "size": size}))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// As Go names it, and with it OCI.
@@ -216,58 +170,47 @@ fn architecture() -> &'static str {
     }
 }
 
-/// The archive with the binary and the directory that its config is mounted at. No times, so that it is the same each time.
+/// The archive with the binary and the directory that its config is mounted at. No times, so that it is the same each
+/// time.
 fn layer(binary: &[u8]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o755);
+    header.set_size(0);
     for directory in ["etc/", "etc/egress-router/"] {
-        let mut header = header(tar::EntryType::Directory, 0, 0o755);
         archive.append_data(&mut header, directory, std::io::empty())?;
     }
     let capabilities = file_capabilities();
     archive.append_pax_extensions([("SCHILY.xattr.security.capability", &capabilities[..])])?;
-    let mut header = header(tar::EntryType::Regular, binary.len() as u64, 0o555);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o555);
+    header.set_size(binary.len() as u64);
     archive.append_data(&mut header, "egress-router", binary)?;
     Ok(archive.into_inner()?)
 }
 
-fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
-    let mut header = tar::Header::new_ustar();
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header
-}
-
-/// The extended attribute `security.capability` (`struct vfs_cap_data`, revision 2): permitted, but not effective. So the
-/// binary starts where the runtime grants less, as for `check`, and the router takes up what it finds permitted.
-fn file_capabilities() -> [u8; 20] {
+/// The extended attribute `security.capability` (`struct vfs_cap_data`, revision 2): permitted, but not effective. So
+/// the binary starts where the runtime grants less, as for `check`, and the router takes up what it finds permitted.
+fn file_capabilities() -> Vec<u8> {
     const REVISION_2: u32 = 0x0200_0000;
-    let mut data = [0; 20];
     let [low, high] = CAPABILITIES;
     // The magic number, then permitted and inheritable, of the first 32 and the rest.
-    for (index, word) in [REVISION_2, low, 0, high, 0].into_iter().enumerate() {
-        data[4 * index..][..4].copy_from_slice(&word.to_le_bytes());
-    }
-    data
+    [REVISION_2, low, 0, high, 0].map(u32::to_le_bytes).concat()
 }
 
 /// Hands the layout to a builder of this machine.
 fn take_in(directory: &Path, tag: &str) -> ExitCode {
-    let layout = format!("oci:{}:{tag}", directory.display());
     let mut tried = Vec::new();
-    for (builder, take) in [
-        ("podman", pull as fn(&str, &Path, &str) -> Result<()>),
-        ("buildah", pull),
-        ("docker", build_by_containerfile),
-    ] {
+    for builder in ["podman", "buildah", "docker"] {
         if find_program(builder).is_none() {
             tried.push(format!("{builder} is not installed"));
             continue;
         }
-        match take(builder, directory, tag) {
+        match hand_to(builder, directory, tag) {
             Ok(()) => {
                 println!("{builder} has the image {tag}");
                 return ExitCode::SUCCESS;
@@ -275,27 +218,29 @@ fn take_in(directory: &Path, tag: &str) -> ExitCode {
             Err(error) => tried.push(format!("{builder}: {error:#}")),
         }
     }
-    println!("No builder has taken the image in ({}).", tried.join("; "));
     println!(
-        "The layout is complete: `skopeo copy {layout} docker://...` or `ctr image import` take it as well."
+        "No builder has taken the image in ({}).\n\
+         The layout is complete: `skopeo copy oci:{}:{tag} docker://...` or `ctr image import` take it as well.",
+        tried.join("; "),
+        directory.display()
     );
     ExitCode::from(NO_BUILDER)
 }
 
-/// Copies the layout, and names the image, which has only the directory's name by then.
-fn pull(builder: &str, directory: &Path, tag: &str) -> Result<()> {
+fn hand_to(builder: &str, directory: &Path, tag: &str) -> Result<()> {
+    if builder == "docker" {
+        // It reads no layouts.
+        let build = cmd!(
+            sh(),
+            "docker build --tag {tag} --file deploy/Containerfile {directory}"
+        );
+        return Ok(build.quiet().run()?);
+    }
     let layout = format!("oci:{}:{tag}", directory.display());
-    let output = Command::new(builder).args(["pull", &layout]).read()?;
-    let id = output.lines().last().context("it named no image")?;
-    Command::new(builder).args(["tag", id.trim(), tag]).run()
-}
-
-/// Docker reads no layouts.
-fn build_by_containerfile(builder: &str, directory: &Path, tag: &str) -> Result<()> {
-    Command::new(builder)
-        .args(["build", "--tag", tag, "--file", "deploy/Containerfile"])
-        .arg(directory)
-        .run()
+    let output = cmd!(sh(), "{builder} pull {layout}").read()?;
+    // The image has only the directory's name by then.
+    let id = output.lines().last().context("it named no image")?.trim();
+    Ok(cmd!(sh(), "{builder} tag {id} {tag}").quiet().run()?)
 }
 
 #[cfg(test)]
@@ -330,32 +275,36 @@ mod tests {
         ];
         assert_eq!(found, expected);
         // What `setcap cap_net_admin,cap_sys_resource,cap_perfmon,cap_bpf+p` writes.
-        let written = "00000002 00100001 00000000 c0000000 00000000".replace(' ', "");
-        assert_eq!(
-            capabilities.iter().map(|it| hex(it)).collect::<Vec<_>>(),
-            [written]
-        );
+        let written: Vec<u8> = [
+            [0, 0, 0, 2],
+            [0, 0x10, 0, 1],
+            [0; 4],
+            [0xc0, 0, 0, 0],
+            [0; 4],
+        ]
+        .concat();
+        assert_eq!(capabilities, [written]);
         Ok(())
     }
 
     #[test]
     fn each_blob_is_named_by_its_digest() -> Result<()> {
-        let directory = std::env::temp_dir().join(format!("egress-image-{}", std::process::id()));
-        let layout = Layout::create(&directory)?;
+        let directory = tempfile::tempdir()?;
+        let directory = directory.path();
+        let layout = Layout::create(directory)?;
         let first = layout.image(b"a program", "name:tag")?;
         // Again, into what is there.
         assert_eq!(
-            Layout::create(&directory)?.image(b"a program", "name:tag")?,
+            Layout::create(directory)?.image(b"a program", "name:tag")?,
             first
         );
         let blobs: Vec<_> =
             fs::read_dir(directory.join("blobs/sha256"))?.collect::<Result<_, _>>()?;
         assert_eq!(blobs.len(), 3);
         for blob in blobs {
-            let digest = hex(&Sha256::digest(fs::read(blob.path())?));
+            let digest = format!("{:x}", Sha256::digest(fs::read(blob.path())?));
             assert_eq!(blob.file_name().to_string_lossy(), digest);
         }
-        fs::remove_dir_all(directory)?;
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! `test-kernels`: the test binaries on other kernels, in virtual machines.
 
 mod download;
-mod features;
 pub mod guest;
 mod image;
 mod manifest;
@@ -13,27 +12,28 @@ mod vm;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use cargo_metadata::Message;
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
 
 use self::download::{Store, Unavailable, Unpacked};
 use self::guest::{Plan, Report, Suite};
 use self::image::Layer;
 use self::manifest::{KERNELS, Kernel};
-use self::results::{KernelResults, Outcome, Reader};
+use self::results::{KernelResults, Reader};
 use self::sabotage::Sabotage;
-use self::vm::{Accelerator, Machine};
+use self::vm::Machine;
 use crate::build::{self, Profile};
-use crate::process::CommandExt as _;
-use crate::requirements::{KERNEL_REQUIREMENTS, REQUIREMENTS};
-use crate::setup;
+use crate::process::{exit_code, sh};
+use crate::requirements::REQUIREMENTS;
+use crate::results::Outcome;
 use crate::workspace::Workspace;
+use crate::{Format, setup};
 
 /// Programs that the tests and the kernel call, beside those that the lab requires.
 const PROGRAMS: [&str; 8] = [
@@ -46,10 +46,20 @@ const FILES: [&str; 4] = [
     "/etc/passwd",
     "/etc/protocols",
 ];
-/// Kernel modules that nothing asks for by name when it is needed.
-const GUEST_MODULES: [&str; 1] = ["sctp"];
 /// Between two lines of progress about one machine.
 const PROGRESS: Duration = Duration::from_secs(20);
+
+/// The test binaries that a kernel has a say in.
+const SUITES: [&str; 3] = ["packets", "redirect", "commands"];
+/// The tests of `redirect` that are few, and which are some. Each loads the kernel half anew, which takes an emulated
+/// machine five seconds and more. The other binaries always run whole.
+const FEW: [&str; 4] = [
+    "interfaces::eth0_may_be_a_netkit_without_mac_addresses_and_net1_an_ipvlan::over_ipv6",
+    "interfaces::net1_may_be_an_ipvlan::over_ipv4",
+    "redirection::raw_tcp_is_redirected_both_ways::over_ipv4",
+    "sctp_sockets::an_association_carries_messages_both_ways_on_several_streams::over_ipv6",
+];
+const SOME: [&str; 3] = ["interfaces::", "redirection::", "sctp_sockets::"];
 
 /// What to test, and how.
 #[derive(Args)]
@@ -70,8 +80,7 @@ pub struct Options {
     #[arg(long, default_value_t = 600)]
     time_limit: u64,
     /// Test binaries, separated by commas
-    #[arg(long, value_delimiter = ',', value_parser = SUITES.map(|suite| suite.name),
-        default_values = ["packets", "redirect"])]
+    #[arg(long, value_delimiter = ',', value_parser = SUITES, default_values = ["packets", "redirect"])]
     suite: Vec<String>,
     /// How many of the tests with real traffic run [default: few; some with --all]
     #[arg(long, value_enum)]
@@ -79,16 +88,16 @@ pub struct Options {
     /// Break something on the first kernel, to see that it is reported
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
-    /// How the results are shown
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    /// How the results are shown: as a table, or test by test
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     /// For every test binary: a part of a test's name, options of libtest
     #[arg(last = true, value_name = "FILTER")]
     arguments: Vec<String>,
 }
 
 /// How many tests run unless a filter says which.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Extent {
     /// One of each kind, the families taking turns; half a minute on an emulated machine.
     Few,
@@ -98,383 +107,212 @@ enum Extent {
     Every,
 }
 
-/// A test binary that a kernel has a say in.
-struct Binary {
-    name: &'static str,
-    /// Which of its tests are few, and which are some; none stands for all.
-    few: &'static [&'static str],
-    some: &'static [&'static str],
-}
-
-const SUITES: [Binary; 3] = [
-    Binary {
-        name: "packets",
-        few: &[],
-        some: &[],
-    },
-    // Each loads the kernel half anew, which takes an emulated machine five seconds and more.
-    Binary {
-        name: "redirect",
-        few: &[
-            "interfaces::eth0_may_be_a_netkit_without_mac_addresses_and_net1_an_ipvlan::over_ipv6",
-            "interfaces::net1_may_be_an_ipvlan::over_ipv4",
-            "redirection::raw_tcp_is_redirected_both_ways::over_ipv4",
-            "sctp_sockets::an_association_carries_messages_both_ways_on_several_streams::over_ipv6",
-        ],
-        some: &["interfaces::", "redirection::", "sctp_sockets::"],
-    },
-    Binary {
-        name: "commands",
-        few: &[],
-        some: &[],
-    },
-];
-
-/// The form of the results on standard output.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// A table for people.
-    Text,
-    /// Everything, test by test.
-    Json,
-}
-
 fn known_series() -> Vec<&'static str> {
-    KERNELS.iter().map(|kernel| kernel.series).collect()
+    KERNELS.iter().map(|it| it.series.as_str()).collect()
 }
 
 impl Options {
-    fn kernels(&self) -> Vec<Kernel> {
+    fn kernels(&self) -> Vec<&'static Kernel> {
         let is_wanted = |kernel: &&Kernel| {
             if self.kernel.is_empty() {
                 self.all || kernel.is_default
             } else {
-                self.kernel.iter().any(|series| series == kernel.series)
+                self.kernel.contains(&kernel.series)
             }
         };
-        KERNELS.iter().filter(is_wanted).copied().collect()
+        KERNELS.iter().filter(is_wanted).collect()
     }
 
     fn suites(&self, binaries: &BTreeMap<String, PathBuf>) -> Vec<Suite> {
-        let is_wanted = |binary: &&Binary| self.suite.iter().any(|suite| suite == binary.name);
-        let suite = |binary: &Binary| {
+        let usual = if self.all { Extent::Some } else { Extent::Few };
+        let filters: &[&str] = match self.tests.unwrap_or(usual) {
+            Extent::Few => &FEW,
+            Extent::Some => &SOME,
+            Extent::Every => &[],
+        };
+        let suite = |name: &str| {
             // One after the other: two routers that start at once take more than twice as long.
             let mut arguments = vec!["--test-threads=1".to_owned()];
             arguments.extend(self.arguments.iter().cloned());
-            if self.arguments.is_empty() {
-                let filters = self.filters(binary).iter();
-                arguments.extend(filters.map(|&filter| filter.to_owned()));
+            if self.arguments.is_empty() && name == "redirect" {
+                arguments.extend(filters.iter().map(|&filter| filter.to_owned()));
             }
+            let (name, program) = (name.to_owned(), binaries[name].clone());
             Suite {
-                name: binary.name.to_owned(),
-                program: binaries[binary.name].clone(),
+                name,
+                program,
                 arguments,
-                seconds: self.time_limit,
             }
         };
-        SUITES.iter().filter(is_wanted).map(suite).collect()
-    }
-
-    fn filters(&self, binary: &Binary) -> &'static [&'static str] {
-        match self.tests {
-            Some(Extent::Every) => &[],
-            Some(Extent::Some) => binary.some,
-            None if self.all => binary.some,
-            Some(Extent::Few) | None => binary.few,
-        }
-    }
-
-    fn accelerator(&self) -> Accelerator {
-        if self.kvm {
-            Accelerator::Kvm
-        } else {
-            Accelerator::Tcg
-        }
+        let is_wanted = |name: &&str| self.suite.iter().any(|wanted| wanted == name);
+        SUITES.into_iter().filter(is_wanted).map(suite).collect()
     }
 }
 
-/// Runs the tests on the kernels that were asked for.
-///
-/// # Errors
-/// Setup, a build or a download fails. A failing test or kernel is no error but the exit code.
+/// Runs the tests on the kernels that were asked for. A failing test or kernel is no error but the exit code.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     setup::ensure_complete(workspace)?;
-    let directory = workspace.target().join("kernels");
-    let Some(available) = Available::find(options, &directory)? else {
+    let directory = workspace.target.join("kernels");
+    let (kernels, skipped) = available(options, &directory)?;
+    if kernels.is_empty() {
+        print!("{}", table::table(&[], &skipped));
         return Ok(ExitCode::SUCCESS);
-    };
+    }
     build::all(workspace, Profile::Debug)?;
     let binaries = test_binaries(workspace)?;
-    let runs = directory.join("runs");
-    fs::create_dir_all(&runs).with_context(|| format!("cannot make {}", runs.display()))?;
+    let guest = Guest::new(workspace, options, &binaries, directory.join("runs"))?;
+    let results = guest.test_all(&kernels)?;
 
-    // Cargo may have replaced the file by now, so this process has the only copy.
-    let init = runs.join("init");
-    fs::copy("/proc/self/exe", &init).context("cannot copy this program")?;
-    let guest = Guest {
-        base: base_layer(workspace, &binaries, &init, &runs)?,
-        plan: plan_layer(options, &binaries, &runs, None)?,
-        sabotaged: sabotaged_layers(workspace, options, &binaries, &runs)?,
-        init,
-        runs,
-        accelerator: options.accelerator(),
-        limit: Duration::from_secs(options.time_limit),
-    };
-    let results = guest.test_all(&available.kernels)?;
-    report(workspace, options, &directory, &results, &available.skipped)
-}
-
-/// What can be tested here.
-struct Available {
-    kernels: Vec<(Kernel, Unpacked)>,
-    /// Why the others cannot.
-    skipped: Vec<String>,
-}
-
-impl Available {
-    /// Installs and downloads what is missing. `None`, after saying why, if nothing is left that could be tested.
-    fn find(options: &Options, directory: &Path) -> Result<Option<Self>> {
-        let mut available = Self {
-            kernels: Vec::new(),
-            skipped: Vec::new(),
-        };
-        match setup::ensure_programs(KERNEL_REQUIREMENTS) {
-            Err(error) if options.skip_unavailable => {
-                available.skipped.push(format!("every kernel: {error:#}"));
-            }
-            result => {
-                result?;
-                available.fetch(options, directory)?;
-            }
-        }
-        if available.kernels.is_empty() {
-            print!("{}", table::table(&[], &available.skipped));
-            return Ok(None);
-        }
-        Ok(Some(available))
-    }
-
-    fn fetch(&mut self, options: &Options, directory: &Path) -> Result<()> {
-        let kernels = options.kernels();
-        let fetched = Store::new(directory, &kernels).fetch(&kernels);
-        for (kernel, fetched) in kernels.into_iter().zip(fetched) {
-            match fetched {
-                Err(error) if options.skip_unavailable && error.is::<Unavailable>() => {
-                    self.skipped.push(format!("{}: {error:#}", kernel.series));
-                }
-                fetched => self.kernels.push((kernel, fetched?)),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn report(
-    workspace: &Workspace,
-    options: &Options,
-    directory: &Path,
-    results: &[KernelResults],
-    skipped: &[String],
-) -> Result<ExitCode> {
-    let json = serde_json::to_string_pretty(results)?;
+    let json = serde_json::to_string_pretty(&results)?;
     let file = directory.join("results.json");
-    fs::write(&file, &json).with_context(|| format!("cannot write {}", file.display()))?;
-    match options.output {
-        Output::Json => println!("{json}"),
-        Output::Text => {
-            println!("\n{}", workspace.shown(&file).display());
-            print!("{}", table::table(results, skipped));
+    sh().write_file(&file, &json)?;
+    if options.output == Format::Json {
+        println!("{json}");
+    } else {
+        println!("\n{}", workspace.shown(&file));
+        print!("{}", table::table(&results, &skipped));
+    }
+    Ok(exit_code(results.iter().all(|kernel| kernel.success)))
+}
+
+type Available = Vec<(&'static Kernel, Unpacked)>;
+
+/// Installs and downloads what is missing. Says which kernels can be tested here, and why the others cannot.
+fn available(options: &Options, directory: &Path) -> Result<(Available, Vec<String>)> {
+    if let Err(error) = setup::ensure_programs(&REQUIREMENTS.kernels) {
+        ensure!(options.skip_unavailable, error);
+        return Ok((Vec::new(), vec![format!("every kernel: {error:#}")]));
+    }
+    let (mut available, mut skipped) = (Vec::new(), Vec::new());
+    let kernels = &options.kernels();
+    let store = Store { directory, kernels };
+    for (kernel, fetched) in kernels.iter().zip(store.fetch()) {
+        match fetched {
+            Err(error) if options.skip_unavailable && error.is::<Unavailable>() => {
+                skipped.push(format!("{}: {error:#}", kernel.series));
+            }
+            fetched => available.push((*kernel, fetched?)),
         }
     }
-    Ok(if results.iter().all(|kernel| kernel.success) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok((available, skipped))
 }
 
 /// The test binaries by their names, built.
 fn test_binaries(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
-    #[derive(Deserialize)]
-    struct Artifact {
-        target: Target,
-        executable: Option<PathBuf>,
-    }
-    #[derive(Deserialize)]
-    struct Target {
-        name: String,
-    }
-    let text = workspace
-        .cargo()
-        // As `test` does, so that both have the same binaries.
-        .args([
-            "test",
-            "--workspace",
-            "--exclude",
-            "egress-ebpf",
-            "--no-run",
-        ])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit())
+    // As `test` does, so that both have the same binaries.
+    let cargo = workspace.cargo_for_host("test --no-run");
+    let text = cargo
+        .arg("--message-format=json-render-diagnostics")
         .read()?;
-    let artifacts = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
-    let binaries: BTreeMap<_, _> = artifacts
-        .filter_map(|artifact| Some((artifact.target.name, artifact.executable?)))
-        .collect();
+    let mut binaries = BTreeMap::new();
+    for message in Message::parse_stream(text.as_bytes()) {
+        if let Message::CompilerArtifact(it) = message? {
+            binaries.extend(it.executable.map(|path| (it.target.name, path.into())));
+        }
+    }
     for suite in SUITES {
-        ensure!(
-            binaries.contains_key(suite.name),
-            "cargo built no test binary {}",
-            suite.name
-        );
+        let is_built = binaries.contains_key(suite);
+        ensure!(is_built, "cargo built no test binary {suite}");
     }
     Ok(binaries)
 }
 
-/// What every guest has: programs, their libraries, and the test binaries.
-fn base_layer(
-    workspace: &Workspace,
-    binaries: &BTreeMap<String, PathBuf>,
-    init: &Path,
-    runs: &Path,
-) -> Result<PathBuf> {
-    let mut layer = Layer::default();
-    let required = REQUIREMENTS.iter().map(|requirement| requirement.program);
-    for program in required.chain(PROGRAMS) {
-        layer.add_program(Path::new(program))?;
-    }
-    // The kernel looks for it there, wherever it is on this machine.
-    layer.add(Path::new("/sbin/modprobe"))?;
-    let router = build::binary(workspace, Profile::Debug);
-    let tests = SUITES.iter().filter_map(|suite| binaries.get(suite.name));
-    for program in tests.map(PathBuf::as_path).chain([init, &router]) {
-        layer.add_program(program)?;
-    }
-    for file in FILES
-        .map(Path::new)
-        .into_iter()
-        .filter(|file| file.exists())
-    {
-        layer.add(file)?;
-    }
-    // The tests find the examples and the schema by the path of their own sources.
-    layer.add(&workspace.root().join("tests/Cargo.toml"))?;
-    layer.add(&workspace.root().join("docs"))?;
-    layer.add(&workspace.object())?;
-    let archive = runs.join("base.cpio");
-    layer.write_of_this_machine(&archive)?;
-    Ok(archive)
-}
-
-/// What the guests do. `sabotage` tells the sabotaged guest's plan from the others'.
-fn plan_layer(
-    options: &Options,
-    binaries: &BTreeMap<String, PathBuf>,
-    runs: &Path,
-    sabotage: Option<Sabotage>,
-) -> Result<PathBuf> {
-    let plan = Plan {
-        modules: GUEST_MODULES.map(str::to_owned).to_vec(),
-        environment: vec![
-            (
-                "PATH".to_owned(),
-                "/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-            ),
-            ("EGRESS_TEST_FRAMES".to_owned(), "3000".to_owned()),
-        ],
-        suites: options.suites(binaries),
-        sabotage,
-    };
-    let directory = runs.join(if sabotage.is_some() {
-        "sabotage"
-    } else {
-        "plan"
-    });
-    fs::create_dir_all(&directory)?;
-    image::single_file(&directory, guest::PLAN, &serde_json::to_string(&plan)?)
-}
-
-/// What the first kernel gets on top of the rest, if something is to be broken.
-fn sabotaged_layers(
-    workspace: &Workspace,
-    options: &Options,
-    binaries: &BTreeMap<String, PathBuf>,
-    runs: &Path,
-) -> Result<Vec<PathBuf>> {
-    let Some(sabotage) = options.sabotage else {
-        return Ok(Vec::new());
-    };
-    let mut layers = vec![plan_layer(options, binaries, runs, Some(sabotage))?];
-    if sabotage.is_of_binary() {
-        let binary = &binaries["packets"];
-        let broken = sabotage.apply(binary, &workspace.object())?;
-        layers.push(image::replacement(&runs.join("sabotage"), binary, &broken)?);
-    }
-    Ok(layers)
-}
-
 /// What all machines have in common.
 struct Guest {
+    /// Programs, their libraries, and the test binaries.
     base: PathBuf,
     plan: PathBuf,
     /// For the first kernel only.
     sabotaged: Vec<PathBuf>,
     init: PathBuf,
     runs: PathBuf,
-    accelerator: Accelerator,
+    kvm: bool,
     limit: Duration,
 }
 
 impl Guest {
+    fn new(
+        workspace: &Workspace,
+        options: &Options,
+        binaries: &BTreeMap<String, PathBuf>,
+        runs: PathBuf,
+    ) -> Result<Self> {
+        // Cargo may have replaced the file by now, so this process has the only copy.
+        let init = runs.join("init");
+        sh().create_dir(&runs)?;
+        sh().copy_file("/proc/self/exe", &init)?;
+        let base = runs.join("base.cpio");
+        base_layer(workspace, binaries, &init)?.write(&base)?;
+
+        let plan = |directory: &str, sabotage| {
+            let (suites, seconds) = (options.suites(binaries), options.time_limit);
+            let plan = serde_json::to_vec(&Plan {
+                suites,
+                seconds,
+                sabotage,
+            })?;
+            image::single_file(&runs.join(directory), Path::new(guest::PLAN), &plan)
+        };
+        let mut sabotaged = Vec::new();
+        if let Some(sabotage) = options.sabotage {
+            sabotaged.push(plan("sabotage", Some(sabotage))?);
+            if sabotage.is_of_binary() {
+                let binary = &binaries["packets"];
+                let broken = sabotage.apply(binary, &workspace.object())?;
+                let directory = runs.join("replacement");
+                sabotaged.push(image::single_file(&directory, binary, &broken)?);
+            }
+        }
+        let (plan, kvm) = (plan("plan", None)?, options.kvm);
+        let limit = Duration::from_secs(options.time_limit);
+        Ok(Self {
+            base,
+            plan,
+            sabotaged,
+            init,
+            runs,
+            kvm,
+            limit,
+        })
+    }
+
     /// Tests every kernel, as many at once as there are processors.
-    fn test_all(&self, jobs: &[(Kernel, Unpacked)]) -> Result<Vec<KernelResults>> {
-        let workers = thread::available_parallelism().map_or(1, usize::from);
+    fn test_all(&self, kernels: &Available) -> Result<Vec<KernelResults>> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         // The oldest are the fastest, so the last ones begin first.
-        let queue = Mutex::new(jobs.iter().enumerate().collect::<Vec<_>>());
+        let queue = Mutex::new(kernels.iter().enumerate().rev());
         let results = Mutex::new(BTreeMap::new());
+        let next = || queue.lock().expect("no worker panics").next();
         thread::scope(|scope| {
-            for _ in 0..workers.min(jobs.len()) {
+            for _ in 0..processors.min(kernels.len()) {
                 scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().ok().and_then(|mut queue| queue.pop());
-                        let Some((index, (kernel, unpacked))) = next else {
-                            break;
-                        };
+                    while let Some((index, (kernel, unpacked))) = next() {
                         let layers = if index == 0 { &self.sabotaged[..] } else { &[] };
-                        let result = self.test(kernel, unpacked, layers);
-                        if let Ok(mut results) = results.lock() {
-                            results.insert(index, result);
-                        }
+                        let result = self.test(&kernel.series, unpacked, layers);
+                        let mut results = results.lock().expect("no worker panics");
+                        results.insert(index, result);
                     }
                 });
             }
         });
-        let results = results.into_inner().unwrap_or_default();
-        results.into_values().collect()
+        results.into_inner()?.into_values().collect()
     }
 
-    fn test(
-        &self,
-        kernel: &Kernel,
-        unpacked: &Unpacked,
-        more: &[PathBuf],
-    ) -> Result<KernelResults> {
-        let series = kernel.series;
+    fn test(&self, series: &str, unpacked: &Unpacked, more: &[PathBuf]) -> Result<KernelResults> {
         let modules = image::modules(unpacked)?;
-        let initrd = self.runs.join(format!("{series}.initrd"));
-        let layers = [&self.base, &modules, &self.plan];
-        image::join(layers.into_iter().chain(more), &initrd)?;
-        let console = self.runs.join(format!("{series}.console"));
-        let log = self.runs.join(format!("{series}.log"));
+        let file = |kind: &str| self.runs.join(format!("{series}.{kind}"));
+        let initrd = file("initrd");
+        image::join(
+            [&self.base, &modules, &self.plan].into_iter().chain(more),
+            &initrd,
+        )?;
         let machine = Machine {
             kernel: &unpacked.image,
             initrd: &initrd,
             init: &self.init,
-            console: &console,
-            log: &log,
-            accelerator: self.accelerator,
+            console: &file("console"),
+            log: &file("log"),
+            kvm: self.kvm,
             limit: self.limit,
         };
         let started = Instant::now();
@@ -506,6 +344,35 @@ impl Guest {
     }
 }
 
+/// What every guest has.
+fn base_layer(
+    workspace: &Workspace,
+    binaries: &BTreeMap<String, PathBuf>,
+    init: &Path,
+) -> Result<Layer> {
+    let mut layer = Layer::new("/");
+    let required = REQUIREMENTS
+        .lab
+        .iter()
+        .map(|requirement| requirement.program.as_str());
+    let router = build::binary(workspace, Profile::Debug);
+    let own = SUITES.map(|suite| binaries[suite].as_path());
+    let own = own.into_iter().chain([init, &router]);
+    for program in required.chain(PROGRAMS).map(Path::new).chain(own) {
+        layer.add_program(program)?;
+    }
+    // The kernel looks for it there, wherever it is on this machine.
+    layer.add(Path::new("/sbin/modprobe"))?;
+    for file in FILES.iter().map(Path::new).filter(|file| file.exists()) {
+        layer.add(file)?;
+    }
+    // The tests find the examples and the schema by the path of their own sources.
+    layer.add(&workspace.root.join("tests/Cargo.toml"))?;
+    layer.add(&workspace.root.join("docs"))?;
+    layer.add(&workspace.object())?;
+    Ok(layer)
+}
+
 fn show_progress(series: &str, elapsed: Duration, report: Option<&Report>, reader: &Reader) {
     let what = match (report, reader.current()) {
         (Some(Report::Booted { release }), _) => format!("{release} is up"),
@@ -513,13 +380,13 @@ fn show_progress(series: &str, elapsed: Duration, report: Option<&Report>, reade
         (Some(Report::Begin { suite }), _) => format!("{suite} …"),
         (Some(Report::Problem { message }), _) => message.clone(),
         (Some(Report::Done), _) => "done".to_owned(),
-        (_, Some(results)) => format!(
-            "{}: {} of {}, {} failed",
-            results.name,
-            results.tests.len(),
-            results.announced(),
-            results.count(Outcome::Failed)
-        ),
+        (_, Some(results)) => {
+            let (heard, failed) = (results.tests.len(), results.count(Outcome::Failed));
+            format!(
+                "{}: {heard} of {}, {failed} failed",
+                results.name, results.announced
+            )
+        }
         (None | Some(Report::End { .. }), None) => return,
     };
     eprintln!("{series:<5} {:>4} s  {what}", elapsed.as_secs());

@@ -1,65 +1,50 @@
 //! bpf-linker, which joins LLVM bitcode into a BPF object.
 //!
-//! It links the LLVM of the compiler whose bitcode it reads, so the project
-//! keeps its own, built for that compiler, and trusts none in `PATH`.
+//! It links the LLVM of the compiler whose bitcode it reads, so the project keeps its own, built for that compiler, and
+//! trusts none in `PATH`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::process::{CommandExt as _, path_with};
+use crate::process::{answer, cmd, path_with, sh};
 use crate::requirements::version_in;
 use crate::workspace::Workspace;
 
 /// The version that the aya set was tried with.
 pub const VERSION: &str = "0.13.0";
 
-/// The linker's program in the project's own tools.
 pub fn program(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("bin/bpf-linker")
 }
 
-/// Whether our linker is there, has the right version, was built against this
-/// LLVM, and runs.
-pub fn is_ready(workspace: &Workspace, major: u32, prefix: &Path) -> bool {
+/// Whether our linker is there, has the right version, was built against this LLVM, and runs.
+pub fn is_ready(workspace: &Workspace, major: u64, prefix: &Path) -> bool {
     let stamp = fs::read_to_string(stamp_path(workspace));
     stamp.is_ok_and(|stamp| stamp == stamp_text(major, prefix)) && runs(&program(workspace))
 }
 
 /// Builds the linker against the LLVM of this major version in `prefix`.
-///
-/// # Errors
-/// The build fails, or what was built does not run.
-pub fn install(workspace: &Workspace, major: u32, prefix: &Path) -> Result<()> {
+pub fn install(workspace: &Workspace, major: u64, prefix: &Path) -> Result<()> {
     let started = Instant::now();
     println!("install  bpf-linker {VERSION} for LLVM {major}, a minute or two");
-    let stamp = stamp_path(workspace);
-    if stamp.exists() {
-        fs::remove_file(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
-    }
+    let (stamp, tools) = (stamp_path(workspace), workspace.tools());
+    sh().remove_path(&stamp)?;
     workspace
-        .cargo()
+        .cargo("install bpf-linker --locked --force --no-default-features")
         .args([
-            "install",
-            "bpf-linker",
             "--version",
             VERSION,
-            "--locked",
-            "--force",
-        ])
-        .args([
-            "--no-default-features",
             "--features",
             &format!("llvm-{major}"),
+            "--root",
         ])
-        .arg("--root")
-        .arg(workspace.tools())
+        .arg(&tools)
         .env("LLVM_PREFIX", prefix)
         // Else cargo asks to add the directory to PATH, which nobody needs to do.
-        .env("PATH", path_with(&workspace.tools().join("bin")))
+        .env("PATH", path_with([tools.join("bin")]))
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET")
@@ -70,8 +55,7 @@ pub fn install(workspace: &Workspace, major: u32, prefix: &Path) -> Result<()> {
         "{} was built, but `{0} --version` does not answer {VERSION}",
         program.display()
     );
-    fs::write(&stamp, stamp_text(major, prefix))
-        .with_context(|| format!("cannot write {}", stamp.display()))?;
+    sh().write_file(&stamp, stamp_text(major, prefix))?;
     println!(
         "ok       bpf-linker {VERSION} built in {} s",
         started.elapsed().as_secs()
@@ -80,15 +64,14 @@ pub fn install(workspace: &Workspace, major: u32, prefix: &Path) -> Result<()> {
 }
 
 fn runs(program: &Path) -> bool {
-    let version = Command::new(program).arg("--version").read();
-    version.is_ok_and(|text| version_in(&text).as_deref() == Some(VERSION))
+    version_in(&answer(cmd!(sh(), "{program} --version"))).as_deref() == Some(VERSION)
 }
 
 fn stamp_path(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("bpf-linker.stamp")
 }
 
-fn stamp_text(major: u32, prefix: &Path) -> String {
+fn stamp_text(major: u64, prefix: &Path) -> String {
     format!(
         "bpf-linker {VERSION}\nLLVM {major} in {}\n",
         prefix.display()

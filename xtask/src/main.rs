@@ -10,14 +10,13 @@ mod image;
 mod kernels;
 mod linker;
 mod lint;
-mod object;
 mod os;
 mod process;
 mod prometheus;
 mod requirements;
+mod results;
 mod setup;
 mod soak;
-mod summary;
 mod test;
 mod toolchain;
 mod workspace;
@@ -25,7 +24,7 @@ mod workspace;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::build::Profile;
 use crate::workspace::Workspace;
@@ -162,6 +161,15 @@ enum Task {
     },
 }
 
+/// How results are written.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs; what the tests write goes to standard error
+    Json,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
@@ -182,19 +190,9 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup { check: true } => setup::check(&workspace)?,
         Task::Setup { check: false } => setup::run(&workspace)?,
-        Task::BuildEbpf => {
-            build::kernel_half(&workspace)?;
-        }
-        Task::Build { release } => {
-            build::all(
-                &workspace,
-                if release {
-                    Profile::Release
-                } else {
-                    Profile::Debug
-                },
-            )?;
-        }
+        Task::BuildEbpf => build::kernel_half(&workspace)?,
+        Task::Build { release: true } => build::all(&workspace, Profile::Release)?,
+        Task::Build { release: false } => build::all(&workspace, Profile::Debug)?,
         Task::Image(options) => return image::run(&workspace, &options),
         Task::Demo => demo::run(&workspace)?,
         Task::Test { arguments } => return test::run(&workspace, &arguments),

@@ -3,12 +3,11 @@
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::process::CommandExt as _;
 use crate::setup;
 use crate::workspace::Workspace;
 
 /// What to run.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, clap::Args)]
 pub struct Options {
     /// For how long
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
@@ -20,17 +19,11 @@ pub struct Options {
 }
 
 /// Builds everything, and soaks a router.
-///
-/// # Errors
-/// The build fails, or what the run finds.
-pub fn run(workspace: &Workspace, options: Options) -> Result<()> {
+pub fn run(workspace: &Workspace, Options { minutes, seed }: Options) -> Result<()> {
     setup::ensure_complete(workspace)?;
     build::all(workspace, Profile::Debug)?;
-    let number = |number: u64| number.to_string();
-    workspace
-        .cargo()
-        .args(["run", "--package", "egress-tests", "--bin", "soak", "--"])
-        .args(["--minutes", &number(options.minutes)])
-        .args(["--seed", &number(options.seed)])
-        .run()
+    let soak = "run --package egress-tests --bin soak --";
+    Ok(workspace
+        .cargo(&format!("{soak} --minutes {minutes} --seed {seed}"))
+        .run()?)
 }

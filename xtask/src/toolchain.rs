@@ -1,33 +1,25 @@
-//! The compiler of the kernel half: a rustc that takes unstable options and
-//! has the sources of `core`, and the LLVM that it was made with.
+//! The compiler of the kernel half: a rustc that takes unstable options and has the sources of `core`, and the LLVM
+//! that it was made with.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use rustc_version::{LlvmVersion, VersionMeta};
 
-use crate::process::{CommandExt as _, find_program};
+use crate::process::{answer, cmd, find_program, sh};
 use crate::workspace::cargo_program;
 
 /// The LLVM majors that the pinned bpf-linker can be built against.
-pub const LLVM_MAJORS: std::ops::RangeInclusive<u32> = 21..=23;
+const LLVM_MAJORS: (u64, u64) = (21, 23);
 
 /// The oldest rustc that the workspace states.
 pub const OLDEST_RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
-/// What `rustc -vV` says, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RustcVersion {
-    /// Such as `1.97.0-nightly`.
-    pub release: String,
-    /// The major version of its LLVM.
-    pub llvm_major: u32,
-}
-
 /// Where a compiler came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Route {
     /// A nightly toolchain of rustup, by its name.
     Rustup(String),
@@ -36,22 +28,23 @@ pub enum Route {
 }
 
 /// A compiler that can build the kernel half.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Toolchain {
-    /// Where it came from.
     pub route: Route,
-    /// The compiler.
     pub rustc: PathBuf,
-    /// Its version.
-    pub version: RustcVersion,
+    /// Such as `1.97.0-nightly`.
+    pub release: String,
+    /// The major version of its LLVM.
+    pub llvm_major: u64,
+    /// Where that LLVM is installed with its development files, if it is.
+    pub llvm: Option<PathBuf>,
 }
 
 /// The compilers found, best first, and why others were not taken.
 #[derive(Default)]
 pub struct Search {
-    /// Compilers that can build the kernel half.
     pub usable: Vec<Toolchain>,
-    /// A line for each compiler that cannot, with the reason.
+    /// A line for each compiler that cannot be used, with the reason.
     pub refused: Vec<String>,
 }
 
@@ -64,30 +57,12 @@ impl fmt::Display for Route {
     }
 }
 
-impl RustcVersion {
-    fn parse(text: &str) -> Result<Self> {
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-                .with_context(|| format!("`rustc -vV` has no line `{name}: …`:\n{text}"))
-        };
-        let llvm = field("LLVM version")?;
-        let llvm_major = llvm.split('.').next().unwrap_or_default();
-        Ok(Self {
-            release: field("release")?.to_owned(),
-            llvm_major: llvm_major
-                .parse()
-                .with_context(|| format!("LLVM's version {llvm:?} does not begin with a number"))?,
-        })
-    }
-}
-
 impl Toolchain {
-    /// The cargo that drives this compiler: a nightly's own, because its `core`
-    /// may need a newer cargo than ours; otherwise ours.
-    pub fn cargo(&self) -> PathBuf {
+    /// The cargo that drives this compiler: a nightly's own, because its `core` may need a newer cargo than ours;
+    /// otherwise ours.
+    pub fn cargo(&self) -> OsString {
         match self.route {
-            Route::Rustup(_) => self.rustc.with_file_name("cargo"),
+            Route::Rustup(_) => self.rustc.with_file_name("cargo").into(),
             Route::Distribution => cargo_program(),
         }
     }
@@ -99,116 +74,99 @@ impl Toolchain {
 
     fn check(route: Route, sysroot: &Path) -> Result<Self, String> {
         let rustc = sysroot.join("bin/rustc");
-        let refuse = |reason: String| format!("{route} ({}): {reason}", rustc.display());
-        let text = Command::new(&rustc)
-            .arg("-vV")
-            .read()
-            .map_err(|error| refuse(format!("does not run: {error:#}")))?;
-        let version = RustcVersion::parse(&text).map_err(|error| refuse(error.to_string()))?;
-        if !is_at_least(&version.release, OLDEST_RUST) {
-            return Err(refuse(format!(
-                "is {}, needed is {OLDEST_RUST}",
-                version.release
-            )));
+        let refuse = |reason: String| Err(format!("{route} ({}): {reason}", rustc.display()));
+        let version = match VersionMeta::for_command(Command::new(&rustc)) {
+            Ok(version) => version,
+            Err(error) => return refuse(format!("does not run: {error}")),
+        };
+        let release = version.semver.to_string();
+        if !is_at_least(&release, OLDEST_RUST) {
+            return refuse(format!("is {release}, needed is {OLDEST_RUST}"));
         }
-        if !LLVM_MAJORS.contains(&version.llvm_major) {
-            return Err(refuse(format!(
-                "is made with LLVM {}, bpf-linker works with {} to {}",
-                version.llvm_major,
-                LLVM_MAJORS.start(),
-                LLVM_MAJORS.end()
-            )));
+        let Some(LlvmVersion {
+            major: llvm_major, ..
+        }) = version.llvm_version
+        else {
+            return refuse("is made without LLVM".to_owned());
+        };
+        let (first, last) = LLVM_MAJORS;
+        if !(first..=last).contains(&llvm_major) {
+            let works = format!("bpf-linker works with {first} to {last}");
+            return refuse(format!("is made with LLVM {llvm_major}, {works}"));
         }
-        if !sysroot
-            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-            .exists()
-        {
-            return Err(refuse("has no sources of `core` (rust-src)".to_owned()));
+        let core = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
+        if !core.exists() {
+            return refuse("has no sources of `core` (rust-src)".to_owned());
         }
+        let llvm = llvm_prefix(llvm_major);
         Ok(Self {
             route,
             rustc,
-            version,
+            release,
+            llvm_major,
+            llvm,
         })
     }
 }
 
-/// Looks at rustup's nightly toolchains, then at the distribution's compiler.
-pub fn search() -> Search {
-    let nightlies = rustup_nightlies()
-        .into_iter()
-        .map(|(name, sysroot)| Toolchain::check(Route::Rustup(name), &sysroot));
-    let distribution = Path::new("/usr/bin/rustc")
-        .exists()
-        .then(|| Toolchain::check(Route::Distribution, Path::new("/usr")));
-    let mut search = Search::default();
-    for result in nightlies.chain(distribution) {
-        match result {
-            Ok(toolchain) => search.usable.push(toolchain),
-            Err(reason) => search.refused.push(reason),
+impl Search {
+    /// Looks at rustup's nightly toolchains, then at the distribution's compiler. One whose LLVM is installed is better
+    /// than one without.
+    pub fn run() -> Self {
+        let nightlies = rustup_nightlies()
+            .into_iter()
+            .map(|(name, sysroot)| (Route::Rustup(name), sysroot));
+        let distribution = Path::new("/usr/bin/rustc")
+            .exists()
+            .then(|| (Route::Distribution, PathBuf::from("/usr")));
+        let mut search = Self::default();
+        for (route, sysroot) in nightlies.chain(distribution) {
+            match Toolchain::check(route, &sysroot) {
+                Ok(toolchain) => search.usable.push(toolchain),
+                Err(reason) => search.refused.push(reason),
+            }
         }
+        search.usable.sort_by_key(|it| it.llvm.is_none());
+        search
     }
-    search
-}
-
-/// Whether rustup is here to install a toolchain.
-pub fn has_rustup() -> bool {
-    find_program("rustup").is_some()
 }
 
 fn rustup_nightlies() -> Vec<(String, PathBuf)> {
-    let Some(rustup) = find_program("rustup") else {
-        return Vec::new();
-    };
-    let list = Command::new(rustup)
-        .args(["toolchain", "list", "-v"])
-        .read();
-    nightlies_in(&list.unwrap_or_default())
+    nightlies_in(&answer(cmd!(sh(), "rustup toolchain list -v")))
 }
 
-/// The nightlies of `rustup toolchain list -v`, the undated one first and then
-/// the newest.
+/// The nightlies of `rustup toolchain list -v`, the undated one first and then the newest.
 fn nightlies_in(list: &str) -> Vec<(String, PathBuf)> {
-    let mut nightlies: Vec<_> = list
-        .lines()
-        .filter(|line| line.starts_with("nightly"))
-        .filter_map(|line| {
-            let name = line.split_whitespace().next()?;
-            let path = &line[line.find('/')?..];
-            Some((name.to_owned(), PathBuf::from(path.trim_end())))
-        })
-        .collect();
+    let nightly = |line: &str| {
+        let name = line.split_whitespace().next()?.to_owned();
+        let path = line[line.find('/')?..].trim_end();
+        Some((name, PathBuf::from(path)))
+    };
+    let mut nightlies: Vec<_> = list.lines().filter_map(nightly).collect();
+    nightlies.retain(|(name, _)| name.starts_with("nightly"));
     let is_dated = |name: &str| name.starts_with("nightly-2");
     nightlies.sort_by(|(a, _), (b, _)| is_dated(a).cmp(&is_dated(b)).then_with(|| b.cmp(a)));
     nightlies
 }
 
-/// Where an LLVM of this major version is installed with its development
-/// files: `LLVM_PREFIX` if it is set, else Debian's place, else where
-/// `llvm-config` says.
-pub fn llvm_prefix(major: u32) -> Option<PathBuf> {
-    let from_environment = env::var_os("LLVM_PREFIX").map(PathBuf::from);
-    let from_debian = PathBuf::from(format!("/usr/lib/llvm-{major}"));
+/// Where an LLVM of this major version is installed with its development files: `LLVM_PREFIX` if it is set, else
+/// Debian's place, else where `llvm-config` says.
+pub fn llvm_prefix(major: u64) -> Option<PathBuf> {
+    let is_llvm = |prefix: &PathBuf| {
+        let library = |lib: &str| prefix.join(format!("{lib}/libLLVM-{major}.so"));
+        library("lib").exists() || library("lib64").exists()
+    };
     let from_config = || {
         let config = find_program(&format!("llvm-config-{major}"))
             .or_else(|| find_program("llvm-config"))?;
-        let prefix = Command::new(config).arg("--prefix").read().ok()?;
-        Some(PathBuf::from(prefix.trim()))
+        Some(PathBuf::from(answer(cmd!(sh(), "{config} --prefix"))))
     };
-    from_environment
-        .into_iter()
-        .chain([from_debian])
-        .find(|prefix| is_llvm(prefix, major))
-        .or_else(|| from_config().filter(|prefix| is_llvm(prefix, major)))
-}
-
-fn is_llvm(prefix: &Path, major: u32) -> bool {
-    ["lib", "lib64"].iter().any(|lib| {
-        prefix
-            .join(lib)
-            .join(format!("libLLVM-{major}.so"))
-            .exists()
-    })
+    let from_environment = env::var_os("LLVM_PREFIX").map(PathBuf::from);
+    let from_debian = PathBuf::from(format!("/usr/lib/llvm-{major}"));
+    let mut usual = from_environment.into_iter().chain([from_debian]);
+    usual
+        .find(is_llvm)
+        .or_else(|| from_config().filter(is_llvm))
 }
 
 /// Compares the first two numbers of two versions.
@@ -216,47 +174,16 @@ pub fn is_at_least(version: &str, oldest: &str) -> bool {
     let numbers = |version: &str| {
         let mut numbers = version
             .split(|c: char| !c.is_ascii_digit())
-            .map(str::parse::<u32>);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
-            _ => None,
-        }
+            .map(|number| number.parse::<u32>().ok());
+        numbers.next().flatten().zip(numbers.next().flatten())
     };
-    matches!((numbers(version), numbers(oldest)), (Some(version), Some(oldest)) if version >= oldest)
+    let versions = numbers(version).zip(numbers(oldest));
+    versions.is_some_and(|(version, oldest)| version >= oldest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const RUSTC_WEB: &str = "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)
-binary: rustc
-commit-hash: ac68faa20c58cbccd01ee7208bf3b6e93a7d7f96
-commit-date: 2026-05-25
-host: x86_64-unknown-linux-gnu
-release: 1.96.0
-LLVM version: 22.1.8
-";
-
-    #[test]
-    fn the_llvm_of_a_rustc_is_known() {
-        let version = RustcVersion::parse(RUSTC_WEB).unwrap();
-        assert_eq!(
-            version,
-            RustcVersion {
-                release: "1.96.0".into(),
-                llvm_major: 22
-            }
-        );
-    }
-
-    #[test]
-    fn a_rustc_without_llvm_is_refused_by_name() {
-        let error = RustcVersion::parse("release: 1.96.0\n")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("LLVM version"), "{error}");
-    }
 
     #[test]
     fn versions_compare_by_number() {

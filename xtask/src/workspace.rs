@@ -1,59 +1,40 @@
 //! Where things are in this checkout.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result};
-use serde::Deserialize;
+use anyhow::Result;
+use cargo_metadata::MetadataCommand;
+use xshell::Shell;
 
-use crate::process::CommandExt as _;
+use crate::process::Cmd;
 
-/// The checkout, and the directory that cargo builds into.
+/// The checkout.
 pub struct Workspace {
-    root: PathBuf,
-    target: PathBuf,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    workspace_root: PathBuf,
-    target_directory: PathBuf,
+    pub root: PathBuf,
+    /// Cargo's target directory.
+    pub target: PathBuf,
+    /// In the checkout's root.
+    sh: Shell,
 }
 
 impl Workspace {
     /// Asks cargo, which knows every way to move the target directory.
-    ///
-    /// # Errors
-    /// `cargo metadata` fails, which it does where a `Cargo.toml` is broken.
     pub fn find() -> Result<Self> {
-        let package = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let json = Command::new(cargo_program())
-            .args([
-                "metadata",
-                "--no-deps",
-                "--format-version=1",
-                "--manifest-path",
-            ])
-            .arg(package.join("Cargo.toml"))
-            .read()?;
-        let metadata: Metadata =
-            serde_json::from_str(&json).context("`cargo metadata` answered with something else")?;
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let metadata = MetadataCommand::new()
+            .manifest_path(Path::new(&package).join("Cargo.toml"))
+            .no_deps()
+            .exec()?;
+        let sh = Shell::new()?;
+        sh.change_dir(&metadata.workspace_root);
         Ok(Self {
-            root: metadata.workspace_root,
-            target: metadata.target_directory,
+            root: metadata.workspace_root.into(),
+            target: metadata.target_directory.into(),
+            sh,
         })
-    }
-
-    /// The checkout.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Cargo's target directory.
-    pub fn target(&self) -> &Path {
-        &self.target
     }
 
     /// The kernel half as userspace embeds it.
@@ -67,31 +48,37 @@ impl Workspace {
     }
 
     /// A path as a person in the workspace's root would type it.
-    pub fn shown<'a>(&self, path: &'a Path) -> &'a Path {
-        path.strip_prefix(&self.root).unwrap_or(path)
+    pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
+        path.strip_prefix(&self.root).unwrap_or(path).display()
     }
 
-    /// The cargo that runs this program, in the workspace's root.
-    pub fn cargo(&self) -> Command {
-        self.command(cargo_program())
+    /// The cargo that runs this program, in the workspace's root, with these words.
+    pub fn cargo(&self, words: &str) -> Cmd<'_> {
+        self.command(cargo_program()).args(words.split_whitespace())
     }
 
-    /// A program in the workspace's root, without what `cargo run` told this
-    /// process about the package `xtask`.
-    pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new(program.as_ref());
-        command.current_dir(&self.root);
-        for (name, _) in env::vars_os() {
+    /// `cargo <subcommand>` for all packages, but those that need a target or flags of their own.
+    pub fn cargo_for_host(&self, subcommand: &str) -> Cmd<'_> {
+        self.cargo(subcommand).args([
+            "--workspace",
+            "--exclude=egress-ebpf",
+            "--exclude=egress-bench-ebpf",
+            "--exclude=egress-fuzz",
+        ])
+    }
+
+    /// A program in the workspace's root, without what `cargo run` told this process about the package `xtask`.
+    pub fn command(&self, program: impl AsRef<Path>) -> Cmd<'_> {
+        let names = env::vars_os().map(|(name, _)| name);
+        let of_xtask = names.filter(|name| {
             let name = name.to_string_lossy();
-            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-                command.env_remove(name.as_ref());
-            }
-        }
-        command
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        });
+        of_xtask.fold(self.sh.cmd(program).quiet(), Cmd::env_remove)
     }
 }
 
 /// The cargo that runs this program, or the one in `PATH`.
-pub fn cargo_program() -> PathBuf {
-    env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+pub fn cargo_program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

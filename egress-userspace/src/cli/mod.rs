@@ -2,12 +2,14 @@
 
 mod check;
 mod completions;
+mod duration;
 mod exit;
 mod explain;
 mod flows;
 mod follow;
 mod instance;
 mod man;
+mod markdown;
 mod output;
 mod protocol;
 mod rules;

@@ -5,8 +5,8 @@ use std::{fmt::Write as _, net::IpAddr, process::ExitCode};
 use serde::Serialize;
 
 use super::{
-    instance,
-    output::{self, Output},
+    duration, instance,
+    output::{self, Column, Narrow, Output},
     terminal,
 };
 use crate::{
@@ -32,29 +32,42 @@ pub struct Args {
     output: Output,
 }
 
+const OUTCOMES: &[Column] = &[
+    Column::text("  PACKETS"),
+    Column::text("REASON"),
+    Column::text("MEANING"),
+];
 /// The columns that the names of the summary take.
 const NAMES: usize = 11;
 
+/// The router itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Router {
+    pub pid: u32,
+    /// Whether the process that started the router is still there; the dataplane may go on without.
+    pub process_running: bool,
+    pub uptime_seconds: u64,
+    pub attached: AttachMode,
+    pub cluster_interface: String,
+    pub egress_interface: String,
+    /// How many flows the table of a family holds at most.
+    pub max_flows: u32,
+    /// Flows that were ended to make room for others.
+    pub flows_evicted: u64,
+    /// How changes of the spec went since the dataplane was started.
+    pub reloads: Reloads,
+}
+
 #[derive(Debug, Serialize)]
 struct Status {
-    pid: u32,
-    /// Whether the process that started the router is still there; the dataplane may go on without.
-    process_running: bool,
-    uptime_seconds: u64,
-    attached: AttachMode,
+    #[serde(flatten)]
+    router: Router,
     /// Who ends idle flows: `kernel` or `userspace`.
     expiry: &'static str,
-    cluster_interface: String,
-    egress_interface: String,
     reserved_addresses: Vec<IpAddr>,
     fallback: Option<IpAddr>,
     rules: usize,
     flows: usize,
-    max_flows: u32,
-    /// Flows that were ended to make room for others.
-    flows_evicted: u64,
-    /// How changes of the spec went since the dataplane was started.
-    reloads: Reloads,
     /// Packets that were not forwarded, by outcome.
     outcomes: Vec<OutcomeReport>,
 }
@@ -93,11 +106,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The name of the interface with this index.
-pub fn interface_name(index: u32) -> String {
+fn interface_name(index: u32) -> String {
     nix::net::if_::if_indextoname(index)
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| format!("interface {index}, which is gone"))
+}
+
+impl Router {
+    /// As it is at `now_ns`, by `CLOCK_MONOTONIC`.
+    pub fn of(instance: &Instance, now_ns: u64) -> anyhow::Result<Self> {
+        let info = &instance.info;
+        Ok(Self {
+            pid: info.identity.pid,
+            process_running: instance.is_running(),
+            uptime_seconds: now_ns.saturating_sub(info.identity.started_ns) / 1_000_000_000,
+            attached: instance.attach_mode(),
+            cluster_interface: interface_name(info.identity.cluster_ifindex),
+            egress_interface: interface_name(info.identity.egress_ifindex),
+            max_flows: info.max_flows,
+            flows_evicted: instance.maps.count_evicted()?,
+            reloads: (&info.reloads).into(),
+        })
+    }
 }
 
 impl Status {
@@ -106,18 +137,12 @@ impl Status {
         let common = config.rule_set(config.rules_in_force());
         let rules = instance.maps.rules()?;
         Ok(Self {
-            pid: info.identity.pid,
-            process_running: instance.is_running(),
-            uptime_seconds: kernel::monotonic_ns().saturating_sub(info.identity.started_ns)
-                / 1_000_000_000,
-            attached: instance.attach_mode(),
+            router: Router::of(instance, kernel::monotonic_ns())?,
             expiry: if info.kernel_expiry != 0 {
                 "kernel"
             } else {
                 "userspace"
             },
-            cluster_interface: interface_name(info.identity.cluster_ifindex),
-            egress_interface: interface_name(info.identity.egress_ifindex),
             reserved_addresses: [common.reserved_v4.into(), common.reserved_v6.into()]
                 .into_iter()
                 .filter(|address: &IpAddr| !address.is_unspecified())
@@ -128,9 +153,6 @@ impl Status {
                 .map(|fallback| fallback.destination.address),
             rules: rules.iter().filter(|rule| rule.port.is_some()).count(),
             flows: instance.maps.count_flows()?,
-            max_flows: info.max_flows,
-            flows_evicted: instance.maps.count_evicted()?,
-            reloads: (&info.reloads).into(),
             outcomes: instance.maps.outcomes()?,
         })
     }
@@ -138,7 +160,7 @@ impl Status {
     /// All on one screen, whose width is `columns`.
     fn text(&self, columns: Option<usize>) -> String {
         let mut text = terminal::wrap(&self.summary(), columns, NAMES);
-        if let Some(error) = &self.reloads.error {
+        if let Some(error) = &self.router.reloads.error {
             let error = terminal::wrap(&refusal(error), columns, 4);
             let _ = write!(text, "\n\n{error}\n");
         }
@@ -159,7 +181,8 @@ impl Status {
 
     /// A line for each thing that there is one of.
     fn summary(&self) -> String {
-        let process = if self.process_running {
+        let router = &self.router;
+        let process = if router.process_running {
             ""
         } else {
             " (gone; the dataplane goes on by itself)"
@@ -169,7 +192,7 @@ impl Status {
             .iter()
             .map(ToString::to_string)
             .collect();
-        let evicted = match self.flows_evicted {
+        let evicted = match router.flows_evicted {
             0 => String::new(),
             number => format!(", {number} ended early to make room"),
         };
@@ -180,19 +203,19 @@ impl Status {
              reserved   {}\n\
              rules      {}{}, in force for {}\n\
              flows      {} of {}{}",
-            self.pid,
-            output::duration(self.uptime_seconds),
-            self.attached,
-            self.cluster_interface,
-            self.egress_interface,
+            router.pid,
+            duration::short(router.uptime_seconds),
+            router.attached,
+            router.cluster_interface,
+            router.egress_interface,
             self.expiry,
             reserved.join(", "),
             self.rules,
             self.fallback
                 .map_or_else(String::new, |address| format!(", else to {address}")),
-            output::duration(self.reloads.rules_age_seconds),
+            duration::short(router.reloads.rules_age_seconds),
             self.flows,
-            self.max_flows,
+            router.max_flows,
             evicted,
         )
     }
@@ -207,14 +230,15 @@ impl Status {
             return None;
         }
         let rows = outcomes.map(|outcome| {
-            [
+            vec![
                 format!("  {}", outcome.packets),
                 outcome.name.to_string(),
                 outcome.description.to_owned(),
             ]
         });
-        let table = output::table(["  PACKETS", "REASON", "MEANING"], 3, rows, columns);
-        Some(format!("{title}: {}\n{table}", output::packets(total)))
+        let mut lines = vec![format!("{title}: {}", output::packets(total))];
+        lines.extend(output::table(OUTCOMES, rows, columns, Narrow::Wrap));
+        Some(lines.join("\n"))
     }
 }
 
@@ -240,13 +264,27 @@ mod tests {
                           another MAC.",
         };
         Status {
-            pid: 4_194_303,
-            process_running: false,
-            uptime_seconds: 400_000,
-            attached: AttachMode::Tcx,
+            router: Router {
+                pid: 4_194_303,
+                process_running: false,
+                uptime_seconds: 400_000,
+                attached: AttachMode::Tcx,
+                cluster_interface: "eth0".to_owned(),
+                egress_interface: "net1".to_owned(),
+                max_flows: 262_144,
+                flows_evicted: 1_000_000,
+                reloads: Reloads {
+                    applied: 1,
+                    refused: 1,
+                    rules_age_seconds: 400_000,
+                    error: Some(
+                        "router.yaml: 2 errors\n  spec.addresses: a\n  spec.redirect.redirectRules[12].destinationIP: \"x\" \
+                         is not an address, and much more is to be said about that"
+                            .to_owned(),
+                    ),
+                },
+            },
             expiry: "kernel",
-            cluster_interface: "eth0".to_owned(),
-            egress_interface: "net1".to_owned(),
             reserved_addresses: vec![
                 "192.168.12.99".parse().unwrap(),
                 "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap(),
@@ -254,18 +292,6 @@ mod tests {
             fallback: Some("2001:db8:1234:5678:9abc:def0:1234:5679".parse().unwrap()),
             rules: 1000,
             flows: 100_000,
-            max_flows: 262_144,
-            flows_evicted: 1_000_000,
-            reloads: Reloads {
-                applied: 1,
-                refused: 1,
-                rules_age_seconds: 400_000,
-                error: Some(
-                    "router.yaml: 2 errors\n  spec.addresses: a\n  spec.redirect.redirectRules[12].destinationIP: \"x\" is \
-                     not an address, and much more is to be said about that"
-                        .to_owned(),
-                ),
-            },
             outcomes: vec![
                 outcome("unrelated_icmp_error", "drop", 1_000_000_000),
                 outcome("no_free_port", "drop", 0),

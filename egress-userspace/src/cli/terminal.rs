@@ -29,6 +29,13 @@ pub fn wrap(text: &str, columns: Option<usize>, hanging: usize) -> String {
     lines.join("\n")
 }
 
+/// Breaks `text` between words into `columns` columns, and indents every line but the first by `indent`: it stands
+/// beside a name.
+pub fn wrap_beside(text: &str, columns: Option<usize>, indent: usize) -> String {
+    let beside = format!("\n{:indent$}", "");
+    wrap(text, columns, 0).replace('\n', &beside)
+}
+
 fn wrap_line(line: &str, columns: usize, hanging: usize) -> String {
     let words = line.trim_start();
     let own = &line[..line.len() - words.len()];

@@ -4,6 +4,8 @@ use std::{fmt::Write as _, str::FromStr, time::Duration};
 
 use egress_common::Timeouts;
 
+use super::duration;
+
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -24,14 +26,7 @@ impl FromStr for Setting {
                 Timeouts::NAMES.join(", ")
             ));
         }
-        let time = match time.parse() {
-            Ok(seconds) => Duration::from_secs(seconds),
-            Err(_) => humantime::parse_duration(time).map_err(|error| {
-                format!(
-                    "{time:?} is not a time: {error}; expected seconds, or such as 90s, 2h, 5days"
-                )
-            })?,
-        };
+        let time = duration::parse(time)?;
         if time.subsec_nanos() != 0 || !(1..=MAX_SECONDS).contains(&time.as_secs()) {
             return Err(format!(
                 "{time:?} is not between 1 second and 1 year, in whole seconds"

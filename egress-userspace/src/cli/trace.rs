@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    duration,
     follow::RENEWAL,
     instance,
     output::{self, Output},
@@ -32,9 +33,9 @@ use crate::{
 
 /// Show what the kernel half decides for packets, step by step
 ///
-/// Packets of both directions of a client's flows are shown as they arrive, with the flow that they belong to or open, what
-/// they become and how they leave, or why they do not. It goes on until SIGINT, and others are not disturbed: nobody else's
-/// packet is slower by more than the comparison.
+/// Packets of both directions of a client's flows are shown as they arrive, with the flow that they belong to or open,
+/// what they become and how they leave, or why they do not. It goes on until SIGINT, and others are not disturbed:
+/// nobody else's packet is slower by more than the comparison.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -61,8 +62,8 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// End after this time, such as 10s or 5m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// End after this time: seconds, or such as 5m
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
 
     /// How to print the packets; as JSON, a line for each

@@ -1,4 +1,4 @@
-//! What holds after every packet, whatever it was.
+//! The invariants that hold after every packet.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,12 @@ use egress_common::{Address, Outcome, Side, Verdict, sctp::chunk};
 use egress_userspace::dataplane::FamilyMaps;
 
 use crate::{
-    bench::{Bench, DROP, FORWARD, PASS},
+    bench::{Bench, DROP, FORWARD, PASS, folded},
     frames::{addresses, endpoints},
     steps::{Seen, family},
 };
 
-/// Sends packets, and looks at what becomes of them.
+/// Sends packets and checks the invariants after each.
 pub struct Observer<'b> {
     bench: &'b mut Bench,
     seen: Vec<Seen>,
@@ -30,12 +30,12 @@ impl<'b> Observer<'b> {
         }
     }
 
-    /// The packets that were forwarded so far.
+    /// The packets forwarded so far.
     pub fn seen(&self) -> &[Seen] {
         &self.seen
     }
 
-    /// A frame arrives.
+    /// Sends a frame.
     pub fn send(&mut self, side: Side, frame: &[u8]) {
         let before = counts(self.bench);
         let ran = self.bench.run(side, frame).expect("the kernel runs it");
@@ -63,40 +63,47 @@ impl<'b> Observer<'b> {
         }
     }
 
-    /// Nothing leaves `net1` but with the reserved address, and nothing enters the cluster but to who asked for it.
+    /// Checks that only the reserved address leaves `net1`, and that packets enter the cluster only for hosts that have
+    /// asked for them.
     fn check_forwarded(&mut self, side: Side, arrived: &[u8], left: Vec<u8>) {
         let (source, destination) = addresses(&left);
         let (_, sent_to) = addresses(arrived);
         let family = family(source);
         match side {
             Side::Cluster => {
-                assert_eq!(source, family.reserved, "it leaves net1");
-                assert_eq!(sent_to, family.router, "it was not for the router");
+                assert_eq!(
+                    source, family.reserved,
+                    "the source of a packet that leaves net1"
+                );
+                assert_eq!(sent_to, family.router, "the packet was not for the router");
             }
             Side::Egress => {
-                assert_eq!(source, family.router, "it enters the cluster");
+                assert_eq!(
+                    source, family.router,
+                    "the source of a packet that enters the cluster"
+                );
                 assert_eq!(
                     sent_to, family.reserved,
-                    "it was not for the reserved address"
+                    "the packet was not for the reserved address"
                 );
                 let asked = self.seen.iter().any(|seen| {
                     seen.side == Side::Cluster && addresses(&seen.frames[0]).0 == destination
                 });
-                assert!(asked, "{destination} has asked for nothing");
+                assert!(asked, "{destination} has not asked for it");
             }
         }
         assert_eq!(left.len(), arrived.len());
         assert_eq!(
             header_is_right(arrived),
             header_is_right(&left),
-            "the IP header's checksum"
+            "whether the IP header's checksum is right"
         );
         if let (Some(before), Some(after)) =
             (transport_is_right(arrived), transport_is_right(&left))
         {
-            assert_eq!(before, after, "the transport's checksum");
+            assert_eq!(before, after, "whether the transport's checksum is right");
         }
-        // An ICMP error is forwarded, and counted by no rule.
+        // A forwarded ICMP error is counted by no rule.
         if let Ok((from, to)) = endpoints(&left) {
             self.forwarded += u64::from(!is_later_fragment(&left));
             self.seen.push(Seen {
@@ -107,13 +114,14 @@ impl<'b> Observer<'b> {
         }
     }
 
-    /// At the end every flow has both of its entries; then they all go, so that each sequence begins in an empty table.
+    /// Checks that every flow has both of its entries, and deletes them, so that each sequence begins with an empty
+    /// table.
     pub fn finish(self) {
         let flows = self.bench.flows().len();
         assert_eq!(
             self.bench.entries(),
             2 * flows,
-            "an entry is without the other"
+            "a flow lacks one of its entries"
         );
         let counted = packets_by_rule(self.bench) - self.rules_before;
         assert!(
@@ -130,7 +138,7 @@ impl<'b> Observer<'b> {
 fn end_flows<A: Address>(maps: &mut FamilyMaps<A>) {
     let keys: Vec<_> = maps.flows.keys().flatten().collect();
     for key in keys {
-        maps.flows.remove(&key).expect("nobody else removes it");
+        maps.flows.remove(&key).expect("the entry exists");
     }
 }
 
@@ -139,7 +147,7 @@ fn counts(bench: &Bench) -> Vec<u64> {
     Outcome::ALL.iter().map(count).collect()
 }
 
-/// Packets that all rules together have counted.
+/// The packets that all rules have counted.
 fn packets_by_rule(bench: &Bench) -> u64 {
     let rules = bench.dataplane.maps.rules().expect("the map is there");
     rules
@@ -148,7 +156,7 @@ fn packets_by_rule(bench: &Bench) -> u64 {
         .sum()
 }
 
-/// What tells a sender that its packet was dropped goes to that sender, from where it sent the packet to.
+/// Checks that an error about a dropped packet goes to its sender, from the address that it was sent to.
 fn check_refusal(refused: &[u8], answer: &[u8]) {
     let (source, destination) = addresses(refused);
     assert_eq!(addresses(answer), (destination, source));
@@ -165,19 +173,7 @@ fn check_refusal(refused: &[u8], answer: &[u8]) {
     }
 }
 
-/// The sum of 16-bit words, as RFC 1071 folds it: all ones for bytes that have their checksum among them.
-pub fn folded(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).expect("it was folded")
-}
-
-/// Whether the IPv4 header's checksum is right; IPv6 has none.
+/// Whether the IPv4 header's checksum is right. IPv6 has none.
 fn header_is_right(frame: &[u8]) -> bool {
     frame[14] >> 4 != 4 || folded(&frame[14..14 + header_len(frame)]) == 0xffff
 }
@@ -186,7 +182,7 @@ fn header_len(frame: &[u8]) -> usize {
     usize::from(frame[14] & 0x0f) * 4
 }
 
-/// Protocol number and payload of an IP packet without extension headers.
+/// The protocol number and payload of an IP packet without extension headers.
 fn transport(frame: &[u8]) -> (u8, &[u8]) {
     if frame[14] >> 4 == 4 {
         let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
@@ -207,7 +203,7 @@ fn is_later_fragment(frame: &[u8]) -> bool {
     }
 }
 
-/// Whether the transport's Internet checksum is right, where the packet is whole and has one.
+/// Whether the transport's Internet checksum is right, for whole packets that have one.
 fn transport_is_right(frame: &[u8]) -> Option<bool> {
     let is_fragment = match frame[14] >> 4 {
         4 => u16::from_be_bytes([frame[20], frame[21]]) & 0x3fff != 0,
@@ -232,7 +228,7 @@ fn transport_is_right(frame: &[u8]) -> Option<bool> {
         ]
         .concat(),
         1 => Vec::new(),
-        // Extension headers, SCTP.
+        // SCTP, or extension headers.
         _ => return None,
     };
     Some(folded(&[&pseudo_header[..], payload].concat()) == 0xffff)

@@ -1,6 +1,6 @@
-//! Sequences of packets through the kernel half itself (`BPF_PROG_TEST_RUN`), with its invariants checked after each packet.
+//! Sequences of packets through the kernel half (`BPF_PROG_TEST_RUN`). The invariants are checked after each packet.
 //!
-//! The engine sees no coverage of programs in the kernel; what guides it is the harness. Needs root.
+//! The engine sees no coverage of programs in the kernel; the harness guides it. Needs root.
 
 #![no_main]
 
@@ -29,7 +29,7 @@ const STEPS: usize = 24;
 fuzz_target!(|steps: Vec<Step>| {
     static BENCH: OnceLock<Mutex<Bench>> = OnceLock::new();
     let bench = BENCH.get_or_init(|| {
-        let bench = Bench::with_fallback().expect("the kernel half loads; this needs root");
+        let bench = Bench::with_fallback().expect("the kernel half can be loaded (as root)");
         Mutex::new(bench)
     });
     let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What may happen next: a packet of a client, of a server, an error about one, or anything at all.
+//! The possible packets of a sequence: from a client, from a server, an error about one, or anything else.
 
 use std::net::IpAddr;
 
@@ -6,15 +6,15 @@ use arbitrary::Arbitrary;
 use egress_common::Side;
 
 use crate::{
-    bench::{FAMILIES, Family},
+    bench::{FAMILIES, Family, folded},
     frames::{Endpoint, Frame, Message, Transport, chunk, echo_request, icmp, sctp, tcp, udp},
 };
 
-/// Flags that segments have, and some that they do not.
+/// Usual and unusual combinations of flags.
 const FLAGS: [&str; 10] = ["S", "SA", "A", "PA", "FA", "R", "RA", "F", "", "SFRA"];
-/// Ports of rules, and of none.
+/// Ports with and without a rule.
 const PORTS: [u16; 6] = [8080, 8443, 80, 5000, 3868, 9090];
-/// Clients' ports: kept, replaced, and at the edges of the NAT range.
+/// Client ports that are preserved, that are replaced, and at the edges of the NAT range.
 const CLIENT_PORTS: [u16; 5] = [2000, 40_000, 1023, 61_000, 65_535];
 
 /// One packet.
@@ -34,9 +34,9 @@ enum Packet {
         service: u8,
         content: Content,
     },
-    /// From the server of a flow, in answer to the packet of this number.
+    /// From the server of a flow, in answer to the packet with this index.
     Answer { to: u8, content: Content },
-    /// An ICMP error about the packet of this number, from a host on the side that it went to.
+    /// An ICMP error about the packet with this index, from a host on the side that it went to.
     Error {
         about: u8,
         kind: u8,
@@ -44,21 +44,21 @@ enum Packet {
         rest: [u8; 4],
         length: u8,
     },
-    /// The packet of this number once more, on this side.
+    /// The packet with this index again, on this side.
     Again { packet: u8, egress: bool },
-    /// Anything.
+    /// Arbitrary bytes.
     Raw { egress: bool, bytes: Vec<u8> },
 }
 
 #[derive(Debug, Arbitrary)]
 enum Content {
-    Tcp { flags: u8, number: u32, data: u8 },
+    Tcp { flags: u8, sequence: u32, data: u8 },
     Udp { data: u8, checksum: bool },
-    Sctp { kind: u8, number: u32, data: u8 },
+    Sctp { kind: u8, tag: u32, data: u8 },
     Echo,
 }
 
-/// What is done to a packet before it is sent.
+/// A change to a packet before it is sent.
 #[derive(Debug, Arbitrary)]
 enum Change {
     Ttl(u8),
@@ -69,7 +69,7 @@ enum Change {
     Cut {
         length: u16,
     },
-    /// IPv4's field of flags and offset, or the fragment offset and flags of an IPv6 fragment header that is put in.
+    /// Sets IPv4's fragment field, or inserts an IPv6 fragment header with this offset and flags.
     Fragment {
         field: u16,
     },
@@ -78,16 +78,16 @@ enum Change {
 /// A packet that was forwarded.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Where it arrived.
+    /// The side on which it arrived.
     pub side: Side,
-    /// As it arrived, and as it left.
+    /// The frame as it arrived, and as it left.
     pub frames: [Vec<u8>; 2],
-    /// From whom and to whom it left.
+    /// The source and destination with which it left.
     pub ends: [Endpoint; 2],
 }
 
 impl Step {
-    /// The frame to send, if there is one, and where it arrives.
+    /// The frame to send and the side on which it arrives. `None` if it cannot be built.
     pub fn frame(&self, seen: &[Seen]) -> Option<(Side, Vec<u8>)> {
         let chosen = |number: u8| seen.get(usize::from(number) % seen.len().max(1));
         let (side, mut frame) = match &self.packet {
@@ -147,7 +147,7 @@ impl Step {
             Some(Change::Fragment { field }) => make_fragment(&mut frame, field),
             Some(Change::Ttl(_)) | None => {}
         }
-        // What `BPF_PROG_TEST_RUN` takes: a whole IP header, and no more than a page.
+        // `BPF_PROG_TEST_RUN` requires a whole IP header and a frame of at most a page.
         let shortest = match frame.get(12..14)? {
             [0x86, 0xdd] => 14 + 40,
             _ => 14 + 20,
@@ -171,10 +171,10 @@ impl Content {
         match self {
             Self::Tcp {
                 flags,
-                number,
+                sequence,
                 data: length,
             } => tcp(source, destination, pick(&FLAGS, *flags))
-                .number(*number)
+                .sequence_or_tag(*sequence)
                 .payload(&data(length)),
             Self::Udp {
                 data: length,
@@ -186,9 +186,9 @@ impl Content {
             } => udp(source, destination, &data(length)).transport(Transport::UdpWithoutChecksum),
             Self::Sctp {
                 kind,
-                number,
+                tag,
                 data: length,
-            } => sctp(source, destination, &chunk(kind % 16, &data(length))).number(*number),
+            } => sctp(source, destination, &chunk(kind % 16, &data(length))).sequence_or_tag(*tag),
             Self::Echo if destination.1 == 0 || source.1 != 0 => {
                 echo_request(source.0, destination.0, source.1)
             }
@@ -228,13 +228,13 @@ fn neighbour(address: IpAddr, number: u8) -> IpAddr {
     }
 }
 
-/// Makes a fragment of a packet, with a right header checksum.
+/// Turns a packet into a fragment with a valid header checksum.
 fn make_fragment(frame: &mut Vec<u8>, field: u16) {
     let [high, low] = field.to_be_bytes();
     if frame.len() >= 34 && frame[14] == 0x45 {
         frame[20..22].copy_from_slice(&[high & 0x3f, low]);
         frame[24..26].fill(0);
-        let sum = !crate::invariants::folded(&frame[14..34]);
+        let sum = !folded(&frame[14..34]);
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
     } else if frame.len() >= 54 && frame[14] >> 4 == 6 && frame[20] != 44 {
         let header = [frame[20], 0, high, low & 0xf9, 0, 0, 0, 1];

@@ -1,33 +1,34 @@
-//! How things are measured: contenders side by side, in rounds, each round in an order of its own.
+//! The measurement: contenders side by side, in rounds, each round in another random order.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use egress_tests::cpu;
+use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::contender::{Absent, Contender, Load, Stand};
+use crate::contender::{Absent, Contender, Load, Testbed};
 use crate::kernel::Object;
 use crate::report::Row;
 use crate::stats::{Better, Samples};
 
-/// How thoroughly to measure.
+/// The thoroughness of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Samples of each contender.
+    /// The number of samples of each contender.
     pub rounds: usize,
-    /// How long a sample takes.
+    /// The duration of a sample.
     pub burst: Duration,
 }
 
 impl Plan {
-    /// For figures to be believed.
+    /// For reliable figures.
     pub const FULL: Self = Self {
         rounds: 24,
         burst: Duration::from_millis(400),
     };
-    /// For a first look.
+    /// For a first impression.
     pub const QUICK: Self = Self {
         rounds: 8,
         burst: Duration::from_millis(200),
@@ -37,34 +38,31 @@ impl Plan {
 /// What all cases share.
 #[derive(Debug)]
 pub struct Bench {
-    /// How thoroughly to measure.
+    /// The thoroughness.
     pub plan: Plan,
-    /// The programs for the kernel.
+    /// The benchmarks' own kernel programs.
     pub object: Object,
-    /// The CPU that everything of a sample happens on which is not to be spread.
+    /// The CPU for everything in a sample that should share one.
     pub cpu: usize,
-    /// Another one, for receivers; the same where there is no other.
+    /// Another CPU, for receivers; the same if there is only one.
     pub other_cpu: usize,
     random: fastrand::Rng,
 }
 
-/// The contenders of a case that there are, and rows for those that there are not.
+/// The testbeds of the contenders that are available, and a row for each of the others.
 #[derive(Debug)]
-pub struct Field {
-    /// Each in its lab.
-    pub stands: Vec<Stand>,
-    /// Why others are missing.
+pub struct Testbeds {
+    /// The available contenders, each in its lab.
+    pub testbeds: Vec<Testbed>,
+    /// The rows of the other contenders, with the reason.
     pub skipped: Vec<Row>,
 }
 
 impl Bench {
-    /// A bench that measures by `plan`.
+    /// A bench that measures according to `plan`.
     pub fn new(plan: Plan, object: Object) -> Result<Self> {
-        let allowed = sched_getaffinity(Pid::from_raw(0))?;
-        // The last ones: the first has most interrupts.
-        let mut cpus = (0..CpuSet::count())
-            .rev()
-            .filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+        // The last CPUs, because the first one handles most interrupts.
+        let mut cpus = cpu::usable()?.into_iter().rev();
         let cpu = cpus.next().context("this process may use no CPU")?;
         let other_cpu = cpus.next().unwrap_or(cpu);
         Ok(Self {
@@ -77,28 +75,28 @@ impl Bench {
     }
 
     /// Builds the labs of these contenders.
-    pub fn field(&self, contenders: &[Contender], load: Load) -> Result<Field> {
-        let mut field = Field {
-            stands: Vec::new(),
+    pub fn testbeds(&self, contenders: &[Contender], load: Load) -> Result<Testbeds> {
+        let mut built = Testbeds {
+            testbeds: Vec::new(),
             skipped: Vec::new(),
         };
         for &contender in contenders {
             progress(&format!("building the lab of {}", contender.name()));
-            match Stand::build(contender, load, &self.object) {
-                Ok(stand) => field.stands.push(stand),
+            match Testbed::build(contender, load, &self.object) {
+                Ok(testbed) => built.testbeds.push(testbed),
                 Err(error) => match error.downcast_ref::<Absent>() {
-                    Some(Absent(reason)) => field
+                    Some(Absent(reason)) => built
                         .skipped
                         .push(Row::skipped(contender.name(), Some(reason.clone()))),
                     None => return Err(error),
                 },
             }
         }
-        Ok(field)
+        Ok(built)
     }
 
-    /// Takes a sample of `N` values of every subject in each of the rounds, in random order, after one that does not
-    /// count. Gives the samples of each value, by subject.
+    /// Takes a sample of `N` values of every subject in each round, in random order, after a warm-up round. Returns the
+    /// samples of each value, by subject.
     pub fn interleave<S, const N: usize>(
         &mut self,
         what: &str,
@@ -132,36 +130,43 @@ impl Bench {
     }
 }
 
-impl Field {
-    /// Who is there.
+impl Testbeds {
+    /// The available contenders.
     pub fn contenders(&self) -> Vec<Contender> {
-        self.stands.iter().map(|stand| stand.contender).collect()
+        self.testbeds
+            .iter()
+            .map(|testbed| testbed.contender)
+            .collect()
     }
 }
 
-/// Does `work` on one CPU only.
+/// Runs `work` on one CPU.
 pub fn pinned<T>(cpu: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let this = Pid::from_raw(0);
     let before = sched_getaffinity(this)?;
-    pin(cpu)?;
+    cpu::pin(cpu)?;
     let result = work();
-    sched_setaffinity(this, &before).context("giving a thread its CPUs back")?;
+    sched_setaffinity(this, &before).context("restoring a thread's CPUs")?;
     result
 }
 
-/// Keeps the calling thread on one CPU.
-pub fn pin(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &only)
-        .with_context(|| format!("keeping a thread on CPU {cpu}"))
+/// Takes samples for the duration of `burst` and returns the value that represents them.
+///
+/// Bursts are divided into slices, because another task that takes the CPU for a while spoils only some of them.
+pub fn robust_rate(burst: Duration, mut slice: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let start = Instant::now();
+    let mut rates = Vec::new();
+    while start.elapsed() < burst {
+        rates.push(slice()?);
+    }
+    Ok(Better::Higher.robust(&rates))
 }
 
-/// Says on a terminal what is going on, in place of what it said last.
+/// Shows the current step on a terminal, in place of the last one.
 pub fn progress(what: &str) {
     let mut stderr = stderr();
     if stderr.is_terminal() {
-        // If the terminal is gone, there is nobody to tell.
+        // An error is ignored: nobody reads a closed terminal.
         let _ = write!(stderr, "\r\x1b[K{what}");
         let _ = stderr.flush();
     }

@@ -1,4 +1,4 @@
-//! Who is compared, each in a lab of its own.
+//! The contenders, each in its own lab.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -17,7 +17,7 @@ use crate::source::Path;
 pub enum Contender {
     /// The egress router.
     EgressRouter,
-    /// The egress router once more: what differs from the first is the harness's own error.
+    /// The egress router once more. Its difference from the first is the harness's own error.
     EgressRouterAgain,
     /// The kernel's NAT with upstream's rules, by nftables.
     Nftables,
@@ -25,7 +25,7 @@ pub enum Contender {
     Iptables,
     /// The kernel's forwarding, without NAT.
     Forwarding,
-    /// A bare `bpf_redirect` with fixed MAC addresses: the limit.
+    /// A bare `bpf_redirect` with fixed MAC addresses: the upper limit.
     Redirect,
     /// Nothing: packets are dropped where they arrive at the router.
     Sending,
@@ -36,7 +36,6 @@ use Contender::{
 };
 
 impl Contender {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         EgressRouter,
         EgressRouterAgain,
@@ -46,7 +45,7 @@ impl Contender {
         Redirect,
         Sending,
     ];
-    /// Those that connections work through.
+    /// The contenders that connections work through.
     pub const CONNECTING: [Self; 6] = [
         EgressRouter,
         EgressRouterAgain,
@@ -55,7 +54,7 @@ impl Contender {
         Forwarding,
         Redirect,
     ];
-    /// The name that people read.
+    /// The name for people.
     pub const fn name(self) -> &'static str {
         match self {
             EgressRouter => "egress-router",
@@ -68,7 +67,7 @@ impl Contender {
         }
     }
 
-    /// Whether clients talk to the router's address, and not to the server's.
+    /// Whether clients use the router's address, rather than the server's.
     const fn is_reached_at_the_router(self) -> bool {
         matches!(
             self,
@@ -77,20 +76,19 @@ impl Contender {
     }
 }
 
-/// What the contenders of a case are to carry.
+/// What the contenders of a case must carry.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Services of the router: as many redirect rules.
+    /// The number of services of the router, each with a redirect rule.
     pub rules: u16,
-    /// Their protocol.
     pub protocol: Protocol,
-    /// Flows that are alive at once.
+    /// The number of flows that are alive at once.
     pub flows: u32,
-    /// Whether the servers' ports are others than the services'.
+    /// Whether the servers' ports differ from the services'.
     pub changes_ports: bool,
 }
 
-/// How long an idle UDP flow lives at every contender: longer than a run.
+/// The idle timeout of UDP flows for every contender, longer than a run.
 const UDP_TIMEOUT_S: u32 = 3_600;
 
 /// The server of all services.
@@ -129,42 +127,40 @@ pub fn spec(load: Load) -> Spec {
     }
 }
 
-/// Why a contender takes no part.
+/// The reason why a contender is not available.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Absent(pub String);
 
 /// A contender in its lab.
 #[derive(Debug)]
-pub struct Stand {
-    /// Who it is.
+pub struct Testbed {
     pub contender: Contender,
-    // Before the lab: it ends first.
+    // Declared before the lab, because it must end first.
     _running: Running,
-    /// Where.
     pub lab: Lab,
 }
 
 /// What ends with a contender.
 #[derive(Debug)]
 enum Running {
-    Router(#[expect(dead_code, reason = "runs while it is there")] RouterProcess),
-    Wires(#[expect(dead_code, reason = "redirect while they are there")] [Wire; 2]),
-    /// The kernel's own goes with the namespace.
+    Router(#[expect(dead_code, reason = "runs until it is dropped")] RouterProcess),
+    Wires(#[expect(dead_code, reason = "redirect until they are dropped")] [Wire; 2]),
+    /// The kernel's own dataplane ends with the namespace.
     Kernel,
 }
 
-impl Stand {
-    /// Builds a lab and puts the contender into its router pod.
+impl Testbed {
+    /// Builds a lab and starts the contender in its router pod.
     ///
     /// # Errors
-    /// With an [`Absent`] as cause if this machine does not have the contender, or has it not for this load.
+    /// With an [`Absent`] as the cause, if this machine lacks the contender or cannot run it with this load.
     pub fn build(contender: Contender, load: Load, object: &Object) -> Result<Self> {
         if let Some(reason) = missing(contender, load) {
             return Err(Absent(reason).into());
         }
         let lab = Lab::new()?;
-        // What every contender needs beyond the router, and once, so that nobody waits for it later.
+        // Resolves the neighbours that every contender needs, so that no measurement waits for them.
         icmp::ping(lab.router(), SERVER.into(), PATIENCE)?;
         icmp::ping(lab.client(), V4.router_eth0.address, PATIENCE)?;
         let running = start(contender, &lab, load, object)
@@ -176,7 +172,7 @@ impl Stand {
         })
     }
 
-    /// Where a client sends to reach service `n`: address and port.
+    /// The address and port to which a client sends to reach service `n`.
     pub fn reach(&self, protocol: Protocol, n: u16) -> std::net::SocketAddr {
         let rule = service(protocol, n);
         if self.contender.is_reached_at_the_router() {
@@ -186,7 +182,7 @@ impl Stand {
         }
     }
 
-    /// What a client's datagrams to the services look like on the router's link.
+    /// The addresses and ports of a client's datagrams on the router's link.
     pub fn path(&self) -> Result<Path> {
         let IpAddr::V4(client) = V4.client(0).address else {
             bail!("the client has an IPv4 address");
@@ -252,7 +248,7 @@ fn start(contender: Contender, lab: &Lab, load: Load, object: &Object) -> Result
     Ok(Running::Kernel)
 }
 
-/// Lets client and server talk to each other's addresses, through the router pod.
+/// Lets client and server reach each other's addresses directly, through the router pod.
 fn route_past_the_router_address(lab: &Lab) -> Result<()> {
     let (inside, outside) = (V4.router_eth0.address, V4.router_net1.address);
     lab.client()
@@ -261,7 +257,7 @@ fn route_past_the_router_address(lab: &Lab) -> Result<()> {
         .ip([format!("route add {} via {outside}", V4.cluster)])
 }
 
-/// Loads rules, but not for ever.
+/// Loads rules with a time limit.
 fn load_rules(program: &str, arguments: &[&str], script: &str, lab: &Lab) -> Result<()> {
     const LIMIT_S: &str = "60";
     let arguments: Vec<&str> = [LIMIT_S, program]
@@ -269,7 +265,7 @@ fn load_rules(program: &str, arguments: &[&str], script: &str, lab: &Lab) -> Res
         .chain(arguments)
         .copied()
         .collect();
-    // The message of a failure has the script, which may be long.
+    // The message of a failure contains the script, which may be long.
     lab.router()
         .feed("timeout", &arguments, script)
         .map_err(|error| {
@@ -279,7 +275,7 @@ fn load_rules(program: &str, arguments: &[&str], script: &str, lab: &Lab) -> Res
         })
 }
 
-/// Lets idle UDP flows of the kernel's NAT live as long as the router's.
+/// Sets the idle timeout of the kernel's NAT to the router's.
 fn keep_flows(lab: &Lab) -> Result<()> {
     for name in [
         "nf_conntrack_udp_timeout",
@@ -313,7 +309,7 @@ fn missing(contender: Contender, load: Load) -> Option<String> {
     }
 }
 
-/// Whether a program of this name is to be found.
+/// Whether a program of this name is installed.
 pub fn is_installed(program: &str) -> bool {
     Command::new("sh")
         .args([

@@ -8,14 +8,14 @@ use egress_tests::addresses::V4;
 
 use crate::contender::is_installed;
 
-/// The program that loads rules: the one on `nf_tables`, else the legacy one.
+/// The program that loads rules: the one based on `nf_tables`, else the legacy one.
 pub fn program() -> Option<&'static str> {
     ["iptables-nft-restore", "iptables-legacy-restore"]
         .into_iter()
         .find(|program| is_installed(program))
 }
 
-/// What it takes to redirect by the IPv4 rules of `spec`.
+/// The script that redirects according to the IPv4 rules of `spec`.
 pub fn script(spec: &Spec) -> Result<String> {
     let mut script = String::from("*nat\n");
     let rules = spec.rules.iter();

@@ -1,4 +1,4 @@
-//! The benchmarks' own programs in the kernel (`tests/bench/ebpf`).
+//! The benchmarks' own kernel programs (`tests/bench/ebpf`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use egress_tests::Namespace;
 use egress_tests::namespace::Mac;
 
-/// How much of a frame [`Replay`] restores at the most: `HEAD_LEN` of the programs.
+/// The longest beginning of a frame that [`Replay`] restores: `HEAD_LEN` of the programs.
 const HEAD_LEN: usize = 128;
 
 /// The object with the programs.
@@ -29,14 +29,14 @@ impl Object {
             .with_context(|| format!("loading {}", self.0.display()))
     }
 
-    /// Lets `interface` drop and count every IPv4 packet that arrives.
+    /// Makes `interface` drop and count every arriving IPv4 packet.
     pub fn sink(&self, namespace: &Namespace, interface: &str) -> Result<Sink> {
         let mut ebpf = self.load(&mut EbpfLoader::new())?;
         attach(&mut ebpf, "sink", namespace, interface)?;
         Ok(Sink(ebpf))
     }
 
-    /// Lets `from` send every IPv4 packet that arrives out of `to`, with these MAC addresses.
+    /// Makes `from` send every arriving IPv4 packet out of `to`, with these MAC addresses.
     pub fn wire(
         &self,
         namespace: &Namespace,
@@ -55,8 +55,8 @@ impl Object {
         Ok(Wire { _ebpf: ebpf })
     }
 
-    /// Runs `next`, or nothing, on `frame` again and again. With `port_at`, the offset of a UDP source port, each run has
-    /// a port of its own.
+    /// Runs `next`, or nothing, on `frame` repeatedly. With `port_at`, the offset of a UDP source port, each run uses
+    /// another port.
     pub fn replay(
         &self,
         next: Option<&ProgramFd>,
@@ -75,7 +75,7 @@ impl Object {
         let map = ebpf.map_mut("HEAD").context("the object has no HEAD")?;
         Array::<_, [u8; HEAD_LEN]>::try_from(map)?.set(0, head, 0)?;
         let mut programs = ProgramArray::try_from(
-            // The kernel empties a program array when its last holder lets go.
+            // The kernel empties a program array when its last holder closes it.
             ebpf.take_map("NEXT").context("the object has no NEXT")?,
         )?;
         if let Some(next) = next {
@@ -89,12 +89,12 @@ impl Object {
     }
 }
 
-/// Drops and counts packets until it is dropped itself.
+/// Drops and counts packets until it is itself dropped.
 #[derive(Debug)]
 pub struct Sink(Ebpf);
 
 impl Sink {
-    /// How many packets it has taken so far.
+    /// The number of packets so far.
     pub fn taken(&self) -> Result<u64> {
         let map = self.0.map("TAKEN").context("the object has no TAKEN")?;
         let per_cpu = PerCpuArray::<_, u64>::try_from(map)?.get(&0, 0)?;
@@ -102,24 +102,24 @@ impl Sink {
     }
 }
 
-/// A bare redirect, until it is dropped.
+/// A bare redirect until it is dropped.
 #[derive(Debug)]
 pub struct Wire {
     _ebpf: Ebpf,
 }
 
-/// A program to be run on one frame again and again.
+/// A program that runs on one frame repeatedly.
 pub struct Replay {
     ebpf: Ebpf,
     _programs: ProgramArray<aya::maps::MapData>,
     frame: Vec<u8>,
 }
 
-/// `BPF_PROG_TEST_RUN` fails on frames that do not fit into a page with the kernel's own data around them.
+/// The longest frame that `BPF_PROG_TEST_RUN` accepts: it must fit into a page with the kernel's own data.
 pub const LONGEST_FRAME: usize = 3_520;
 
 impl Replay {
-    /// Runs `times` times in the thread's network namespace. Gives the mean time of a run, and the verdict of the last one.
+    /// Runs `times` times in the thread's network namespace. Returns the mean duration of a run and the last verdict.
     pub fn run(&mut self, times: u32) -> Result<(Duration, i32)> {
         ensure!(
             self.frame.len() <= LONGEST_FRAME,

@@ -1,4 +1,4 @@
-//! Where and when a run took place.
+//! The place and time of a run.
 
 use std::fmt;
 use std::fs;
@@ -9,27 +9,27 @@ use std::time::SystemTime;
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
-/// What a figure is worth nothing without.
+/// The conditions under which the figures were measured.
 #[derive(Debug, Serialize)]
 pub struct Machine {
     /// The processor's model.
     pub cpu: String,
     /// How many CPUs this process may use.
     pub cpus: usize,
-    /// Whether it is a virtual machine, as far as the processor says so.
+    /// Whether it is a virtual machine, according to the processor.
     pub is_virtual: bool,
     /// The kernel's release.
     pub kernel: String,
-    /// When, in UTC.
+    /// The UTC time.
     pub date: String,
-    /// What was built, as git names it.
+    /// The git description of what was built.
     pub commit: String,
-    /// Runnable tasks over the last minute, before the run: the machine should be idle.
+    /// The load average over the last minute, before the run. The machine should be idle.
     pub load: String,
 }
 
 impl Machine {
-    /// This one, now. What cannot be found out is `unknown`.
+    /// The current machine and time. Unknown values are `unknown`.
     pub fn this() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {

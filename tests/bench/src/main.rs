@@ -1,5 +1,5 @@
-//! The benchmarks of the egress router, in labs of their own. `cargo xtask bench` builds all that they need and runs them;
-//! `docs/benchmarks/README.md` says what they show.
+//! The benchmarks of the egress router, in their own labs. `cargo xtask bench` builds what they need and runs them;
+//! `docs/benchmarks/README.md` explains the results.
 
 mod bench;
 mod cases;
@@ -30,7 +30,7 @@ use crate::report::Report;
 #[derive(Parser)]
 #[command(name = "egress-bench")]
 struct Cli {
-    /// Few and short rounds: a first look
+    /// A few short rounds, for a first impression
     #[arg(long)]
     quick: bool,
 
@@ -38,15 +38,15 @@ struct Cli {
     #[arg(long = "case", value_enum)]
     cases: Vec<Case>,
 
-    /// How many rounds, instead of what the mode has
+    /// The number of rounds, instead of the mode's
     #[arg(long)]
     rounds: Option<usize>,
 
-    /// What to print
+    /// The format of the output
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 
-    /// Where the results go as files, too
+    /// Also write the results as files to this directory
     #[arg(long)]
     into: Option<PathBuf>,
 
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     if let Some(reason) = requirements::missing() {
-        bail!("the labs cannot be made here: {reason}");
+        bail!("cannot build the labs here: {reason}");
     }
     let machine = Machine::this();
     if cli.output == Output::Text {

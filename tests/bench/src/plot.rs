@@ -1,4 +1,4 @@
-//! The results as SVG: bars with the interval of each value, a group for each table.
+//! Plots the results as SVG: bars with intervals, in a group for each table.
 
 use std::fs;
 use std::path::Path;
@@ -14,12 +14,12 @@ use plotters::style::{BLACK, Color as _, IntoFont as _, RGBColor, TextStyle, WHI
 use crate::report::{Report, Row, Table, number};
 use crate::stats::Estimate;
 
-/// What is shown together.
+/// One page of bars.
 struct Figure {
-    /// The file's name without its ending.
+    /// The file's name without its extension.
     file: &'static str,
     title: &'static str,
-    /// Of the tables that have them, these cases.
+    /// The cases whose tables it shows, if the report has them.
     cases: &'static [&'static str],
     scale: Scale,
     of: fn(&Row) -> Option<Estimate>,
@@ -85,9 +85,9 @@ const FIGURES: [Figure; 7] = [
 
 const WIDTH: i32 = 900;
 const MARGIN: i32 = 20;
-/// Where the bars begin: right of the names.
+/// The left end of the bars, right of the names.
 const LEFT: i32 = 210;
-/// Where the longest may end: left of the last value.
+/// The right end of the longest bar, left of its value.
 const RIGHT: i32 = WIDTH - 110;
 const LINE: i32 = 22;
 const BAR: i32 = 14;
@@ -95,7 +95,7 @@ const BAR: i32 = 14;
 const OURS: RGBColor = RGBColor(0x1f, 0x6f, 0xb5);
 const OTHERS: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
 
-/// Draws every figure that the report has something for into `directory`.
+/// Draws every figure for which the report has data into `directory`.
 pub fn save(report: &Report, directory: &Path) -> Result<()> {
     for figure in &FIGURES {
         let tables: Vec<&Table> = report
@@ -156,7 +156,7 @@ impl Figure {
     }
 }
 
-/// Where a value lies on the page.
+/// Maps values to positions on the page.
 struct Axis {
     scale: Scale,
     from: f64,
@@ -172,7 +172,7 @@ impl Axis {
         }
         let from = match scale {
             Scale::Linear => 0.0,
-            // A whole decade, below the shortest bar.
+            // A whole decade below the shortest bar.
             Scale::Logarithmic => 10_f64.powf(from.max(1.0).log10().ceil() - 1.0),
         };
         Self { scale, from, to }
@@ -185,7 +185,7 @@ impl Axis {
         };
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a place on the page, between 0 and its width"
+            reason = "a position between 0 and the page's width"
         )]
         let offset = (share.clamp(0.0, 1.0) * f64::from(RIGHT - LEFT)).round() as i32;
         LEFT + offset
@@ -209,9 +209,9 @@ impl Axis {
     }
 }
 
-/// Writes text whose middle is at this height.
+/// Writes text that is vertically centred at this height.
 fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: i32, side: HPos) -> Result<()> {
-    // The backend writes smaller letters than it was asked for, by this factor (`draw_text` of plotters-svg).
+    // The backend's letters are smaller than requested by this factor (`draw_text` of plotters-svg).
     let style = TextStyle::from(("sans-serif", f64::from(size) * 1.24).into_font())
         .pos(Pos::new(side, VPos::Center))
         .color(&BLACK);

@@ -1,4 +1,4 @@
-//! What comes out of a run: tables for people, JSON for programs.
+//! The results of a run: tables for people, JSON for programs.
 
 use std::fmt::Write as _;
 
@@ -14,34 +14,32 @@ use crate::stats::{Better, Estimate, Samples};
 /// A whole run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Where and when.
     pub machine: Machine,
     /// `quick` or `full`.
     pub mode: &'static str,
-    /// What was measured.
     pub tables: Vec<Table>,
 }
 
-/// One thing that was measured of several.
+/// The measurement of one quantity for several contenders or scenarios.
 #[derive(Debug, Serialize)]
 pub struct Table {
     /// Its name on the command line.
     pub case: &'static str,
-    /// What it is, for people.
+    /// Its title, for people.
     pub title: String,
-    /// Of the values.
+    /// The unit of the values.
     pub unit: &'static str,
-    /// Which values are good.
+    /// Which values are better.
     pub better: Better,
-    /// How many samples each row has.
+    /// The number of samples of each row.
     pub rounds: usize,
-    /// What the ratios are of.
+    /// What the ratios compare.
     pub ratios_of: RatiosOf,
-    /// One for each contender, or path.
+    /// One row for each contender or scenario.
     pub rows: Vec<Row>,
-    /// What has to be known to read it.
+    /// What a reader must know to interpret the table.
     pub notes: Vec<String>,
-    /// By what share the router differs from itself: [`Table::judged`] finds out.
+    /// The router's relative difference from itself, set by [`Table::judged`].
     pub harness_error: Option<f64>,
 }
 
@@ -49,7 +47,7 @@ pub struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RatiosOf {
-    /// What a packet costs beyond sending it.
+    /// The cost of a packet beyond sending it.
     Cost,
     /// The values themselves.
     Value,
@@ -58,25 +56,25 @@ pub enum RatiosOf {
 /// A row of a [`Table`].
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// Whose it is.
+    /// The contender or scenario.
     pub name: String,
-    /// Why it has no value.
+    /// The reason for a missing value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
-    /// In the table's unit.
+    /// The value, in the table's unit.
     pub value: Option<Estimate>,
-    /// Nanoseconds a packet beyond sending it.
+    /// The cost of a packet beyond sending it, in nanoseconds.
     pub cost_ns: Option<Estimate>,
-    /// Ratio to nftables.
+    /// The ratio to nftables.
     pub to_nftables: Option<Estimate>,
-    /// Ratio to the bare `bpf_redirect`.
+    /// The ratio to the bare `bpf_redirect`.
     pub to_redirect: Option<Estimate>,
-    /// Share of the packets that did not arrive.
+    /// The share of packets that did not arrive.
     pub lost: Option<f64>,
 }
 
 impl Row {
-    /// A row with a value and nothing to compare it with.
+    /// A row with a value but nothing to compare it with.
     pub fn of(name: impl Into<String>, value: Estimate) -> Self {
         Self {
             value: Some(value),
@@ -175,7 +173,7 @@ impl Table {
         text
     }
 
-    /// The columns that any row has something for.
+    /// The columns that have a value in any row.
     fn columns(&self) -> Vec<Column> {
         let compared = self.compared();
         let every: [(String, Cell); 6] = [
@@ -206,7 +204,7 @@ impl Table {
     }
 }
 
-/// What a column has of a row.
+/// Formats a row's cell of a column.
 type Cell = fn(&Row) -> String;
 
 struct Column {
@@ -236,7 +234,7 @@ fn ratio(estimate: Option<Estimate>) -> String {
     })
 }
 
-/// A number with three digits that matter, or all those before the point.
+/// Formats a number with three significant digits, or all digits before the decimal point.
 pub fn number(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 100.0 => 0,
@@ -246,12 +244,12 @@ pub fn number(value: f64) -> String {
     grouped(&format!("{value:.decimals$}"))
 }
 
-/// A whole number.
+/// Formats a whole number.
 pub fn count(value: u32) -> String {
     grouped(&value.to_string())
 }
 
-/// A number as it is, with its thousands apart.
+/// Groups a number's digits by thousands.
 fn grouped(text: &str) -> String {
     let (whole, fraction) = text
         .find('.')
@@ -293,7 +291,7 @@ mod tests {
             Contender::Nftables,
             Contender::Sending,
         ];
-        // 2 µs, 3 µs and 1 µs a packet.
+        // 2 µs, 3 µs and 1 µs per packet.
         let values = vec![vec![500e3; 3], vec![1e9 / 3e3; 3], vec![1e6; 3]];
         let samples = Samples::new(Better::Higher, values);
         let rows = compare(&contenders, &samples, RatiosOf::Cost);

@@ -9,35 +9,35 @@ use egress_tests::namespace::Mac;
 use egress_tests::sender::FrameSender;
 use etherparse::PacketBuilder;
 
-/// The shortest Ethernet frame, of 64 bytes with its checksum, which the interface adds.
+/// The shortest Ethernet frame: 64 bytes with the frame check sequence, which the interface adds.
 pub const FRAME_LEN: usize = 60;
 const BATCH: usize = 64;
 
 const HEADERS_LEN: usize = 14 + 20 + 8;
-/// The destination port is the word behind it.
+/// The offset of the source port. The destination port follows.
 const SOURCE_PORT: usize = 34;
-/// Two words of payload, which keep the checksum the same for all flows.
+/// The offset of two words of payload that keep the checksum the same for all flows.
 const BALANCE: usize = HEADERS_LEN;
 
-/// Client ports: those that every contender leaves as they are, as they are free and in its range of ports.
+/// The first client port. Every contender preserves these ports, as they are free and in its NAT range.
 const FIRST_PORT: u16 = 1_024;
-/// How many of them there are for a service.
+/// The number of client ports for a service.
 pub const PORTS: u32 = 31_250;
 
-/// What the frames have in common.
+/// The common parts of the frames.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
-    /// The sender's MAC address and that of the router.
+    /// The MAC addresses of the sender and the router.
     pub macs: [Mac; 2],
-    /// The client's address, and that to which it sends.
+    /// The client's address, and the address to which it sends.
     pub addresses: [Ipv4Addr; 2],
-    /// The port of service 0; service `n` has a port `n` steps on.
+    /// The port of service 0.
     pub port: u16,
-    /// From one service's port to the next.
+    /// The step from a service's port to the next one's.
     pub step: i16,
 }
 
-/// Sends datagrams of `flows` flows, each in turn, in an order without locality.
+/// Sends datagrams of `flows` flows in turn, in an order without locality.
 #[derive(Debug)]
 pub struct Source {
     sender: FrameSender<BATCH>,
@@ -50,7 +50,7 @@ pub struct Source {
     next: u32,
 }
 
-/// What was sent.
+/// The packets that were sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub packets: u64,
@@ -77,12 +77,12 @@ impl Source {
         })
     }
 
-    /// Sends until `time` is over.
+    /// Sends for `time`.
     pub fn send_for(&mut self, time: Duration) -> Result<Sent> {
         self.send_while(|_, elapsed| elapsed < time)
     }
 
-    /// Sends this many packets at least, rounded up to whole batches, but no longer than `time`.
+    /// Sends at least this many packets, rounded up to whole batches, but for at most `time`.
     pub fn send_count(&mut self, packets: u64, time: Duration) -> Result<Sent> {
         self.send_while(|sent, elapsed| sent < packets && elapsed < time)
     }
@@ -114,7 +114,7 @@ impl Source {
     }
 }
 
-/// Source and destination port of a flow: services in turn, so that few flows have all of them.
+/// The source and destination port of a flow. Services take turns, so that even few flows use all of them.
 fn ports(path: &Path, services: u32, flow: u32) -> (u16, u16) {
     #[expect(
         clippy::cast_possible_truncation,
@@ -125,7 +125,7 @@ fn ports(path: &Path, services: u32, flow: u32) -> (u16, u16) {
     (FIRST_PORT + client, path.port.wrapping_add_signed(offset))
 }
 
-/// A step that visits every flow once in a round, and jumps far: near the golden section of their number.
+/// A step that visits every flow once per round and jumps far: close to the golden ratio of their number.
 fn stride(flows: u32) -> u32 {
     fn divisor(a: u32, b: u32) -> u32 {
         if b == 0 { a } else { divisor(b, a % b) }
@@ -137,7 +137,7 @@ fn stride(flows: u32) -> u32 {
         .unwrap_or(1)
 }
 
-/// A frame whose ports are 0 and whose UDP checksum is right for any that [`BALANCE`] is set for.
+/// A frame with ports 0, whose UDP checksum is right for any ports that [`BALANCE`] compensates for.
 fn template(path: &Path) -> Result<[u8; FRAME_LEN]> {
     const TTL: u8 = 64;
     let [source_mac, destination_mac] = path.macs;

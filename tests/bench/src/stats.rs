@@ -1,20 +1,19 @@
-//! What is said of numbers that a busy machine has disturbed.
+//! Statistics of measurements on a busy machine.
 //!
-//! Noise on a machine only ever slows, so a contender's value is not the mean of its samples but a quantile near the good
-//! end. How far that value is to be trusted is found by the bootstrap: rounds are drawn again with replacement, and what
-//! 90 % of the draws agree on is the interval. Rounds are drawn as a whole, because the contenders of one round share
-//! what happened on the machine meanwhile.
+//! Noise only ever slows things down, so a contender's value is not the mean of its samples but a quantile near the
+//! good end. The bootstrap shows how reliable the value is: rounds are drawn again with replacement, and the interval
+//! contains 90 % of the draws. Rounds are drawn as a whole, because the contenders of one round share the same noise.
 
 use serde::Serialize;
 
-/// How near the good end the quantile is that stands for a contender.
+/// The quantile that represents a contender, near the good end.
 const GOOD: f64 = 0.8;
-/// How often rounds are drawn again.
+/// The number of times that rounds are drawn again.
 const DRAWS: usize = 1_000;
-/// Shares of the draws that lie below and above the interval.
+/// The share of draws below the interval, and above it.
 const TAIL: f64 = 0.05;
 
-/// The quantile `share` (0 to 1) of `values`, between two of them by linear interpolation (type 7 of Hyndman and Fan,
+/// The quantile `share` (0 to 1) of `values`, with linear interpolation (type 7 of Hyndman and Fan,
 /// <https://doi.org/10.1080/00031305.1996.10473566>).
 ///
 /// NaN without values.
@@ -48,7 +47,7 @@ pub enum Better {
 }
 
 impl Better {
-    /// What stands for samples of which some were disturbed.
+    /// The value that represents samples of which some were disturbed.
     pub fn robust(self, values: &[f64]) -> f64 {
         match self {
             Self::Higher => quantile(values, GOOD),
@@ -57,10 +56,10 @@ impl Better {
     }
 }
 
-/// A value, and the interval that 90 % of the bootstrap's draws are in.
+/// A value, with the interval that contains 90 % of the bootstrap's draws.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
-    /// Of all rounds.
+    /// The value from all rounds.
     pub value: f64,
     /// The lower end.
     pub low: f64,
@@ -69,7 +68,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Of something that is known and not measured again and again.
+    /// A value that is known exactly.
     pub const fn exact(value: f64) -> Self {
         Self {
             value,
@@ -83,19 +82,19 @@ impl Estimate {
 #[derive(Clone, Debug)]
 pub struct Samples {
     better: Better,
-    /// By contender, then by round.
+    /// The values, by contender and round.
     values: Vec<Vec<f64>>,
 }
 
 impl Samples {
-    /// `values` by contender, then by round: as many rounds for each.
+    /// Takes `values` by contender and round, with the same number of rounds for each contender.
     ///
     /// # Panics
-    /// If one has more rounds than another.
+    /// If the numbers of rounds differ.
     pub fn new(better: Better, values: Vec<Vec<f64>>) -> Self {
         assert!(
             values.windows(2).all(|pair| pair[0].len() == pair[1].len()),
-            "every contender has every round"
+            "the contenders differ in their number of rounds"
         );
         Self { better, values }
     }
@@ -112,11 +111,11 @@ impl Samples {
         self.better.robust(&drawn)
     }
 
-    /// Estimates what `statistic` makes of the contenders' values, which it gets by a function of their index.
+    /// Estimates `statistic`, which gets the contenders' values through a function of their index.
     pub fn estimate(&self, statistic: impl Fn(&dyn Fn(usize) -> f64) -> f64) -> Estimate {
         let of = |rounds: &[usize]| statistic(&|contender| self.robust(contender, rounds));
         let every: Vec<usize> = (0..self.rounds()).collect();
-        // Seeded: the same samples always give the same interval.
+        // A fixed seed: the same samples always give the same interval.
         let mut random = fastrand::Rng::with_seed(1);
         let draws: Vec<f64> = (0..DRAWS)
             .map(|_| {

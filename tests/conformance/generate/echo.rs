@@ -1,4 +1,4 @@
-//! Echo, and ICMP messages that are no errors.
+//! Echo, and other ICMP messages that are not errors.
 
 use super::{Writer, errors};
 use crate::family::Family;
@@ -6,7 +6,6 @@ use crate::recipe::{Body, Damage};
 use crate::script::Service;
 use crate::wire::Side;
 
-/// Writes echo requests and replies.
 pub(super) fn write(writer: &mut Writer) {
     writer.script.kind = "echo";
     let flow = writer.flow(Service::Echo);
@@ -79,7 +78,7 @@ fn message(
     writer.send(side, flow, what, recipe);
 }
 
-/// The wrong message for its direction, codes that mean nothing, other queries.
+/// Messages in the wrong direction, undefined codes, and other queries.
 fn odd(writer: &mut Writer, flow: usize, request: [u8; 2], reply: [u8; 2]) {
     let side = writer.either_side();
     let backwards = if side == Side::Cluster {
@@ -88,10 +87,10 @@ fn odd(writer: &mut Writer, flow: usize, request: [u8; 2], reply: [u8; 2]) {
         request
     };
     let others: &[[u8; 2]] = match writer.script.family {
-        // Timestamp, its reply, information request, address mask request, redirect, router
-        // advertisement, nothing known.
+        // Timestamp and its reply, information request, address mask request, redirect, router advertisement,
+        // unassigned.
         Family::V4 => &[[13, 0], [14, 0], [15, 0], [17, 0], [5, 1], [9, 0], [42, 0]],
-        // Node information query, nothing known.
+        // Node information query, unassigned.
         Family::V6 => &[[139, 0], [140, 0], [200, 0], [100, 0]],
     };
     let (kind, what) = match writer.rng.u8(..4) {

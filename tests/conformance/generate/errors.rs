@@ -1,4 +1,4 @@
-//! ICMP errors about flows, about none, and forged ones.
+//! ICMP errors: about flows, about unknown packets, and forged ones.
 
 use super::{Writer, tcp, udp};
 use crate::family::Family;
@@ -6,9 +6,9 @@ use crate::protocol::{ACK, PSH};
 use crate::recipe::{Body, Damage, Extension, Recipe, Twist};
 use crate::wire::Side;
 
-/// IPv4's types, with how many codes each has (RFC 792, RFC 1812).
+/// IPv4's types, each with its number of codes (RFC 792, RFC 1812).
 const V4: &[(u8, u8)] = &[(3, 16), (4, 1), (11, 2), (12, 3), (5, 4)];
-/// IPv6's (RFC 4443).
+/// IPv6's types, each with its number of codes (RFC 4443).
 const V6: &[(u8, u8)] = &[(1, 7), (2, 1), (3, 2), (4, 3)];
 
 /// Writes an error about a segment of this connection.
@@ -19,14 +19,14 @@ pub(super) fn about_tcp(writer: &mut Writer, connection: &tcp::Connection) {
     about(writer, side, connection.flow, recipe);
 }
 
-/// Writes an error about a datagram, which arrives on `side`.
+/// Writes an error about a datagram. The error arrives on `side`.
 pub(super) fn about_udp(writer: &mut Writer, side: Side, flow: usize) {
     let checksum = writer.chance(80);
     let recipe = writer.recipe(udp::body(64, checksum));
     about(writer, side, flow, recipe);
 }
 
-/// Writes an error about a packet, which arrives on `side`: there the packet has gone.
+/// Writes an error about a packet. The error arrives on `side`, where the packet left.
 pub(super) fn about(writer: &mut Writer, side: Side, flow: usize, mut about: Recipe) {
     let mut what = "icmp error";
     about.df = true;
@@ -66,7 +66,7 @@ pub(super) fn about(writer: &mut Writer, side: Side, flow: usize, mut about: Rec
     });
     if side == Side::Outside && writer.chance(50) {
         let network = writer.network();
-        // Any host on the way may tell.
+        // Any host on the path may report the error.
         recipe.twist.source = Some(*writer.choose(&[
             network.gateway.address,
             network.neighbour.address,
@@ -82,11 +82,11 @@ pub(super) fn about(writer: &mut Writer, side: Side, flow: usize, mut about: Rec
     writer.send(side, flow, what, recipe);
 }
 
-/// The MTU of "fragmentation needed" and "packet too big", the pointer of a parameter problem.
+/// The MTU of "fragmentation needed" and "packet too big", or the pointer of "parameter problem".
 fn rest(writer: &mut Writer, kind: [u8; 2]) -> [u8; 4] {
     match (writer.script.family, kind) {
         (Family::V4, [3, 4]) => mtu(*writer.choose(&[1_300, 1_280, 576, 68, 0])),
-        // Smaller ones may be kept by the pod's own stack, which would tell of them later.
+        // The pod's own stack may keep a smaller MTU and report it later.
         (Family::V6, [2, _]) => mtu(*writer.choose(&[1_400, 1_432, 9_000])),
         (Family::V4, [12, _]) => [20, 0, 0, 0],
         (Family::V6, [4, _]) => [0, 0, 0, 40],
@@ -99,7 +99,7 @@ const fn mtu(bytes: u16) -> [u8; 4] {
     [0, 0, high, low]
 }
 
-/// The ends of a packet that this flow did not send.
+/// The ends of a packet that does not belong to this flow.
 fn another(writer: &mut Writer, side: Side) -> Twist {
     let network = writer.network();
     let mut twist = Twist::default();

@@ -1,4 +1,4 @@
-//! Packets in fragments.
+//! Fragmented packets.
 
 use super::{Writer, sctp, tcp, udp};
 use crate::family::Family;
@@ -7,13 +7,13 @@ use crate::recipe::{Body, Piece, Recipe};
 use crate::script::Service;
 use crate::wire::Side;
 
-/// A flow, and what its two ends send in fragments: the client first.
+/// A flow, and the bodies that its client and its server send in fragments.
 struct Sender {
     flow: usize,
     bodies: [Body; 2],
 }
 
-/// Writes a flow, and packets of it in fragments.
+/// Writes a flow with fragmented packets.
 pub(super) fn write(writer: &mut Writer) {
     writer.script.kind = "fragments";
     let sender = match writer.rng.u8(..10) {
@@ -88,7 +88,7 @@ fn echo(writer: &mut Writer) -> Sender {
     Sender { flow, bodies }
 }
 
-/// Cuts a packet, and says how.
+/// Cuts a packet and returns a description of the cut.
 fn cut(writer: &mut Writer, recipe: &mut Recipe, body: &Body) -> &'static str {
     let total = match body {
         Body::Tcp { length, .. } => 20 + usize::from(*length),

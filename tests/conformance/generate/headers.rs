@@ -1,4 +1,4 @@
-//! Unusual IP headers around usual packets, and damaged ones.
+//! Unusual IP headers around ordinary packets, and damaged headers.
 
 use super::{Writer, udp};
 use crate::family::Family;
@@ -7,7 +7,7 @@ use crate::recipe::{Body, Damage, Extension, Recipe, data};
 use crate::script::PortChoice;
 use crate::wire::Side;
 
-/// Writes a flow whose packets have something unusual each.
+/// Writes a flow in which every packet has something unusual.
 pub(super) fn write(writer: &mut Writer) {
     writer.script.kind = "headers";
     let is_tcp = writer.chance(30);
@@ -16,7 +16,7 @@ pub(super) fn write(writer: &mut Writer) {
     } else {
         writer.udp_service()
     };
-    // Whoever quotes a damaged packet may quote ports that are not where they seem to be.
+    // An error about a damaged packet may quote wrong bytes as ports, so the ports must not change.
     let flow = writer.flow_from(0, PortChoice::Kept(0), service);
     let open = if is_tcp {
         segment()
@@ -126,15 +126,15 @@ fn with_options(writer: &mut Writer, recipe: &mut Recipe) -> &'static str {
                 &[1, 1, 1, 0],
                 // Router alert.
                 &[148, 4, 0, 0],
-                // Record route, with room for two.
+                // Record route with two slots.
                 &[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-                // Timestamp, with room for one.
+                // Timestamp with one slot.
                 &[68, 8, 5, 0, 0, 0, 0, 0],
-                // A length beyond the header, one of 0, and one that is missing.
+                // Lengths beyond the header, of 0, and missing.
                 &[7, 200, 4, 0],
                 &[130, 0, 0, 0],
                 &[1, 1, 1, 7],
-                // Loose source route, which is used up.
+                // A loose source route that is used up.
                 &[131, 7, 8, 192, 0, 2, 1, 0],
             ];
             recipe.options = writer.choose(options).to_vec();

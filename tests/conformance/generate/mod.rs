@@ -1,4 +1,4 @@
-//! Making scripts from a seed.
+//! Generates scripts from a seed.
 
 mod echo;
 mod errors;
@@ -17,9 +17,9 @@ use crate::recipe::{Body, Recipe};
 use crate::script::{Event, Flow, PortChoice, Script, Service};
 use crate::wire::Side;
 
-/// The script with this number of those that `seed` stands for.
+/// The script with this number, among those generated from `seed`.
 pub fn script(seed: u64, number: u64, family: Family) -> Script {
-    // Neighbouring numbers would give similar generators.
+    // Seeds that differ little would give similar generators.
     let mut seeds = Rng::with_seed(seed);
     let base = seeds.u64(..);
     let rng = Rng::with_seed(base ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -36,7 +36,6 @@ pub fn script(seed: u64, number: u64, family: Family) -> Script {
     writer.script
 }
 
-/// A script that is being written.
 struct Writer {
     rng: Rng,
     script: Script,
@@ -59,7 +58,7 @@ impl Writer {
         self.script.family.network()
     }
 
-    /// Adds a flow to a service, from a port that is kept most of the time.
+    /// Adds a flow to a service, in most cases from a port that is preserved.
     fn flow(&mut self, service: Service) -> usize {
         let port = match self.rng.u8(..40) {
             0 => PortChoice::Low,
@@ -103,7 +102,7 @@ impl Writer {
         });
     }
 
-    /// A packet with the small differences that real ones have.
+    /// A packet with the small variations of real ones.
     fn recipe(&mut self, body: Body) -> Recipe {
         let mut recipe = Recipe::of(body);
         recipe.ttl = *self.choose(&[64, 64, 63, 128, 255, 30, 3]);

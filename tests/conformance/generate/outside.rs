@@ -1,11 +1,11 @@
-//! Packets that nobody has asked for, and packets for others.
+//! Unsolicited packets, and packets for other hosts.
 
 use super::{Writer, errors, udp};
 use crate::protocol::{ACK, RST, SYN};
 use crate::recipe::{Body, Twist, data};
 use crate::wire::Side;
 
-/// Writes packets of no flow, some around a flow that there is.
+/// Writes packets that belong to no flow, some of them similar to an existing flow.
 pub(super) fn write(writer: &mut Writer) {
     writer.script.kind = "outside";
     let is_tcp = writer.rng.bool();

@@ -26,14 +26,14 @@ const HANDSHAKE: [(Side, u8, &str); 4] = [
     (Side::Outside, COOKIE_ACK, "cookie ack"),
 ];
 
-/// The tags that packets to the server and to the client have.
+/// The verification tags of packets to the server and to the client.
 pub(super) struct Association {
     pub(super) flow: usize,
     to_server: u32,
     to_client: u32,
 }
 
-/// Writes an association's life.
+/// Writes the life of an association.
 pub(super) fn write(writer: &mut Writer) {
     writer.script.kind = "sctp";
     let service = if writer.chance(80) {
@@ -53,19 +53,19 @@ pub(super) fn write(writer: &mut Writer) {
 impl Association {
     pub(super) fn new(writer: &mut Writer, service: Service) -> Self {
         Self {
-            // A packet inside of an error has no whole CRC, from which a port could be taken out.
+            // An error quotes no whole CRC, from which a changed port could be removed.
             flow: writer.flow_from(0, PortChoice::Kept(0), service),
             to_server: writer.rng.u32(1..),
             to_client: writer.rng.u32(1..),
         }
     }
 
-    /// Opens it.
+    /// Writes the whole handshake.
     pub(super) fn handshake(&self, writer: &mut Writer) {
         self.open(writer, HANDSHAKE.len());
     }
 
-    /// The first `steps` packets of a handshake.
+    /// Writes the first `steps` packets of the handshake.
     fn open(&self, writer: &mut Writer, steps: usize) {
         for &(side, chunk, what) in &HANDSHAKE[..steps] {
             let body = match chunk {
@@ -77,7 +77,7 @@ impl Association {
         }
     }
 
-    /// A packet with so many bytes of data.
+    /// A packet with this number of data bytes.
     pub(super) fn data(&self, side: Side, length: usize) -> Body {
         self.packet(side, DATA, &data(12 + length))
     }
@@ -105,7 +105,7 @@ impl Association {
         writer.recipe(body)
     }
 
-    /// The body of an INIT or INIT ACK: tag, window, streams, first number.
+    /// The value of an INIT or INIT ACK: tag, window, streams, first TSN.
     fn initiation(&self, side: Side) -> Vec<u8> {
         let own = match side {
             Side::Cluster => self.to_client,
@@ -153,7 +153,7 @@ fn talk(writer: &mut Writer, association: &Association) {
         76..82 => association.send(writer, side, ERROR, &data(8), "error"),
         82..86 => {
             let mut recipe = association.recipe(writer, side, DATA, &data(60));
-            // Not within the CRC: of a part of it nothing can be compared.
+            // Never cuts within the CRC: part of it cannot be compared.
             let length = *writer.choose(&[0, 1, 4, 7, 8, 12, 15, 16, 19]);
             recipe.damage.push(Damage::ShortPacket(length));
             writer.send(side, association.flow, "no whole header", recipe);

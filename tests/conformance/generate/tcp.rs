@@ -13,7 +13,6 @@ const SYN_OPTIONS: &[&[u8]] = &[
     &[2, 4, 0x05, 0xb4, 4, 2, 1, 1, 1, 3, 3, 7],
     &[1, 1, 4, 2, 2, 4, 0x02, 0x18],
 ];
-/// A timestamp.
 const OPTIONS: &[&[u8]] = &[&[], &[], &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]];
 const FLAGS: &[u8] = &[
     0,
@@ -32,14 +31,14 @@ const FLAGS: &[u8] = &[
     SYN | ACK | RST,
 ];
 
-/// A connection, and the next sequence number of each end.
+/// A connection and the next sequence number of each end.
 pub(super) struct Connection {
     pub(super) flow: usize,
     client: u32,
     server: u32,
 }
 
-/// Writes a connection's life.
+/// Writes the life of a connection.
 pub(super) fn write(writer: &mut Writer) {
     writer.script.kind = "tcp";
     let service = writer.tcp_service();
@@ -70,7 +69,7 @@ impl Connection {
         }
     }
 
-    /// A segment at the place where its sender is.
+    /// A segment at its sender's current sequence number.
     pub(super) fn segment(&self, side: Side, flags: u8, length: u16) -> Body {
         let (seq, ack) = match side {
             Side::Cluster => (self.client, self.server),
@@ -95,7 +94,7 @@ impl Connection {
         *seq = seq.wrapping_add(by);
     }
 
-    /// Sends a segment, and counts it.
+    /// Sends a segment and advances the sequence number.
     fn send(
         &mut self,
         writer: &mut Writer,
@@ -119,7 +118,7 @@ impl Connection {
         self.advance(side, u32::from(length) + counted);
     }
 
-    /// Sends a segment somewhere else than its sender is.
+    /// Sends a segment at an offset from its sender's current sequence number.
     fn stray(&self, writer: &mut Writer, side: Side, flags: u8, offset: u32, what: &'static str) {
         let mut body = self.segment(side, flags, 0);
         if let Body::Tcp { seq, .. } = &mut body {
@@ -149,7 +148,7 @@ fn open(writer: &mut Writer, connection: &mut Connection) {
             connection.send(writer, Cluster, ACK, 0, "ack");
         }
         66..72 => {
-            // Both at once: each SYN is sent before the other's arrives.
+            // A simultaneous open: each SYN is sent before the other's arrives.
             connection.send(writer, Cluster, SYN, 0, "syn");
             connection.send(writer, Outside, SYN, 0, "simultaneous syn");
             let (client, server) = (connection.client, connection.server);
@@ -200,7 +199,7 @@ fn talk(writer: &mut Writer, connection: &mut Connection) {
         }
         60..68 => connection.stray(writer, side, ACK, u32::MAX, "keepalive"),
         68..74 => {
-            // The end of the window that the other end has offered is some way before this.
+            // All offsets are beyond the offered window.
             let offset = *writer.choose(&[1 << 30, 0x8000_0000, 0x10_0000, 0xfff0_0000]);
             connection.stray(writer, side, ACK, offset, "segment out of window");
         }
@@ -224,7 +223,7 @@ fn talk(writer: &mut Writer, connection: &mut Connection) {
         _ => {
             let body = connection.segment(side, ACK, 20);
             let mut recipe = writer.recipe(body);
-            // The data offset: below 5 words, or beyond the segment.
+            // Data offset: below 5 words, or beyond the segment.
             let mask = *writer.choose(&[0x50 ^ 0x40, 0x50 ^ 0xf0, 0x50]);
             recipe.damage.push(Damage::Byte { at: 12, mask });
             writer.send(side, connection.flow, "wrong data offset", recipe);
@@ -274,12 +273,12 @@ fn close(writer: &mut Writer, connection: &mut Connection) {
     }
 }
 
-/// What comes on the same addresses and ports once a connection is over, or is not.
+/// Writes what follows on the same addresses and ports when a connection has ended, or has not.
 fn afterwards(writer: &mut Writer, connection: &mut Connection) {
     let side = writer.either_side();
     match writer.rng.u8(..6) {
         0..3 => {
-            // RFC 6191: above the old connection's numbers, or anywhere.
+            // Above the old connection's numbers (RFC 6191), or anywhere.
             connection.client = connection.client.wrapping_add(0x10_0000);
             connection.server = writer.rng.u32(..);
             connection.send(writer, Side::Cluster, SYN, 0, "syn of a new connection");

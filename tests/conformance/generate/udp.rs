@@ -10,7 +10,7 @@ pub(super) fn write(writer: &mut Writer) {
     writer.script.kind = "udp";
     let service = writer.udp_service();
     if writer.chance(10) {
-        // Two clients with one port: one of them gets another NAT port.
+        // Two clients with the same port: one of them gets another NAT port.
         for client in 0..2 {
             writer.flow_from(client, PortChoice::Kept(0), service);
         }
@@ -18,8 +18,8 @@ pub(super) fn write(writer: &mut Writer) {
         writer.flow(service);
     }
     let mut is_open = [false; 2];
-    // What a server sends unasked takes the port in the kernel's NAT, from whoever asks for it
-    // next: another client must have been there before.
+    // In the kernel's NAT, an unsolicited datagram of a server takes the port from the next client that asks for it.
+    // Another client must therefore come first.
     let is_alone = writer.script.flows.len() == 1;
     for index in 0..2 + writer.rng.u8(..6) {
         let flow = writer.rng.usize(..writer.script.flows.len());
@@ -41,7 +41,7 @@ pub(super) fn write(writer: &mut Writer) {
     }
 }
 
-/// A datagram with this data.
+/// A datagram with `length` bytes of data.
 pub(super) fn body(length: usize, checksum: bool) -> Body {
     Body::Udp {
         checksum,

@@ -4,6 +4,7 @@ use std::env;
 use std::io::{IsTerminal as _, stdout};
 
 use terminal_size::{Width, terminal_size_of};
+use textwrap::{Options, WordSeparator, WordSplitter};
 
 /// Where no terminal says how wide it is.
 const USUAL_WIDTH: usize = 80;
@@ -44,17 +45,10 @@ impl Page {
 
     /// Begins a part.
     pub fn heading(&self, title: &str) {
-        let line = "─".repeat(
-            self.width
-                .min(HEADING_WIDTH)
-                .saturating_sub(title.chars().count() + 4),
-        );
-        println!(
-            "\n{} {} {}\n",
-            self.styled(DIM, "──"),
-            self.styled(BOLD, title),
-            self.styled(DIM, &line)
-        );
+        let width = self.width.min(HEADING_WIDTH);
+        let line = "─".repeat(width.saturating_sub(title.chars().count() + 4));
+        let [start, line] = ["──", &line].map(|line| self.styled(DIM, line));
+        println!("\n{start} {} {line}\n", self.styled(BOLD, title));
     }
 
     /// A command as it is typed on one of the lab's hosts.
@@ -107,18 +101,12 @@ impl Page {
             println!("{left}\n\n{right}");
             return;
         }
+        let widest = left.lines().map(|line| line.chars().count()).max();
+        let gap = 4 + widest.unwrap_or(0);
         let rows = left.lines().count().max(right.lines().count());
-        let gap = 4 + left
-            .lines()
-            .map(|line| line.chars().count())
-            .max()
-            .unwrap_or(0);
         let (mut left, mut right) = (left.lines(), right.lines());
         for _ in 0..rows {
-            let (left, right) = (
-                left.next().unwrap_or_default(),
-                right.next().unwrap_or_default(),
-            );
+            let (left, right) = (left.next().unwrap_or(""), right.next().unwrap_or(""));
             println!("{}", format!("{left:gap$}{right}").trim_end());
         }
     }
@@ -127,54 +115,40 @@ impl Page {
 /// Breaks a row before each of the header's `columns`. A column that starts with a mark, such as `⇒`, is one that each
 /// row has at a place of its own.
 fn broken(row: &str, header: &str, columns: &[&str]) -> Vec<String> {
+    let chars: Vec<char> = row.chars().collect();
+    let place = |column: &&str| {
+        let text = if column.is_ascii() { header } else { row };
+        text.find(*column)
+            .map(|bytes| text[..bytes].chars().count())
+    };
     let mut parts = Vec::new();
-    let mut rest: Vec<char> = row.chars().collect();
-    let mut taken = 0;
-    for column in columns {
-        let place = if column.starts_with(|c: char| c.is_ascii()) {
-            char_index(header, column).and_then(|index| index.checked_sub(taken))
-        } else {
-            char_index(&rest.iter().collect::<String>(), column)
-        };
-        let Some(place) = place.filter(|place| *place <= rest.len()) else {
-            continue;
-        };
-        let tail = rest.split_off(place);
-        parts.push(rest.iter().collect::<String>().trim_end().to_owned());
-        rest = tail;
-        taken += place;
+    let mut start = 0;
+    for end in columns.iter().filter_map(place).chain([chars.len()]) {
+        let end = end.clamp(start, chars.len());
+        parts.push(
+            chars[start..end]
+                .iter()
+                .collect::<String>()
+                .trim_end()
+                .to_owned(),
+        );
+        start = end;
     }
-    parts.push(rest.iter().collect::<String>().trim_end().to_owned());
     parts
-}
-
-/// Where `part` begins in `text`, in characters.
-fn char_index(text: &str, part: &str) -> Option<usize> {
-    text.find(part).map(|bytes| text[..bytes].chars().count())
 }
 
 /// Wraps a line between words; all but the first part are indented.
 fn wrapped(line: &str, width: usize, indent: usize) -> Vec<String> {
-    if line.chars().count() <= width {
-        return vec![line.to_owned()];
-    }
-    // The first words keep the spaces between them: they may be columns.
-    let start: String = line.chars().take(indent).collect();
-    let mut parts = vec![start];
-    let mut fresh = true;
-    for word in line[parts[0].len()..].split(' ') {
-        let part = parts.last_mut().expect("it starts with one part");
-        if !fresh && part.chars().count() + 1 + word.chars().count() > width {
-            parts.push(format!("{:indent$}{word}", ""));
-            continue;
-        }
-        if !fresh {
-            part.push(' ');
-        }
-        part.push_str(word);
-        fresh = false;
-    }
-    parts
+    let indent = " ".repeat(indent);
+    let options = Options::new(width)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .subsequent_indent(&indent);
+    textwrap::wrap(line, options)
+        .into_iter()
+        .map(Into::into)
+        .collect()
 }
 
 #[cfg(test)]
@@ -189,14 +163,8 @@ mod tests {
             ["INFO  one", "      two", "      three"]
         );
         assert_eq!(wrapped("one two three", 8, 0), ["one two", "three"]);
-    }
-
-    #[test]
-    fn a_word_that_is_too_long_stands_alone() {
-        assert_eq!(
-            wrapped("a verylongword b", 6, 0),
-            ["a", "verylongword", "b"]
-        );
+        let parts = wrapped("a verylongword b", 6, 0);
+        assert_eq!(parts, ["a", "verylongword", "b"]);
     }
 
     #[test]

@@ -1,21 +1,24 @@
 //! Kernels from Debian's archives, unpacked and never installed.
 
 use std::cell::LazyCell;
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use sha2::{Digest as _, Sha256};
 
-use super::manifest::{Archive, Kernel, Package, Suite};
-use crate::process::CommandExt as _;
+use super::manifest::Kernel;
+use crate::apt::{self, Apt, make_anew};
+use crate::os::is_root;
+use crate::process::{answer, cmd, sh};
 
 /// Debian's signatures, on Debian and on what is made from it.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Marks an error that is no fault of anything here: there is no network, or an archive lacks what it should have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Unavailable;
 
 impl fmt::Display for Unavailable {
@@ -36,57 +39,42 @@ pub struct Unpacked {
 }
 
 /// Where kernels are kept, and a package manager of their own.
-pub struct Store {
-    directory: PathBuf,
-    suites: Vec<Suite>,
+pub struct Store<'s> {
+    /// Need not exist.
+    pub directory: &'s Path,
+    pub kernels: &'s [&'static Kernel],
 }
 
-impl Store {
-    /// A store in this directory, which need not exist, for kernels of these suites.
-    pub fn new(directory: &Path, kernels: &[Kernel]) -> Self {
-        let mut suites = Vec::new();
-        for kernel in kernels {
-            if !suites.contains(&kernel.suite) {
-                suites.push(kernel.suite);
-            }
-        }
-        Self {
-            directory: directory.to_owned(),
-            suites,
-        }
-    }
-
+impl Store<'_> {
     /// Downloads and unpacks each kernel, if it is not here yet. Each costs 20 to 50 MB once.
     ///
-    /// # Errors
-    /// For each kernel: the archive cannot be reached, or has no kernel of the series any more (both are
-    /// [`Unavailable`]); or a file is not the one that the manifest names.
-    pub fn fetch(&self, kernels: &[Kernel]) -> Vec<Result<Unpacked>> {
+    /// An error is [`Unavailable`] where the archive cannot be reached, or has no kernel of the series any more.
+    pub fn fetch(&self) -> Vec<Result<Unpacked>> {
         // Once for all kernels, also if it fails.
         let update = LazyCell::new(|| self.update().map_err(|error| format!("{error:#}")));
         let fetch = |kernel: &Kernel| {
             if let Some(unpacked) = self.cached(kernel) {
                 return Ok(unpacked);
             }
-            if let Err(message) = &*update {
-                return Err(anyhow!(message.clone()).context(Unavailable));
-            }
+            let targets = update
+                .as_ref()
+                .map_err(|error| anyhow!(error.clone()).context(Unavailable))?;
+            mirror_in(targets, &kernel.label).context(Unavailable)?;
             self.download(kernel)
         };
-        let fetched = kernels.iter().map(|kernel| {
-            fetch(kernel).with_context(|| format!("cannot get a kernel {}", kernel.series))
-        });
-        fetched.collect()
+        let series = |kernel: &Kernel| format!("cannot get a kernel {}", kernel.series);
+        let fetch = |kernel: &&'static Kernel| fetch(kernel).with_context(|| series(kernel));
+        self.kernels.iter().map(fetch).collect()
     }
 
     /// The pinned kernel, or the one that took its place last time.
     fn cached(&self, kernel: &Kernel) -> Option<Unpacked> {
-        let pinned = find_in(&self.unpacked(kernel.release), kernel.release);
-        pinned.or_else(|| {
-            let entries = fs::read_dir(self.directory.join("unpacked")).ok()?;
-            let names = entries.flatten().map(|entry| entry.file_name());
-            newest(kernel, names.filter_map(|name| name.into_string().ok()))
-                .and_then(|release| find_in(&self.unpacked(&release), &release))
+        find_in(&self.unpacked(&kernel.release), &kernel.release).or_else(|| {
+            let paths = sh().read_dir(self.directory.join("unpacked")).ok()?;
+            let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+            let names = paths.iter().filter_map(name);
+            let release = newest(kernel, names)?;
+            find_in(&self.unpacked(&release), &release)
         })
     }
 
@@ -96,205 +84,157 @@ impl Store {
 
     fn download(&self, kernel: &Kernel) -> Result<Unpacked> {
         if self.has(kernel) {
-            return self.unpack(kernel, kernel.release, |package| {
-                (Some(kernel.version), Some(package.sha256))
-            });
+            return self.unpack(kernel, &kernel.release, true);
         }
         let release = self.newest_available(kernel)?;
         eprintln!(
             "warning: Debian has no {} any more; taking {release}, which no hash is known of: \
-             please update the manifest (xtask/src/kernels/manifest.rs)",
+             please update the manifest (xtask/src/kernels/manifest.yaml)",
             kernel.release
         );
-        self.unpack(kernel, &release, |_| (None, None))
+        self.unpack(kernel, &release, false)
     }
 
     /// Whether the archive still has the pinned build.
     fn has(&self, kernel: &Kernel) -> bool {
-        kernel.packages.iter().all(|package| {
-            let name = Kernel::package_name(package, kernel.release);
-            self.apt("apt-cache")
-                .args(["show", &format!("{name}={}", kernel.version)])
-                .read()
-                .is_ok_and(|text| !text.trim().is_empty())
-        })
+        let is_known = |stem: &String| {
+            let package = format!("{stem}{}={}", kernel.release, kernel.version);
+            let options = self.options();
+            !answer(cmd!(sh(), "apt-cache {options...} show {package}")).is_empty()
+        };
+        kernel.packages.keys().all(is_known)
     }
 
     fn newest_available(&self, kernel: &Kernel) -> Result<String> {
-        let stem = kernel.packages[0].stem;
-        let names = self.apt("apt-cache").args(["pkgnames", stem]).read()?;
-        let releases = names
-            .lines()
-            .filter_map(|name| Some(name.strip_prefix(stem)?.to_owned()));
-        newest(kernel, releases)
-            .with_context(|| {
-                format!(
-                    "{} has no {stem}{}.*-cloud-amd64",
-                    kernel.suite.name, kernel.series
-                )
-            })
+        let Kernel {
+            packages,
+            suite,
+            series,
+            ..
+        } = kernel;
+        let stem = packages.keys().next().context("a kernel of no packages")?;
+        let options = self.options();
+        let names = cmd!(sh(), "apt-cache {options...} pkgnames {stem}").read()?;
+        let release = |name: &str| Some(name.strip_prefix(stem)?.to_owned());
+        newest(kernel, names.lines().filter_map(release))
+            .with_context(|| format!("{suite} has no {stem}{series}.*-cloud-amd64"))
             .context(Unavailable)
     }
 
-    fn unpack<'k>(
-        &self,
-        kernel: &'k Kernel,
-        release: &str,
-        pin: impl Fn(&'k Package) -> (Option<&'k str>, Option<&'k str>),
-    ) -> Result<Unpacked> {
+    /// Downloads and unpacks the packages of a release, which is or is not the one of the manifest.
+    fn unpack(&self, kernel: &Kernel, release: &str, is_pinned: bool) -> Result<Unpacked> {
         let downloads = self.directory.join("downloads").join(release);
         let root = self.unpacked(release);
-        for directory in [&downloads, &root] {
-            remake(directory)?;
-        }
-        for package in kernel.packages {
-            let name = Kernel::package_name(package, release);
-            let (version, sha256) = pin(package);
+        make_anew(&root)?;
+        for (stem, expected) in &kernel.packages {
+            let mut name = format!("{stem}{release}");
             eprintln!("download {name}");
-            let wanted =
-                version.map_or_else(|| name.clone(), |version| format!("{name}={version}"));
-            self.apt("apt-get")
-                .args(["download", "-q", "-q", &wanted])
-                // As root, without a user of its own that could not write here.
-                .args(["-o", "APT::Sandbox::User=root"])
-                .current_dir(&downloads)
-                .run()
-                .context(Unavailable)?;
-            let file = only_file_of(&downloads, &name)?;
-            if let Some(expected) = sha256 {
-                check_hash(&file, expected)?;
+            if is_pinned {
+                write!(name, "={}", kernel.version)?;
             }
-            Command::new("dpkg-deb")
-                .arg("-x")
-                .args([&file, &root])
-                .run()?;
+            let file = apt::download(&self.options(), &name, &downloads).context(Unavailable)?;
+            let found = format!("{:x}", Sha256::digest(fs::read(&file)?));
+            ensure!(
+                !is_pinned || found == *expected,
+                "{} has the SHA-256 {found}, the manifest says {expected}",
+                file.display()
+            );
+            cmd!(sh(), "dpkg-deb -x {file} {root}").quiet().run()?;
         }
         fs::remove_dir_all(&downloads)?;
-        unify_module_directory(&root)?;
-        Command::new("depmod")
-            .arg("-b")
-            .arg(&root)
-            .arg(release)
-            .run()?;
+        // Newer packages have their modules below `usr`.
+        let (old, new) = (root.join("lib/modules"), root.join("usr/lib/modules"));
+        if !old.exists() {
+            fs::create_dir_all(root.join("lib"))?;
+            fs::rename(&new, &old).with_context(|| format!("{release} has no modules"))?;
+        }
+        cmd!(sh(), "depmod -b {root} {release}").quiet().run()?;
         find_in(&root, release)
             .with_context(|| format!("the packages of {release} have no kernel image"))
     }
 
-    fn update(&self) -> Result<()> {
+    /// Fetches the package lists of all archives that this machine's apt knows, and says which these are.
+    fn update(&self) -> Result<String> {
         ensure!(
             Path::new(KEYRING).exists(),
             "{KEYRING} is missing (package debian-archive-keyring): it signs Debian's kernels"
         );
         for directory in ["apt/lists/partial", "apt/cache/archives/partial"] {
-            fs::create_dir_all(self.directory.join(directory))?;
+            sh().create_dir(self.directory.join(directory))?;
         }
-        let mut text = String::new();
-        for suite in &self.suites {
-            let uri = mirror(suite.archive);
-            writeln!(text, "deb [signed-by={KEYRING}] {uri} {} main", suite.name)?;
-        }
-        fs::write(self.directory.join("apt/sources.list"), text)?;
+        let targets = self.archives()?;
+        let source = |Kernel { label, suite, .. }: &&Kernel| {
+            let uri = mirror_in(&targets, label).ok()?;
+            Some(format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"))
+        };
+        // A suite has several kernels.
+        let sources: BTreeSet<_> = self.kernels.iter().filter_map(source).collect();
+        let file = self.directory.join("apt/sources.list");
+        sh().write_file(file, sources.into_iter().collect::<String>())?;
         eprintln!("download package lists");
-        self.apt("apt-get")
-            .args(["update", "-q", "-q"])
-            .args(["-o", "APT::Sandbox::User=root"])
-            // An archive that cannot be reached is an error, not a warning.
-            .args(["-o", "APT::Update::Error-Mode=any"])
-            .run()
-            .context("cannot fetch Debian's package lists")
+        let options = self.options();
+        // An archive that cannot be reached is an error, not a warning.
+        let strict = "APT::Update::Error-Mode=any";
+        let update = cmd!(sh(), "apt-get {options...} update -q -q -o {strict}");
+        let update = update.arg("-oAPT::Sandbox::User=root").quiet().run();
+        update.context("cannot fetch Debian's package lists")?;
+        Ok(targets)
     }
 
-    /// One of apt's programs, with lists and sources of its own.
-    fn apt(&self, program: &str) -> Command {
-        let own = |option: &str, path: &str| {
-            format!(
-                "{option}={}",
-                self.directory.join("apt").join(path).display()
-            )
-        };
-        let mut command = Command::new(program);
-        for option in [
-            own("Dir::Etc::SourceList", "sources.list"),
+    /// The archives of this machine's apt, a label and an address each.
+    fn archives(&self) -> Result<String> {
+        let format = "$(LABEL) $(REPO_URI)";
+        let list = || answer(cmd!(sh(), "apt-get indextargets --format {format}"));
+        let targets = list();
+        // An apt that has not fetched its lists yet knows no labels.
+        let is_known = |kernel: &&Kernel| mirror_in(&targets, &kernel.label).is_ok();
+        match Apt::find() {
+            Some(mut apt) if is_root() && !self.kernels.iter().all(is_known) => {
+                apt.update()?;
+                Ok(list())
+            }
+            _ => Ok(targets),
+        }
+    }
+
+    /// Lists and sources of our own, for any of apt's programs.
+    fn options(&self) -> Vec<String> {
+        let own = self.directory.join("apt");
+        let own = own.display();
+        [
+            format!("Dir::Etc::SourceList={own}/sources.list"),
             "Dir::Etc::SourceParts=/dev/null".to_owned(),
-            own("Dir::State::Lists", "lists"),
-            own("Dir::Cache", "cache"),
+            format!("Dir::State::Lists={own}/lists"),
+            format!("Dir::Cache={own}/cache"),
             "APT::Architecture=amd64".to_owned(),
             "Acquire::Languages=none".to_owned(),
-        ] {
-            command.arg("-o").arg(option);
-        }
-        command
+        ]
+        .map(|option| format!("-o{option}"))
+        .to_vec()
     }
 }
 
-/// The mirror that this machine uses for an archive; Debian's own where it uses none.
-fn mirror(archive: Archive) -> String {
-    let (label, default) = match archive {
-        Archive::Main => ("Debian", "http://deb.debian.org/debian/"),
-        Archive::Security => ("Debian-Security", "http://deb.debian.org/debian-security/"),
-    };
-    let targets = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(LABEL) $(REPO_URI)"])
-        .read()
-        .unwrap_or_default();
-    mirror_in(&targets, label).unwrap_or(default).to_owned()
-}
-
-fn mirror_in<'t>(targets: &'t str, label: &str) -> Option<&'t str> {
-    targets
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .find_map(|(of, uri)| (of == label).then_some(uri))
+/// Where this machine gets an archive from.
+fn mirror_in<'t>(targets: &'t str, label: &str) -> Result<&'t str> {
+    let mut pairs = targets.lines().filter_map(|line| line.split_once(' '));
+    pairs.find_map(|(of, uri)| (of == label).then_some(uri)).with_context(|| {
+        format!(
+            "apt has no source labelled {label} (`apt-get indextargets --format '$(LABEL) $(REPO_URI)'`): \
+             add that archive of Debian's to /etc/apt/sources.list.d, and run `apt-get update`"
+        )
+    })
 }
 
 fn newest(kernel: &Kernel, releases: impl Iterator<Item = String>) -> Option<String> {
+    let numbers = |release: &String| -> Vec<u32> {
+        release
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse().ok())
+            .collect()
+    };
     releases
         .filter(|release| kernel.is_of_series(release))
-        .max_by_key(|release| numbers_in(release))
-}
-
-fn numbers_in(release: &str) -> Vec<u32> {
-    release
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|number| number.parse().ok())
-        .collect()
-}
-
-fn remake(directory: &Path) -> Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)?;
-    }
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
-}
-
-fn only_file_of(directory: &Path, package: &str) -> Result<PathBuf> {
-    let prefix = format!("{package}_");
-    fs::read_dir(directory)?
-        .flatten()
-        .find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        .map(|entry| entry.path())
-        .with_context(|| format!("apt-get downloaded no {package}"))
-}
-
-fn check_hash(file: &Path, expected: &str) -> Result<()> {
-    let output = Command::new("sha256sum").arg(file).read()?;
-    let found = output.split_whitespace().next().unwrap_or_default();
-    ensure!(
-        found == expected,
-        "{} has the SHA-256 {found}, the manifest says {expected}",
-        file.display()
-    );
-    Ok(())
-}
-
-/// Newer packages have their modules below `usr`.
-fn unify_module_directory(root: &Path) -> Result<()> {
-    let (old, new) = (root.join("lib/modules"), root.join("usr/lib/modules"));
-    if !old.exists() {
-        fs::create_dir_all(root.join("lib"))?;
-        fs::rename(&new, &old).with_context(|| format!("{} has no modules", root.display()))?;
-    }
-    Ok(())
+        .max_by_key(numbers)
 }
 
 /// The kernel in a directory that its packages were unpacked to, if that was done to its end.
@@ -307,9 +247,10 @@ fn find_in(root: &Path, release: &str) -> Option<Unpacked> {
         modules.join("vmlinuz"),
         modules.join("vmlinuz.unsigned"),
     ];
+    let image = images.into_iter().find(|image| image.exists())?;
     Some(Unpacked {
         release: release.to_owned(),
-        image: images.into_iter().find(|image| image.exists())?,
+        image,
         root: root.to_owned(),
     })
 }
@@ -334,8 +275,12 @@ mod tests {
     #[test]
     fn the_mirror_is_that_of_the_same_archive() {
         let targets = "nodesource http://one/\nDebian-Security http://two/\nDebian http://three/\n";
-        assert_eq!(mirror_in(targets, "Debian"), Some("http://three/"));
-        assert_eq!(mirror_in(targets, "Debian-Security"), Some("http://two/"));
-        assert_eq!(mirror_in("", "Debian"), None);
+        assert_eq!(mirror_in(targets, "Debian").unwrap(), "http://three/");
+        assert_eq!(
+            mirror_in(targets, "Debian-Security").unwrap(),
+            "http://two/"
+        );
+        let error = mirror_in("", "Debian").unwrap_err().to_string();
+        assert!(error.contains("no source labelled Debian "), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! The first process of a guest: this very program, which runs the test binaries there.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -26,72 +27,71 @@ pub const MARK: &str = "==guest== ";
 
 /// The serial port for results; the first one is the kernel's.
 const RESULTS: &str = "/dev/ttyS1";
+const FILE_SYSTEMS: [(&str, &str); 4] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("bpf", "/sys/fs/bpf"),
+];
 const POLL: Duration = Duration::from_millis(20);
 
+/// Kernel modules that nothing asks for by name when it is needed.
+const MODULES: [&str; 1] = ["sctp"];
+/// Set for all programs.
+const ENVIRONMENT: [(&str, &str); 2] = [
+    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("EGRESS_TEST_FRAMES", "3000"),
+];
+
 /// What a guest is to do.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub struct Plan {
-    /// Kernel modules to load beforehand, where the kernel has them.
-    pub modules: Vec<String>,
-    /// Set for the test binaries.
-    pub environment: Vec<(String, String)>,
     /// What runs, one after the other.
     pub suites: Vec<Suite>,
+    /// After this long a suite is killed.
+    pub seconds: u64,
     /// What goes wrong on purpose.
     pub sabotage: Option<Sabotage>,
 }
 
 /// A test binary to run.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub struct Suite {
     /// Its name in the results.
     pub name: String,
-    /// The binary.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
-    /// After this long it is killed.
-    pub seconds: u64,
 }
 
 /// What a guest tells about its own work.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
     /// It has booted.
-    Booted {
-        /// What `uname -r` says.
-        release: String,
-    },
+    Booted { release: String },
     /// A suite begins.
-    Begin {
-        /// Its name.
-        suite: String,
-    },
+    Begin { suite: String },
     /// A suite has ended.
     End {
-        /// Its name.
         suite: String,
         /// In words, such as `exit status: 0`.
         status: String,
-        /// Whether it says that all is well.
-        success: bool,
         /// How long it took.
-        milliseconds: u64,
+        seconds: f64,
     },
     /// Something went wrong outside the suites.
-    Problem {
-        /// What.
-        message: String,
-    },
+    Problem { message: String },
     /// Everything was run.
     Done,
 }
 
+fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.envs(ENVIRONMENT);
+    command
+}
+
 /// Runs the plan and turns the machine off. For the first process of a guest only.
-///
-/// # Errors
-/// The machine cannot be turned off.
 pub fn run() -> Result<()> {
     let mut results = None;
     if let Err(error) = work(&mut results) {
@@ -108,44 +108,43 @@ pub fn run() -> Result<()> {
 
 fn work(results: &mut Option<File>) -> Result<()> {
     mount_file_systems()?;
-    let file = OpenOptions::new()
-        .write(true)
-        .open(RESULTS)
-        .with_context(|| format!("cannot open {RESULTS}"))?;
-    let results = results.insert(file);
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?
-        .trim()
-        .to_owned();
+    let port = OpenOptions::new().write(true).open(RESULTS);
+    let results = results.insert(port.with_context(|| format!("cannot open {RESULTS}"))?);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let release = release.trim().to_owned();
     tell(results, &Report::Booted { release })?;
-    let text = fs::read_to_string(Path::new("/").join(PLAN)).context("cannot read the plan")?;
-    let plan: Plan = serde_json::from_str(&text).context("cannot read the plan")?;
-    for module in &plan.modules {
+    let text = fs::read(Path::new("/").join(PLAN)).context("cannot read the plan")?;
+    let plan: Plan = serde_json::from_slice(&text).context("cannot read the plan")?;
+    for module in MODULES {
         // A kernel without it has tests that say so.
-        let _ = Command::new("modprobe").args(["-q", module]).status();
+        let _ = command("modprobe").args(["-q", module]).status();
     }
-    Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status()?;
+    let up = command("ip").args(["link", "set", "lo", "up"]).status();
+    up.context("cannot start ip")?;
     for suite in &plan.suites {
         suffer(plan.sabotage)?;
+        let name = suite.name.clone();
         tell(
             results,
             &Report::Begin {
-                suite: suite.name.clone(),
+                suite: name.clone(),
             },
         )?;
         let started = Instant::now();
-        let status = run_suite(suite, &plan.environment, results);
-        let end = Report::End {
-            suite: suite.name.clone(),
-            success: status.as_ref().is_ok_and(ExitStatus::success),
-            status: match status {
-                Ok(status) => status.to_string(),
-                Err(error) => format!("{error:#}"),
-            },
-            milliseconds: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+        let status = match run_suite(suite, plan.seconds, results) {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("{error:#}"),
         };
-        tell(results, &end)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let suite = name;
+        tell(
+            results,
+            &Report::End {
+                suite,
+                status,
+                seconds,
+            },
+        )?;
     }
     tell(results, &Report::Done)
 }
@@ -163,21 +162,11 @@ fn suffer(sabotage: Option<Sabotage>) -> Result<()> {
 }
 
 fn mount_file_systems() -> Result<()> {
-    for (kind, place) in [
-        ("proc", "/proc"),
-        ("sysfs", "/sys"),
-        ("devtmpfs", "/dev"),
-        ("bpf", "/sys/fs/bpf"),
-    ] {
+    let none = None::<&str>;
+    for (kind, place) in FILE_SYSTEMS {
         fs::create_dir_all(place).with_context(|| format!("cannot make {place}"))?;
-        mount(
-            Some(kind),
-            place,
-            Some(kind),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .with_context(|| format!("cannot mount {place}"))?;
+        mount(Some(kind), place, Some(kind), MsFlags::empty(), none)
+            .with_context(|| format!("cannot mount {place}"))?;
     }
     // Nothing is mounted here: the tests themselves may be below, at the place that they have on the host.
     for place in ["/tmp", "/run"] {
@@ -186,22 +175,17 @@ fn mount_file_systems() -> Result<()> {
     Ok(())
 }
 
-fn run_suite(
-    suite: &Suite,
-    environment: &[(String, String)],
-    results: &File,
-) -> Result<ExitStatus> {
-    let mut child = Command::new(&suite.program)
+fn run_suite(suite: &Suite, seconds: u64, results: &File) -> Result<ExitStatus> {
+    let mut child = command(&suite.program)
         .args(&suite.arguments)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(results.try_clone()?)
         .stderr(results.try_clone()?)
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {}", suite.program.display()))?;
-    wait(&mut child, Duration::from_secs(suite.seconds))?
-        .with_context(|| format!("killed after {} s", suite.seconds))
+    let status = wait(&mut child, Duration::from_secs(seconds))?;
+    status.with_context(|| format!("killed after {seconds} s"))
 }
 
 /// Waits for a child; one that takes too long is killed with all its children.
@@ -221,7 +205,6 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 fn tell(results: &mut File, report: &Report) -> Result<()> {
     // After a newline: a test binary that was killed may have left half a line.
     let line = format!("\n{MARK}{}\n", serde_json::to_string(report)?);
-    results
-        .write_all(line.as_bytes())
-        .context("cannot write results")
+    let written = results.write_all(line.as_bytes());
+    written.context("cannot write results")
 }

@@ -1,6 +1,5 @@
 //! Breaking one kernel's run on purpose, to see that it is reported, and as what.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,6 +7,8 @@ use clap::ValueEnum;
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde::{Deserialize, Serialize};
+
+use crate::process::sh;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
@@ -41,10 +42,8 @@ impl Sabotage {
     /// # Errors
     /// The binary has another kernel half than this object in it.
     pub fn apply(self, binary: &Path, object: &Path) -> Result<Vec<u8>> {
-        let mut bytes =
-            fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
-        let object =
-            fs::read(object).with_context(|| format!("cannot read {}", object.display()))?;
+        let mut bytes = sh().read_binary_file(binary)?;
+        let object = sh().read_binary_file(object)?;
         let start =
             position(&bytes, &object).context("the test binary has another object in it")?;
         let code = code_of(&object, PROGRAM)?;

@@ -2,35 +2,29 @@
 
 use std::fmt::Write as _;
 
-use super::results::{KernelResults, Outcome, SuiteResults};
+use tabled::builder::Builder;
+use tabled::settings::{Padding, Style};
+
+use super::results::KernelResults;
+use crate::results::{Outcome, Suite};
 
 /// The table, then what went wrong, then what was skipped and why: tests, and `skipped` kernels. Ends with how many
 /// kernels passed.
 pub fn table(results: &[KernelResults], skipped: &[String]) -> String {
     let mut text = String::from("\n");
-    let rows: Vec<_> = results.iter().map(row).collect();
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    for row in &rows {
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(text, "{cell:<width$}  ");
-        }
-        text.truncate(text.trim_end().len());
+    let mut table = results.iter().map(row).collect::<Builder>().build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    for line in table.to_string().lines() {
+        text += line.trim_end();
         text.push('\n');
     }
-    for kernel in results {
-        let figures: Vec<_> = kernel
-            .suites
+    for KernelResults { series, suites, .. } in results {
+        let figures: Vec<_> = suites
             .iter()
-            .flat_map(|suite| &suite.figures)
+            .flat_map(|it| it.figures.iter().cloned())
             .collect();
         if !figures.is_empty() {
-            let figures: Vec<_> = figures.into_iter().map(String::as_str).collect();
-            let _ = writeln!(text, "{:<5} {}", kernel.series, figures.join("; "));
+            let _ = writeln!(text, "{series:<5} {}", figures.join("; "));
         }
     }
     for kernel in results {
@@ -38,19 +32,11 @@ pub fn table(results: &[KernelResults], skipped: &[String]) -> String {
             let _ = writeln!(text, "failed: {}: {problem}", kernel.series);
         }
     }
-    for kernel in results {
-        for suite in &kernel.suites {
-            for test in suite
-                .tests
-                .iter()
-                .filter(|test| test.outcome == Outcome::Skipped)
-            {
-                let reason = test.reason.as_deref().unwrap_or_default();
-                let _ = writeln!(
-                    text,
-                    "skipped: {}: {}: {}: {reason}",
-                    kernel.series, suite.name, test.name
-                );
+    for KernelResults { series, suites, .. } in results {
+        for Suite { name, tests, .. } in suites {
+            for test in tests.iter().filter(|test| test.outcome == Outcome::Skipped) {
+                let (test, reason) = (&test.name, test.reason.as_deref().unwrap_or_default());
+                let _ = writeln!(text, "skipped: {series}: {name}: {test}: {reason}");
             }
         }
     }
@@ -58,28 +44,31 @@ pub fn table(results: &[KernelResults], skipped: &[String]) -> String {
         let _ = writeln!(text, "skipped: {kernel}");
     }
     let passed = results.iter().filter(|kernel| kernel.success).count();
-    let _ = writeln!(
-        text,
-        "kernels: {passed} passed, {} failed, {} skipped",
-        results.len() - passed,
-        skipped.len()
-    );
-    text
+    let (failed, skipped) = (results.len() - passed, skipped.len());
+    text + &format!("kernels: {passed} passed, {failed} failed, {skipped} skipped\n")
 }
 
 fn row(kernel: &KernelResults) -> Vec<String> {
+    let KernelResults {
+        series,
+        release,
+        seconds,
+        suites,
+        ..
+    } = kernel;
+    let verdict = if kernel.success { "ok" } else { "FAILED" };
     let mut row = vec![
-        kernel.series.clone(),
-        kernel.release.clone(),
-        if kernel.success { "ok" } else { "FAILED" }.to_owned(),
-        format!("{:.0} s", kernel.seconds),
+        series.clone(),
+        release.clone(),
+        verdict.to_owned(),
+        format!("{seconds:.0} s"),
     ];
-    row.extend(kernel.suites.iter().map(cell));
+    row.extend(
+        suites
+            .iter()
+            .map(|suite| format!("{}: {suite}", suite.name)),
+    );
     row
-}
-
-fn cell(suite: &SuiteResults) -> String {
-    format!("{}: {suite}", suite.name)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -11,19 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::guest::SUBCOMMAND;
-use crate::process::CommandExt as _;
+use crate::process::{cmd, sh};
 
-/// What carries out the guest's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accelerator {
-    /// QEMU itself.
-    Tcg,
-    /// The machine's processor.
-    Kvm,
-}
+const MACHINE: &str = "-M q35 -m 2048 -smp 1 -nodefaults -no-user-config -display none -no-reboot";
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr \
+                                tsc=reliable random.trust_cpu=on";
 
 /// A machine to start.
-#[derive(Debug)]
 pub struct Machine<'m> {
     /// The kernel's image.
     pub kernel: &'m Path,
@@ -35,14 +29,13 @@ pub struct Machine<'m> {
     pub console: &'m Path,
     /// Where a copy of the results goes.
     pub log: &'m Path,
-    /// What runs it.
-    pub accelerator: Accelerator,
+    /// Whether this machine's processor runs it, and not QEMU itself.
+    pub kvm: bool,
     /// The longest that it may run.
     pub limit: Duration,
 }
 
 /// How a machine ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// By itself.
     Ended,
@@ -54,18 +47,15 @@ pub enum Ending {
 
 impl Machine<'_> {
     /// Runs the machine to its end, and hands each line of its results to `read`.
-    ///
-    /// # Errors
-    /// QEMU cannot be started, or does not take its arguments.
     pub fn run(&self, mut read: impl FnMut(&str)) -> Result<Ending> {
         let deadline = Instant::now() + self.limit;
-        let mut command = self.command();
-        let mut child = command
+        let mut child = self
+            .command()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start `{}`", command.line()))?;
+            .context("cannot start QEMU")?;
         let lines = follow(&mut child, self.log)?;
         let hangs = loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -87,8 +77,7 @@ impl Machine<'_> {
         }
         anyhow::ensure!(
             output.status.success(),
-            "`{}` failed ({}): {}",
-            command.line(),
+            "QEMU failed ({}): {}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
         );
@@ -96,46 +85,26 @@ impl Machine<'_> {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("qemu-system-x86_64");
-        match self.accelerator {
-            // Without la57: an emulated machine spends less on page tables of four levels.
-            Accelerator::Tcg => {
-                command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]);
-            }
-            Accelerator::Kvm => {
-                command.args(["-accel", "kvm", "-cpu", "host"]);
-            }
-        }
-        command
-            .args(["-M", "q35", "-m", "2048", "-smp", "1"])
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .arg("-serial")
-            .arg(prefixed("file:", self.console))
-            .args(["-serial", "stdio"])
-            .arg("-kernel")
-            .arg(self.kernel)
-            .arg("-initrd")
-            .arg(self.initrd)
-            .arg("-append")
-            .arg(format!(
-                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr tsc=reliable \
-                 random.trust_cpu=on rdinit={} -- {SUBCOMMAND}",
-                self.init.display()
-            ));
-        command
+        // Without la57: an emulated machine spends less on page tables of four levels.
+        let emulated = "-accel tcg,thread=multi -cpu max,la57=off";
+        let processor = if self.kvm {
+            "-accel kvm -cpu host"
+        } else {
+            emulated
+        };
+        let machine = format!("{processor} {MACHINE}");
+        let machine = machine.split(' ');
+        let Self { kernel, initrd, .. } = self;
+        let console = format!("file:{}", self.console.display());
+        let init = self.init.display();
+        let append = format!("{KERNEL_ARGUMENTS} rdinit={init} -- {SUBCOMMAND}");
+        let qemu = cmd!(
+            sh(),
+            "qemu-system-x86_64 {machine...} -serial {console} -serial stdio"
+        );
+        let qemu = qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+        qemu.arg("-append").arg(append).into()
     }
-}
-
-fn prefixed(prefix: &str, path: &Path) -> PathBuf {
-    let mut argument = std::ffi::OsString::from(prefix);
-    argument.push(path);
-    argument.into()
 }
 
 /// Reads a child's standard output in a thread, line by line, and keeps a copy.

@@ -10,7 +10,8 @@ use super::super::{instance, output::Output, protocol::FlowProtocol};
 /// Tell what would happen to a new connection, and why
 ///
 /// Follows a connection from CLIENT to PORT of the running router step by step, by what the router and the kernel have
-/// now. Nothing is sent. The last line says whether it would be forwarded. A ping has an identifier in place of the port.
+/// now. Nothing is sent. The last line says whether it would be forwarded. A ping has an identifier in place of the
+/// port.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -77,8 +77,7 @@ impl Explanation {
                 Finding::End => '!',
             };
             let detail = columns.map(|columns| columns.saturating_sub(NAMES));
-            let detail = terminal::wrap(&step.detail, detail, 0);
-            let detail = detail.replace('\n', &format!("\n{:NAMES$}", ""));
+            let detail = terminal::wrap_beside(&step.detail, detail, NAMES);
             let _ = writeln!(text, "{mark} {:<9}  {detail}", step.name);
         }
         text.push_str(if self.forwarded {

@@ -20,12 +20,13 @@ use super::super::protocol::FlowProtocol;
 pub struct Waiting {
     /// Where it is bound.
     pub address: SocketAddr,
-    /// Whether it is of IPv6, and asked about by IPv4, which it takes as well unless it is for IPv6 only: that is not told.
+    /// Whether it is of IPv6, and asked about by IPv4, which it takes as well unless it is for IPv6 only: that is not
+    /// told.
     pub is_in_doubt: bool,
 }
 
-/// The socket of this network namespace that waits for a new client's packet on `port` of one of the addresses `own`, which
-/// are of one family.
+/// The socket of this network namespace that waits for a new client's packet on `port` of one of the addresses `own`,
+/// which are of one family.
 pub fn find(
     protocol: FlowProtocol,
     own: &BTreeSet<IpAddr>,

@@ -10,7 +10,8 @@ use crate::net::{
     neighbours::Neighbour,
 };
 
-/// The route to `destination` by the interface of `side` with this index, and its neighbour. Whether the connection goes on.
+/// The route to `destination` by the interface of `side` with this index, and its neighbour. Whether the connection
+/// goes on.
 pub async fn note(
     explanation: &mut Explanation,
     interfaces: &Interfaces,

@@ -1,7 +1,7 @@
 //! `egress-router flows`: who talks to whom through the router.
 
 mod filter;
-mod order;
+pub mod order;
 mod print;
 
 use std::process::ExitCode;

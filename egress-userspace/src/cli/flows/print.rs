@@ -5,8 +5,13 @@ use std::io::{self, BufWriter, Write};
 use clap::ValueEnum;
 use serde::Serializer as _;
 
-use super::super::{output, terminal};
 use crate::dataplane::FlowReport;
+
+use super::super::{
+    duration,
+    output::{self, Column, Narrow},
+    terminal,
+};
 
 /// The format of flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,27 +24,18 @@ pub enum Format {
     Jsonl,
 }
 
-/// So many rows decide how wide a column is. A wider cell further down moves its own row only.
-const MEASURED: usize = 10_000;
-
-const HEADER: [&str; COLUMNS] = [
-    "PROTO",
-    "CLIENT → ROUTER ⇒ RESERVED → SERVER",
-    "STATE",
-    "AGE",
-    "PACKETS >",
-    "BYTES >",
-    "PACKETS <",
-    "BYTES <",
+const COLUMNS: &[Column] = &[
+    Column::text("PROTO"),
+    Column::text("CLIENT → ROUTER ⇒ RESERVED → SERVER"),
+    Column::text("STATE"),
+    Column::number("AGE"),
+    Column::number("PACKETS >"),
+    Column::number("BYTES >"),
+    Column::number("PACKETS <"),
+    Column::number("BYTES <"),
 ];
-const COLUMNS: usize = 8;
-const GAP: &str = "  ";
-/// The column that is the widest by far.
-const WAY: usize = 1;
-/// The columns from here on are aligned to the right.
-const NUMBERS_FROM: usize = 3;
-
-type Row = [String; COLUMNS];
+/// A narrow terminal shows the widest column below the others.
+const NARROW: Narrow = Narrow::Below(1, way);
 
 /// Prints flows to standard output.
 pub fn print(format: Format, flows: impl Iterator<Item = FlowReport>) -> anyhow::Result<()> {
@@ -69,31 +65,16 @@ fn text(
     flows: impl Iterator<Item = FlowReport>,
     columns: Option<usize>,
 ) -> io::Result<()> {
-    let mut rows = flows.map(|flow| row(&flow));
-    let mut measured = vec![HEADER.map(ToOwned::to_owned)];
-    measured.extend(rows.by_ref().take(MEASURED));
-    let mut widths = [0; COLUMNS];
-    for row in &measured {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let width: usize = widths.iter().sum::<usize>() + GAP.len() * (COLUMNS - 1);
-    let narrow = columns.filter(|columns| width > *columns);
-    measured.into_iter().chain(rows).try_for_each(|row| {
-        let Some(columns) = narrow else {
-            return writeln!(out, "{}", line(&row, &widths, |_| true));
-        };
-        writeln!(out, "{}", line(&row, &widths, |column| column != WAY))?;
-        writeln!(out, "{}", way(&row[WAY], columns))
-    })
+    output::table(COLUMNS, flows.map(row), columns, NARROW)
+        .try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// A flow's way on a line of its own; on two, one for each connection, where that is too long; else on one for each end.
+/// A flow's way on a line of its own; on two, one for each connection, where that is too long; else on one for each
+/// end.
 fn way(way: &str, columns: usize) -> String {
-    let whole = format!("{GAP}{way}");
-    let two = whole.replace(" ⇒ ", &format!("\n{GAP}{GAP}⇒ "));
-    let four = two.replace(" → ", &format!("\n{GAP}{GAP}→ "));
+    let whole = format!("  {way}");
+    let two = whole.replace(" ⇒ ", "\n    ⇒ ");
+    let four = two.replace(" → ", "\n    → ");
     let fits = |text: &String| {
         text.lines()
             .all(|line| output::display_width(line) <= columns)
@@ -101,38 +82,20 @@ fn way(way: &str, columns: usize) -> String {
     [whole, two].into_iter().find(fits).unwrap_or(four)
 }
 
-fn row(flow: &FlowReport) -> Row {
-    [
-        flow.protocol.clone(),
+fn row(flow: FlowReport) -> Vec<String> {
+    vec![
+        flow.protocol,
         format!(
             "{} → {} ⇒ {} → {}",
             flow.client, flow.router, flow.reserved, flow.server
         ),
         flow.state.to_owned(),
-        output::duration(flow.age_seconds),
+        duration::short(flow.age_seconds),
         flow.original.packets.to_string(),
         output::bytes(flow.original.bytes),
         flow.reply.packets.to_string(),
         output::bytes(flow.reply.bytes),
     ]
-}
-
-/// The cells of those columns that are wanted.
-fn line(row: &Row, widths: &[usize; COLUMNS], is_wanted: impl Fn(usize) -> bool) -> String {
-    let cells: Vec<_> = row
-        .iter()
-        .zip(widths)
-        .enumerate()
-        .filter(|(column, _)| is_wanted(*column))
-        .map(|(column, (cell, width))| {
-            if column < NUMBERS_FROM {
-                format!("{cell:<width$}")
-            } else {
-                format!("{cell:>width$}")
-            }
-        })
-        .collect();
-    cells.join(GAP)
 }
 
 #[cfg(test)]

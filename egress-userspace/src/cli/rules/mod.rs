@@ -1,7 +1,7 @@
 //! `egress-router rules`: what is redirected where, and how much of it.
 
 mod order;
-mod print;
+pub mod print;
 
 use std::process::ExitCode;
 
@@ -14,8 +14,8 @@ use super::{
 
 /// Show the rules of the running router, with their counters
 ///
-/// Flows, packets and bytes are counted for each rule: from clients (>) and to clients (<). The last line has the sums of
-/// all rules.
+/// Flows, packets and bytes are counted for each rule: from clients (>) and to clients (<). The last line has the sums
+/// of all rules.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -1,76 +1,42 @@
 //! How rules are printed for people.
 
-use std::{array, iter};
-
-use super::super::output;
 use crate::dataplane::{RuleReport, TrafficReport};
 
-const COLUMNS: usize = 8;
-const HEADER: [&str; COLUMNS] = [
-    "RULE",
-    "PORT",
-    "DESTINATION",
-    "FLOWS",
-    "PACKETS >",
-    "BYTES >",
-    "PACKETS <",
-    "BYTES <",
-];
-const DESTINATION: usize = 2;
+use super::super::output::{self, Column, Narrow};
 
-/// The cells of a rule, or of the sums of all.
-type Row = [String; COLUMNS];
+const COLUMNS: &[Column] = &[
+    Column::text("RULE"),
+    Column::text("PORT"),
+    Column::text("DESTINATION"),
+    Column::number("FLOWS"),
+    Column::number("PACKETS >"),
+    Column::number("BYTES >"),
+    Column::number("PACKETS <"),
+    Column::number("BYTES <"),
+];
 
 /// A table of the first `limit` rules, and of the sums of all. Where it is wider than the terminal's `columns`, each
 /// destination has a line of its own.
 pub fn text(rules: &[RuleReport], limit: usize, columns: Option<usize>) -> String {
-    let shown = rules[..limit].iter().map(row);
+    let rows = rules[..limit].iter().map(row);
     let sums = (rules.len() > 1).then(|| sums(rules));
-    let rows: Vec<_> = shown.chain(sums).collect();
-    let table = output::table(HEADER, DESTINATION + 1, rows.iter().cloned(), None);
-    let width = table.lines().map(output::display_width).max();
-    match columns {
-        Some(columns) if width > Some(columns) => narrow(&rows),
-        _ => table,
+    let lines: Vec<_> = output::table(COLUMNS, rows.chain(sums), columns, NARROW).collect();
+    lines.join("\n")
+}
+
+const NARROW: Narrow = Narrow::Below(2, |destination, _| {
+    if destination.is_empty() {
+        String::new()
+    } else {
+        format!("      → {destination}")
     }
-}
+});
 
-fn narrow(rows: &[Row]) -> String {
-    let header = without_destination(&HEADER);
-    let table = output::table(
-        header,
-        DESTINATION,
-        rows.iter().map(without_destination),
-        None,
-    );
-    let destinations = rows.iter().map(|row| row[DESTINATION].as_str());
-    let mut text = String::new();
-    for (line, destination) in table
-        .lines()
-        .zip(iter::once(HEADER[DESTINATION]).chain(destinations))
-    {
-        text = text + line + "\n";
-        if !destination.is_empty() {
-            text = text + "      → " + destination + "\n";
-        }
-    }
-    text.truncate(text.trim_end().len());
-    text
-}
-
-fn without_destination<T: Clone>(cells: &[T; COLUMNS]) -> [T; COLUMNS - 1] {
-    array::from_fn(|index| cells[index + usize::from(index >= DESTINATION)].clone())
-}
-
-fn row(rule: &RuleReport) -> Row {
-    let port = rule.port.map_or_else(
-        || "any other".to_owned(),
-        |port| format!("{port}/{}", rule.protocol),
-    );
+fn row(rule: &RuleReport) -> Vec<String> {
     cells(
         [
             rule.id.to_string(),
-            port,
+            port(rule),
             rule.destination.to_string(),
             rule.flows.to_string(),
         ],
@@ -79,7 +45,15 @@ fn row(rule: &RuleReport) -> Row {
     )
 }
 
-fn sums(rules: &[RuleReport]) -> Row {
+/// The port that a rule is for.
+pub fn port(rule: &RuleReport) -> String {
+    rule.port.map_or_else(
+        || "any other".to_owned(),
+        |port| format!("{port}/{}", rule.protocol),
+    )
+}
+
+fn sums(rules: &[RuleReport]) -> Vec<String> {
     let sum = |traffic: fn(&RuleReport) -> TrafficReport| {
         rules
             .iter()
@@ -108,8 +82,8 @@ fn cells(
     [rule, port, destination, flows]: [String; 4],
     original: TrafficReport,
     reply: TrafficReport,
-) -> Row {
-    [
+) -> Vec<String> {
+    vec![
         rule,
         port,
         destination,

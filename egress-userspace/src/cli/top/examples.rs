@@ -3,47 +3,30 @@
 use std::time::Duration;
 
 use super::{
-    super::status::Reloads,
-    snapshot::{Router, Snapshot},
+    super::{
+        flows, rules,
+        status::{Reloads, Router},
+    },
+    snapshot::Snapshot,
 };
-use crate::dataplane::{
-    AttachMode, Endpoint, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport,
-};
+use crate::dataplane::{AttachMode, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 
 pub fn traffic(packets: u64, bytes: u64) -> TrafficReport {
     TrafficReport { packets, bytes }
 }
 
-pub fn endpoint(address: &str, port: u16) -> Endpoint {
-    Endpoint {
-        address: address.parse().unwrap(),
-        port,
-    }
-}
-
 /// A flow of a client's port that has sent so many packets of 1000 bytes.
 pub fn flow(port: u16, packets: u64) -> FlowReport {
     FlowReport {
-        protocol: "TCP".to_owned(),
-        client: endpoint("10.128.0.2", port),
-        router: endpoint("10.128.0.100", 8080),
-        reserved: endpoint("192.168.12.99", port),
-        server: endpoint("203.0.113.26", 80),
-        state: "ESTABLISHED",
-        rule: 1,
         age_seconds: 60,
-        idle_seconds: 0,
         original: traffic(packets, packets * 1000),
-        reply: traffic(0, 0),
+        ..flows::order::tests::flow(port)
     }
 }
 
 /// A rule that has opened so many flows, with ten packets of 1000 bytes from the client in each, and one back.
 pub fn rule(id: u32, flows: u64) -> RuleReport {
     RuleReport {
-        id,
-        protocol: "TCP".to_owned(),
-        port: Some(8080),
         destination: Target {
             address: "203.0.113.26".parse().unwrap(),
             port: Some(80),
@@ -51,6 +34,7 @@ pub fn rule(id: u32, flows: u64) -> RuleReport {
         flows,
         original: traffic(flows * 10, flows * 10_000),
         reply: traffic(flows, flows * 1000),
+        ..rules::print::tests::rule(id, Some(8080), 0)
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use ratatui::widgets::TableState;
+
 use super::{model::Sort, panes::Pane};
 
 /// The shortest and the longest time between two refreshes.
@@ -30,8 +32,8 @@ pub struct State {
     pub is_paused: bool,
     pub shows_help: bool,
     pub interval: Duration,
-    /// The first row that is shown, by pane. Drawing keeps it within the rows.
-    pub scroll: [usize; 3],
+    /// Where each pane is scrolled to. Drawing keeps it within the rows.
+    pub tables: [TableState; 3],
     /// How many rows the chosen pane had room for when it was drawn.
     pub page: usize,
 }
@@ -57,7 +59,7 @@ impl State {
             is_paused: false,
             shows_help: false,
             interval,
-            scroll: [0; 3],
+            tables: [TableState::new(); 3],
             page: 1,
         }
     }
@@ -85,8 +87,8 @@ impl State {
             }
             KeyCode::Char('+' | '=') => return self.set_interval(self.interval.saturating_mul(2)),
             KeyCode::Char('-') => return self.set_interval(self.interval / 2),
-            KeyCode::Tab => self.pane = self.pane.next(),
-            KeyCode::BackTab => self.pane = self.pane.previous(),
+            KeyCode::Tab => self.pane = self.pane.below(1),
+            KeyCode::BackTab => self.pane = self.pane.below(2),
             _ => self.scroll(key.code),
         }
         Action::Draw
@@ -99,7 +101,7 @@ impl State {
 
     fn scroll(&mut self, key: KeyCode) {
         let page = self.page.max(1);
-        let first = &mut self.scroll[self.pane as usize];
+        let first = self.tables[self.pane as usize].offset_mut();
         *first = match key {
             KeyCode::Up | KeyCode::Char('k') => first.saturating_sub(1),
             KeyCode::Down | KeyCode::Char('j') => first.saturating_add(1),
@@ -154,6 +156,10 @@ mod tests {
         }
     }
 
+    fn offsets(state: &State) -> [usize; 3] {
+        state.tables.map(|table| table.offset())
+    }
+
     #[test]
     fn each_pane_scrolls_by_itself() {
         let mut state = state();
@@ -162,11 +168,11 @@ mod tests {
         press(&mut state, KeyCode::Up);
         press(&mut state, KeyCode::Tab);
         press(&mut state, KeyCode::Up);
-        assert_eq!(state.scroll, [0, 9, 0]);
+        assert_eq!(offsets(&state), [0, 9, 0]);
         assert_eq!(state.pane, Pane::Drops);
         press(&mut state, KeyCode::BackTab);
         press(&mut state, KeyCode::Home);
-        assert_eq!(state.scroll, [0, 0, 0]);
+        assert_eq!(offsets(&state), [0, 0, 0]);
     }
 
     #[test]

@@ -1,25 +1,24 @@
 //! The full-screen view: refreshes, keys and signals, one after the other.
 
 use std::{
-    io,
+    env,
     time::{Duration, Instant},
 };
 
-use crossterm::event::{Event, EventStream, KeyEvent};
+use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt as _;
-use ratatui::DefaultTerminal;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
 use super::{
-    super::instance::Selector,
+    super::{duration, instance::Selector},
     count::Count,
     keys::{Action, State},
     model::{Frame, Sort},
     snapshot::Snapshot,
-    view::{self, Missing, Shown, Theme},
+    view,
 };
 
 /// Shows the router until a key or a signal ends it.
@@ -29,63 +28,41 @@ pub fn run(selector: Selector, sort: Sort, interval: Duration) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(watch(session, State::new(sort, interval)))
-}
-
-/// The terminal as a full screen, until it is dropped. A panic puts it back first, by the hook that is set with it.
-struct Screen(DefaultTerminal);
-
-impl Screen {
-    fn take() -> io::Result<Self> {
-        match ratatui::try_init() {
-            Ok(terminal) => Ok(Self(terminal)),
-            Err(error) => {
-                // It may have got half way.
-                let _ = ratatui::try_restore();
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // A terminal that has hung up takes nothing any more.
-        let _ = self.0.show_cursor();
-        let _ = ratatui::try_restore();
-    }
+    let result = runtime.block_on(watch(session, State::new(sort, interval)));
+    // This fails if the terminal has hung up.
+    let _ = ratatui::try_restore();
+    result
 }
 
 async fn watch(mut session: Session, mut state: State) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let theme = Theme::from_env();
-    let mut screen = Screen::take()?;
+    let alarm = view::alarm(env::var_os("NO_COLOR"));
+    // This also sets a panic hook that restores the terminal.
+    let mut terminal = ratatui::try_init()?;
     let mut events = EventStream::new();
     let mut refreshes = every(state.interval);
     loop {
-        let shown = session.shown();
-        screen
-            .0
-            .draw(|area| view::draw(area, &shown, &mut state, theme))?;
+        terminal.draw(|area| view::draw(area, &session.frame, &mut state, alarm))?;
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
             _ = refreshes.tick() => {
                 if !state.is_paused {
-                    session.refresh();
+                    session.refresh(state.sort);
                 }
             }
             event = events.next() => match event {
                 None => return Ok(()),
                 Some(Err(error)) => return Err(error.into()),
-                Some(Ok(Event::Key(key))) => {
-                    if press(key, &mut state, &mut session, &mut refreshes) == Action::Quit {
-                        return Ok(());
-                    }
-                }
+                Some(Ok(Event::Key(key))) => match state.press(key) {
+                    Action::Draw => {}
+                    Action::Sort => session.renew_frame(state.sort),
+                    Action::Reschedule => refreshes = every(state.interval),
+                    Action::Quit => return Ok(()),
+                },
                 // Another size, for one: the frame is drawn again.
                 Some(Ok(_)) => {}
             },
@@ -100,30 +77,14 @@ fn every(interval: Duration) -> Interval {
     refreshes
 }
 
-fn press(
-    key: KeyEvent,
-    state: &mut State,
-    session: &mut Session,
-    refreshes: &mut Interval,
-) -> Action {
-    let action = state.press(key);
-    match action {
-        Action::Sort => session.sort(state.sort),
-        Action::Reschedule => *refreshes = every(state.interval),
-        Action::Draw | Action::Quit => {}
-    }
-    action
-}
-
 /// What is known of the router.
 struct Session {
     selector: Selector,
-    sort: Sort,
     before: Option<Snapshot>,
     now: Snapshot,
     frame: Frame,
-    /// Since when there has been no router, and what was found instead.
-    missing: Option<(Instant, String)>,
+    /// Since when there has been no router.
+    gone_since: Option<Instant>,
     count: Count,
 }
 
@@ -132,58 +93,44 @@ impl Session {
         let now = Snapshot::take(&selector.find()?)?;
         let mut session = Self {
             frame: Frame::between(None, &now, sort),
-            count: Count::new(selector.clone()),
+            count: Count::default(),
             selector,
-            sort,
             before: None,
             now,
-            missing: None,
+            gone_since: None,
         };
-        session.renew_frame();
+        session.renew_frame(sort);
         Ok(session)
     }
 
-    /// Looks for the router anew each time: it may have ended, and another may have taken its place. Nothing of it is held
-    /// meanwhile, so that what it leaves behind can go.
-    fn refresh(&mut self) {
+    /// Looks for the router anew each time: it may have ended, and another may have taken its place. Nothing of it is
+    /// held meanwhile, so that what it leaves behind can go.
+    fn refresh(&mut self, sort: Sort) {
         match self.selector.find().and_then(|it| Snapshot::take(&it)) {
             Ok(snapshot) => {
                 if snapshot.started_ns != self.now.started_ns {
-                    self.count.forget();
+                    // Another router has other flows.
+                    self.count = Count::default();
                 }
                 self.before = Some(std::mem::replace(&mut self.now, snapshot));
-                self.missing = None;
-                self.renew_frame();
+                self.gone_since = None;
+                self.frame.gone = None;
+                self.renew_frame(sort);
             }
             Err(error) => {
-                let since = self
-                    .missing
-                    .take()
-                    .map_or_else(Instant::now, |(since, _)| since);
-                self.missing = Some((since, format!("{error:#}")));
+                let since = self.gone_since.get_or_insert_with(Instant::now);
+                let time = duration::short(since.elapsed().as_secs());
+                self.frame.gone = Some(format!("for {time}; this is the last of it: {error:#}"));
             }
         }
     }
 
-    fn sort(&mut self, sort: Sort) {
-        self.sort = sort;
-        self.renew_frame();
-    }
-
-    fn renew_frame(&mut self) {
-        self.frame = Frame::between(self.before.as_ref(), &self.now, self.sort);
+    fn renew_frame(&mut self, sort: Sort) {
+        let gone = self.frame.gone.take();
+        self.frame = Frame::between(self.before.as_ref(), &self.now, sort);
+        self.frame.gone = gone;
         if self.frame.flows.total.is_none() {
-            self.frame.flows.total = self.count.last();
-        }
-    }
-
-    fn shown(&self) -> Shown<'_> {
-        Shown {
-            frame: &self.frame,
-            missing: self.missing.as_ref().map(|(since, error)| Missing {
-                seconds: since.elapsed().as_secs(),
-                error,
-            }),
+            self.frame.flows.total = self.count.last(&self.selector);
         }
     }
 }

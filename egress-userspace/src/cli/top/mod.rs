@@ -7,7 +7,6 @@ mod model;
 mod panes;
 mod snapshot;
 mod table;
-mod text;
 mod view;
 
 #[cfg(test)]
@@ -26,7 +25,7 @@ use self::{
     snapshot::Snapshot,
 };
 use super::{
-    instance,
+    duration, instance,
     output::{self, Output},
 };
 
@@ -35,8 +34,9 @@ use super::{
 /// On a terminal it is a full-screen view; ? shows its keys. Otherwise, and with --once, it looks twice, one interval
 /// apart, and prints what it saw.
 ///
-/// Rates are those from clients (>) and to clients (<), in packets and in bits from the IP header on. At most 20,000 flows
-/// are looked at for each refresh, and the title says so where there are more. Colours are left out where `NO_COLOR` is set.
+/// Rates are those from clients (>) and to clients (<), in packets and in bits from the IP header on. At most 20,000
+/// flows are looked at for each refresh, and the title says so where there are more. Colours are left out where
+/// `NO_COLOR` is set.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -75,7 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let frame = once(&args)?;
         match args.output {
             Output::Json => output::json(&frame)?,
-            Output::Text => output::text(&text::text(&frame))?,
+            Output::Text => output::text(&panes::text(frame))?,
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -93,12 +93,7 @@ fn once(args: &Args) -> anyhow::Result<Frame> {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text).map_err(|error| {
-            format!("{text:?} is not a time: {error}; expected seconds, or such as 500ms, 2m")
-        })?,
-    };
+    let interval = duration::parse(text)?;
     let [shortest, longest] = INTERVALS;
     if !(shortest..=longest).contains(&interval) {
         return Err(format!(
@@ -115,10 +110,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_is_in_seconds_or_says_its_unit() {
-        assert_eq!(interval("5"), Ok(Duration::from_secs(5)));
-        assert_eq!(interval("500ms"), Ok(Duration::from_millis(500)));
-        for text in ["0", "10ms", "2h", "", "often", "-1"] {
+    fn an_interval_has_bounds() {
+        for text in ["100ms", "1h"] {
+            assert!(interval(text).is_ok(), "{text:?} was refused");
+        }
+        for text in ["0", "10ms", "2h"] {
             assert!(interval(text).is_err(), "{text:?} was taken");
         }
     }

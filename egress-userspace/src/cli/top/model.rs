@@ -9,8 +9,9 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::snapshot::{Router, Snapshot};
 use crate::dataplane::{FlowReport, OutcomeReport, RuleReport, TrafficReport};
+
+use super::{super::status::Router, snapshot::Snapshot};
 
 /// So many flows are shown, those that come first.
 pub const BUSIEST: usize = 200;
@@ -32,12 +33,8 @@ pub enum Sort {
 impl Sort {
     /// The next one, around.
     pub fn next(self) -> Self {
-        match self {
-            Self::Rate => Self::PacketRate,
-            Self::PacketRate => Self::Bytes,
-            Self::Bytes => Self::Newest,
-            Self::Newest => Self::Rate,
-        }
+        let all = Self::value_variants();
+        all[(self as usize + 1) % all.len()]
     }
 
     /// As it stands in a title.
@@ -115,6 +112,9 @@ pub struct Flows {
 /// All that is shown at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Frame {
+    /// Set if the router is gone: since when, and the error. The other fields then hold what was last seen.
+    #[serde(skip)]
+    pub gone: Option<String>,
     /// The time between the two snapshots; none for the first of a dataplane.
     pub elapsed_seconds: Option<f64>,
     pub router: Router,
@@ -128,36 +128,31 @@ pub struct Frame {
     pub outcomes: Vec<OutcomeRow>,
 }
 
-/// How counters turn into rates. A counter that went back gives a rate of 0.
-#[derive(Clone, Copy)]
-struct Elapsed(f64);
-
-impl Elapsed {
-    fn rate(self, before: u64, now: u64) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "a rate is shown with 3 digits")]
-        let difference = now.saturating_sub(before) as f64;
-        difference / self.0
-    }
-
-    fn traffic(self, before: TrafficReport, now: TrafficReport) -> Rate {
-        Rate {
-            packets_per_second: self.rate(before.packets, now.packets),
-            bits_per_second: self.rate(before.bytes, now.bytes) * 8.0,
-        }
-    }
-
-    fn both(self, before: [TrafficReport; 2], now: [TrafficReport; 2]) -> Rates {
-        Rates {
-            original: self.traffic(before[0], now[0]),
-            reply: self.traffic(before[1], now[1]),
-        }
-    }
-}
-
-/// The snapshot before, if it can be compared with.
+/// An earlier snapshot of the same dataplane.
 struct Before<'s> {
     snapshot: &'s Snapshot,
-    elapsed: Elapsed,
+    /// Seconds from it to the snapshot that is shown.
+    seconds: f64,
+}
+
+impl Before<'_> {
+    /// The rate of a counter, per second. It is 0 if the counter went back.
+    fn rate(&self, before: u64, now: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a rate is shown with 3 digits")]
+        let difference = now.saturating_sub(before) as f64;
+        difference / self.seconds
+    }
+
+    fn rates(&self, before: [TrafficReport; 2], now: [TrafficReport; 2]) -> Rates {
+        let rate = |direction: usize| Rate {
+            packets_per_second: self.rate(before[direction].packets, now[direction].packets),
+            bits_per_second: self.rate(before[direction].bytes, now[direction].bytes) * 8.0,
+        };
+        Rates {
+            original: rate(0),
+            reply: rate(1),
+        }
+    }
 }
 
 impl Frame {
@@ -170,14 +165,15 @@ impl Frame {
             let is_same = snapshot.started_ns == now.started_ns && elapsed > Duration::ZERO;
             is_same.then_some(Before {
                 snapshot,
-                elapsed: Elapsed(elapsed.as_secs_f64()),
+                seconds: elapsed.as_secs_f64(),
             })
         });
         let before = before.as_ref();
         let rules = rules(before, now);
         let (flows_per_second, rates) = total(&rules);
         Self {
-            elapsed_seconds: before.map(|before| before.elapsed.0),
+            gone: None,
+            elapsed_seconds: before.map(|before| before.seconds),
             router: now.router.clone(),
             flows_per_second,
             rates,
@@ -192,13 +188,13 @@ fn rules(before: Option<&Before<'_>>, now: &Snapshot) -> Vec<RuleRow> {
     let row = |rule: &RuleReport| {
         let known = before.and_then(|before| {
             let mut rules = before.snapshot.rules.iter();
-            Some((before.elapsed, rules.find(|it| it.id == rule.id)?))
+            Some((before, rules.find(|it| it.id == rule.id)?))
         });
         RuleRow {
             rule: rule.clone(),
-            flows_per_second: known.map(|(elapsed, it)| elapsed.rate(it.flows, rule.flows)),
-            rates: known.map(|(elapsed, it)| {
-                elapsed.both([it.original, it.reply], [rule.original, rule.reply])
+            flows_per_second: known.map(|(before, it)| before.rate(it.flows, rule.flows)),
+            rates: known.map(|(before, it)| {
+                before.rates([it.original, it.reply], [rule.original, rule.reply])
             }),
         }
     };
@@ -240,7 +236,7 @@ fn flows(before: Option<&Before<'_>>, now: &Snapshot, sort: Sort) -> Flows {
             None if !is_new(before, flow) => return None,
             _ => [TrafficReport::default(); 2],
         };
-        Some(before.elapsed.both(counters, [flow.original, flow.reply]))
+        Some(before.rates(counters, [flow.original, flow.reply]))
     };
     // While flows end, the kernel shows some twice.
     let mut met = HashSet::new();
@@ -270,7 +266,7 @@ fn flows(before: Option<&Before<'_>>, now: &Snapshot, sort: Sort) -> Flows {
 /// Whether a flow was opened since then. Where not all flows were looked at its age has to say so, in whole seconds.
 fn is_new(before: &Before<'_>, flow: &FlowReport) -> bool {
     before.snapshot.has_all_flows
-        || Duration::from_secs(flow.age_seconds + 1).as_secs_f64() <= before.elapsed.0
+        || Duration::from_secs(flow.age_seconds + 1).as_secs_f64() <= before.seconds
 }
 
 /// Lower ranks come first. Without rates the totals decide.
@@ -301,10 +297,10 @@ fn rank(sort: Sort, flow: &FlowReport, rates: Option<Rates>) -> Reverse<[u64; 2]
 
 fn outcomes(before: Option<&Before<'_>>, now: &Snapshot) -> Vec<OutcomeRow> {
     let rate = |outcome: &OutcomeReport| {
-        let Before { snapshot, elapsed } = before?;
-        let mut outcomes = snapshot.outcomes.iter();
+        let before = before?;
+        let mut outcomes = before.snapshot.outcomes.iter();
         let known = outcomes.find(|it| it.name == outcome.name)?;
-        Some(elapsed.rate(known.packets, outcome.packets))
+        Some(before.rate(known.packets, outcome.packets))
     };
     let mut rows: Vec<_> = now
         .outcomes

@@ -1,11 +1,14 @@
-//! What stands in each pane, on the screen as well as in plain text.
+//! The content of the header and the panes, for the screen and for plain text.
 
 use super::{
-    super::output,
+    super::{
+        duration,
+        output::{self, Column as Shown},
+        rules,
+    },
     model::{FlowRow, Frame, OutcomeRow, Rate, Rates, RuleRow, Sort},
-    table::{Column, Table},
+    table::{Column, Cut, Table},
 };
-use crate::dataplane::RuleReport;
 
 /// The parts of the frame that scroll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,59 +18,56 @@ pub enum Pane {
     Drops,
 }
 
-/// What is written where no rate is known yet.
+/// How many flows the plain text shows. JSON has more.
+const PRINTED_FLOWS: usize = 20;
+/// Stands for a rate that is not known yet.
 const UNKNOWN: &str = "-";
 
 const RULES: &[Column] = &[
-    Column::number("RULE"),
-    Column::text("PORT"),
-    Column::endpoint("DESTINATION"),
-    Column::number("NEW/s").dispensable(2),
-    Column::number("PKT/s >").dispensable(1),
-    Column::number("BIT/s >"),
-    Column::number("PKT/s <").dispensable(1),
-    Column::number("BIT/s <"),
-    Column::number("FLOWS").dispensable(3),
-    Column::number("BYTES").dispensable(4),
+    Column(Shown::number("RULE"), 0, Cut::Never),
+    Column(Shown::text("PORT"), 0, Cut::Never),
+    Column(Shown::text("DESTINATION"), 0, Cut::ENDPOINT),
+    Column(Shown::number("NEW/s"), 2, Cut::Never),
+    Column(Shown::number("PKT/s >"), 1, Cut::Never),
+    Column(Shown::number("BIT/s >"), 0, Cut::Never),
+    Column(Shown::number("PKT/s <"), 1, Cut::Never),
+    Column(Shown::number("BIT/s <"), 0, Cut::Never),
+    Column(Shown::number("FLOWS"), 3, Cut::Never),
+    Column(Shown::number("BYTES"), 4, Cut::Never),
 ];
 
 const FLOWS: &[Column] = &[
-    Column::text("PROTO").dispensable(2),
-    Column::endpoint("CLIENT"),
-    Column::endpoint("SERVER"),
-    Column::number("BIT/s >"),
-    Column::number("BIT/s <"),
-    Column::number("BYTES").dispensable(1),
-    Column::number("PKT/s").dispensable(4),
-    Column::number("AGE").dispensable(5),
-    Column::number("RULE").dispensable(6),
-    Column::text("STATE").dispensable(7),
-    Column::text("RESERVED").dispensable(8),
+    Column(Shown::text("PROTO"), 2, Cut::Never),
+    Column(Shown::text("CLIENT"), 0, Cut::ENDPOINT),
+    Column(Shown::text("SERVER"), 0, Cut::ENDPOINT),
+    Column(Shown::number("BIT/s >"), 0, Cut::Never),
+    Column(Shown::number("BIT/s <"), 0, Cut::Never),
+    Column(Shown::number("BYTES"), 1, Cut::Never),
+    Column(Shown::number("PKT/s"), 4, Cut::Never),
+    Column(Shown::number("AGE"), 5, Cut::Never),
+    Column(Shown::number("RULE"), 6, Cut::Never),
+    Column(Shown::text("STATE"), 7, Cut::Never),
+    Column(Shown::text("RESERVED"), 8, Cut::Never),
 ];
 
 const DROPS: &[Column] = &[
-    Column::number("PKT/s"),
-    Column::number("PACKETS"),
-    Column::text("VERDICT").dispensable(2),
-    Column::text("REASON").shrinks_to(12),
-    Column::text("MEANING").shrinks_to(16).dispensable(1),
+    Column(Shown::number("PKT/s"), 0, Cut::Never),
+    Column(Shown::number("PACKETS"), 0, Cut::Never),
+    Column(Shown::text("VERDICT"), 2, Cut::Never),
+    Column(Shown::text("REASON"), 0, Cut::End(12)),
+    Column(Shown::text("MEANING"), 1, Cut::End(16)),
 ];
 
 impl Pane {
     /// From the top down.
     pub const ALL: [Self; 3] = [Self::Rules, Self::Flows, Self::Drops];
 
-    /// The next one, around.
-    pub fn next(self) -> Self {
-        Self::ALL[(self as usize + 1) % Self::ALL.len()]
+    /// The pane so many places below. After the last comes the first.
+    pub fn below(self, panes: usize) -> Self {
+        Self::ALL[(self as usize + panes) % Self::ALL.len()]
     }
 
-    /// The one before, around.
-    pub fn previous(self) -> Self {
-        Self::ALL[(self as usize + Self::ALL.len() - 1) % Self::ALL.len()]
-    }
-
-    /// What stands above it.
+    /// The title above its rows.
     pub fn title(self, frame: &Frame) -> String {
         match self {
             Self::Rules => format!("Rules: {}", frame.rules.len()),
@@ -76,7 +76,7 @@ impl Pane {
         }
     }
 
-    /// What is said where it has no rows.
+    /// Shown in place of rows if there are none.
     pub fn if_empty(self) -> &'static str {
         match self {
             Self::Rules => "no rules",
@@ -85,14 +85,10 @@ impl Pane {
         }
     }
 
-    /// Whether something goes wrong now in this row of it: packets are lost.
+    /// Whether packets are being lost for the reason in this row.
     pub fn is_alarming(self, frame: &Frame, row: usize) -> bool {
-        let outcome = (self == Self::Drops)
-            .then(|| frame.outcomes.get(row))
-            .flatten();
-        outcome.is_some_and(|row| {
-            !row.is_pass() && row.packets_per_second.is_some_and(|rate| rate > 0.0)
-        })
+        let is_lost = |row: &OutcomeRow| !row.is_pass() && row.packets_per_second > Some(0.0);
+        self == Self::Drops && frame.outcomes.get(row).is_some_and(is_lost)
     }
 
     /// Its rows.
@@ -106,15 +102,34 @@ impl Pane {
     }
 }
 
+/// The whole frame as plain text.
+pub fn text(mut frame: Frame) -> String {
+    frame.flows.busiest.truncate(PRINTED_FLOWS);
+    let mut parts = Vec::new();
+    for Header { name, value, .. } in header(&frame) {
+        parts.push(format!("{name:<8} {value}"));
+    }
+    for pane in Pane::ALL {
+        let table = pane.table(&frame);
+        parts.push(format!("\n{}", pane.title(&frame)));
+        parts.push(if table.rows.is_empty() {
+            pane.if_empty().to_owned()
+        } else {
+            table.text()
+        });
+    }
+    parts.join("\n")
+}
+
 /// Such as `Flows: 200 of the first 20,000 of 1,000,000, by bytes per second`.
 fn flows_title(frame: &Frame) -> String {
     let flows = &frame.flows;
-    let (shown, looked_at) = (flows.busiest.len(), grouped(flows.looked_at as u64));
+    let (shown, looked_at) = (flows.busiest.len(), output::grouped(flows.looked_at as u64));
     let number = match flows.total {
         Some(total) if total > flows.looked_at => {
             format!(
                 "{shown} of the first {looked_at} of {}",
-                grouped(total as u64)
+                output::grouped(total as u64)
             )
         }
         None => format!("{shown} of the first {looked_at}, there are more"),
@@ -129,55 +144,67 @@ fn flows_title(frame: &Frame) -> String {
     format!("Flows: {number}, {}", order.title())
 }
 
-/// The lines above the panes: what they are about, and what there is to say.
-pub fn header(frame: &Frame) -> Vec<(&'static str, String)> {
+/// A line above the panes.
+pub struct Header {
+    pub name: &'static str,
+    pub value: String,
+    /// Whether something is wrong.
+    pub is_alarming: bool,
+}
+
+/// The lines above the panes.
+pub fn header(frame: &Frame) -> Vec<Header> {
     let router = &frame.router;
+    let mut lines = Vec::new();
+    let mut line = |name, is_alarming, value| {
+        lines.push(Header {
+            name,
+            value,
+            is_alarming,
+        });
+    };
+    if let Some(gone) = &frame.gone {
+        line("GONE", true, gone.clone());
+    }
     let process = if router.process_running {
         ""
     } else {
         " GONE (the dataplane goes on by itself)"
     };
+    let up = format!(
+        "up {}, process {}{process}, {} on {} and {}",
+        duration::short(router.uptime_seconds),
+        router.pid,
+        router.attached,
+        router.cluster_interface,
+        router.egress_interface,
+    );
+    line("router", !router.process_running, up);
     let evicted = match router.flows_evicted {
         0 => String::new(),
-        number => format!(", {} ended early to make room", grouped(number)),
+        number => format!(", {} ended early to make room", output::grouped(number)),
     };
-    let mut lines = vec![
-        (
-            "router",
-            format!(
-                "up {}, process {}{process}, {} on {} and {}",
-                output::duration(router.uptime_seconds),
-                router.pid,
-                router.attached,
-                router.cluster_interface,
-                router.egress_interface,
-            ),
-        ),
-        ("flows", format!("{}{evicted}", fill(frame))),
-        ("traffic", traffic(frame)),
-        (
-            "rules",
-            format!(
-                "in force for {}, {} applied, {} refused",
-                output::duration(router.reloads.rules_age_seconds),
-                changes(router.reloads.applied),
-                router.reloads.refused,
-            ),
-        ),
-    ];
-    if let Some(error) = &router.reloads.error {
+    line("flows", false, fill(frame) + &evicted);
+    line("traffic", false, traffic(frame));
+    let reloads = &router.reloads;
+    let changes = format!(
+        "in force for {}, {} {} applied, {} refused",
+        duration::short(reloads.rules_age_seconds),
+        reloads.applied,
+        if reloads.applied == 1 {
+            "change"
+        } else {
+            "changes"
+        },
+        reloads.refused,
+    );
+    line("rules", false, changes);
+    if let Some(error) = &reloads.error {
         // An error may have lines, of which a header has one.
         let error: Vec<_> = error.split_whitespace().collect();
-        lines.push(("REFUSED", error.join(" ")));
+        line("REFUSED", true, error.join(" "));
     }
     lines
-}
-
-fn changes(number: u32) -> String {
-    format!(
-        "{number} {}",
-        if number == 1 { "change" } else { "changes" }
-    )
 }
 
 /// How full the table is, with a bar of ten.
@@ -191,8 +218,8 @@ fn fill(frame: &Frame) -> String {
     let filled = usize::try_from(percent.min(100).div_ceil(10)).unwrap_or(10);
     format!(
         "{more}{} of {} [{}{}] {percent}%",
-        grouped(total),
-        grouped(max),
+        output::grouped(total),
+        output::grouped(max),
         "#".repeat(filled),
         ".".repeat(10 - filled),
     )
@@ -206,51 +233,49 @@ fn traffic(frame: &Frame) -> String {
     let direction = |rate: Rate| {
         format!(
             "{} pkt/s {} bit/s",
-            si(rate.packets_per_second),
-            si(rate.bits_per_second)
+            output::rate(rate.packets_per_second),
+            output::rate(rate.bits_per_second)
         )
     };
     format!(
         "> {}   < {}   {} new flows/s",
         direction(original),
         direction(reply),
-        si(flows)
+        output::rate(flows)
     )
 }
 
-fn rule(row: &RuleRow) -> Vec<String> {
-    let RuleReport {
-        id,
-        protocol,
-        port,
-        destination,
-        flows,
-        original,
-        reply,
-    } = &row.rule;
-    let (original_rate, reply_rate) = (
-        row.rates.map(|it| it.original),
-        row.rates.map(|it| it.reply),
-    );
+fn rule(
+    RuleRow {
+        rule,
+        flows_per_second,
+        rates,
+    }: &RuleRow,
+) -> Vec<String> {
+    let direction = |rate: fn(&Rates) -> Rate| {
+        let rate = rates.as_ref().map(rate);
+        [
+            known(rate.map(|rate| rate.packets_per_second)),
+            known(rate.map(|rate| rate.bits_per_second)),
+        ]
+    };
+    let [packets, bits] = direction(|rates| rates.original);
+    let [packets_back, bits_back] = direction(|rates| rates.reply);
     vec![
-        id.to_string(),
-        port.map_or_else(
-            || "any other".to_owned(),
-            |port| format!("{port}/{protocol}"),
-        ),
-        destination.to_string(),
-        known(row.flows_per_second),
-        known(original_rate.map(|rate| rate.packets_per_second)),
-        known(original_rate.map(|rate| rate.bits_per_second)),
-        known(reply_rate.map(|rate| rate.packets_per_second)),
-        known(reply_rate.map(|rate| rate.bits_per_second)),
-        flows.to_string(),
-        output::bytes(original.bytes.saturating_add(reply.bytes)),
+        rule.id.to_string(),
+        rules::print::port(rule),
+        rule.destination.to_string(),
+        known(*flows_per_second),
+        packets,
+        bits,
+        packets_back,
+        bits_back,
+        rule.flows.to_string(),
+        output::bytes(rule.original.bytes.saturating_add(rule.reply.bytes)),
     ]
 }
 
-fn flow(row: &FlowRow) -> Vec<String> {
-    let FlowRow { flow, rates } = row;
+fn flow(FlowRow { flow, rates }: &FlowRow) -> Vec<String> {
     vec![
         flow.protocol.clone(),
         flow.client.to_string(),
@@ -259,79 +284,28 @@ fn flow(row: &FlowRow) -> Vec<String> {
         known(rates.map(|it| it.reply.bits_per_second)),
         output::bytes(flow.original.bytes.saturating_add(flow.reply.bytes)),
         known(rates.map(|it| it.original.packets_per_second + it.reply.packets_per_second)),
-        output::duration(flow.age_seconds),
+        duration::short(flow.age_seconds),
         flow.rule.to_string(),
         flow.state.to_owned(),
         flow.reserved.to_string(),
     ]
 }
 
-fn outcome(row: &OutcomeRow) -> Vec<String> {
+fn outcome(
+    OutcomeRow {
+        outcome,
+        packets_per_second,
+    }: &OutcomeRow,
+) -> Vec<String> {
     vec![
-        known(row.packets_per_second),
-        row.outcome.packets.to_string(),
-        row.outcome.verdict.to_owned(),
-        row.outcome.name.to_string(),
-        row.outcome.description.to_owned(),
+        known(*packets_per_second),
+        outcome.packets.to_string(),
+        outcome.verdict.to_owned(),
+        outcome.name.to_string(),
+        outcome.description.to_owned(),
     ]
 }
 
 fn known(rate: Option<f64>) -> String {
-    rate.map_or_else(|| UNKNOWN.to_owned(), si)
-}
-
-/// A rate in few characters: 1234567 is `1.2M`.
-fn si(value: f64) -> String {
-    const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
-    let mut scaled = value;
-    let mut unit = 0;
-    // What would be rounded up to four digits has the next unit.
-    while scaled >= 999.5 && unit + 1 < UNITS.len() {
-        scaled /= 1000.0;
-        unit += 1;
-    }
-    let is_whole = scaled >= 99.95 || (unit == 0 && scaled.fract() == 0.0);
-    format!("{scaled:.*}{}", usize::from(!is_whole), UNITS[unit])
-}
-
-/// A number with its thousands apart: 1000000 is `1,000,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_short_and_numbers_are_grouped() {
-        for (value, expected) in [
-            (0.0, "0"),
-            (0.5, "0.5"),
-            (12.0, "12"),
-            (999.4, "999"),
-            (999.6, "1.0k"),
-            (1_234_567.0, "1.2M"),
-            (123_456.0, "123k"),
-            (25e9, "25.0G"),
-        ] {
-            assert_eq!(si(value), expected);
-        }
-        for (number, expected) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_000_000, "1,000,000"),
-        ] {
-            assert_eq!(grouped(number), expected);
-        }
-    }
+    rate.map_or_else(|| UNKNOWN.to_owned(), output::rate)
 }

@@ -1,62 +1,71 @@
-//! Tables that fit into a width.
+//! Tables that fit the width of the screen.
 
-/// As narrow as a column that may shrink gets on a very narrow screen.
-const LEAST: usize = 8;
+use std::rc::Rc;
 
-/// How a column is laid out.
-#[derive(Clone, Copy, Debug)]
-pub struct Column {
-    pub title: &'static str,
-    pub is_number: bool,
-    /// The width that it may shrink to, what is too long cut; none keeps what is in it whole.
-    pub shrinks_to: Option<usize>,
-    /// Whether cells are cut in the middle, because their ends say more.
-    pub keeps_ends: bool,
-    /// Columns with the highest number go first where there is no room; 0 stays.
-    pub dispensable: u8,
+use ratatui::{
+    layout::{Constraint, Direction, Layout, Rect},
+    style::{Style, Stylize as _},
+    text::Text,
+    widgets::{Row, Table as Widget},
+};
+
+use super::super::output::{self, Narrow};
+
+/// How a cell that is too long is cut, and the width below which the column does not shrink while another column can
+/// go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Not at all.
+    Never,
+    /// The beginning is kept.
+    End(usize),
+    /// Both ends are kept.
+    Middle(usize),
 }
 
+impl Cut {
+    /// For an address and a port. Those of IPv4 always fit.
+    pub const ENDPOINT: Self = Self::Middle("255.255.255.255:65535".len());
+
+    /// The text in at most `width` characters. An ellipsis stands for what is cut.
+    pub fn fit(self, text: &str, width: usize) -> String {
+        let length = text.chars().count();
+        if length <= width {
+            return text.to_owned();
+        }
+        let Some(kept) = width.checked_sub(1) else {
+            return String::new();
+        };
+        let end = match self {
+            // The end has the port, so it gets the odd character.
+            Self::Middle(_) => kept.div_ceil(2),
+            Self::Never | Self::End(_) => 0,
+        };
+        let start = text.chars().take(kept - end).chain(['…']);
+        start.chain(text.chars().skip(length - end)).collect()
+    }
+}
+
+/// A column, its rank and its cut. If the columns do not fit, the one with the highest rank goes first; those of rank 0
+/// stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Column(pub output::Column, pub u8, pub Cut);
+
 impl Column {
-    /// Words.
-    pub const fn text(title: &'static str) -> Self {
-        Self {
-            title,
-            is_number: false,
-            shrinks_to: None,
-            keeps_ends: false,
-            dispensable: 0,
+    fn least(&self) -> usize {
+        match self.2 {
+            Cut::Never => usize::MAX,
+            Cut::End(least) | Cut::Middle(least) => least,
         }
     }
 
-    /// An address and a port: whole if it is of IPv4.
-    pub const fn endpoint(title: &'static str) -> Self {
-        Self {
-            keeps_ends: true,
-            ..Self::text(title).shrinks_to("255.255.255.255:65535".len())
-        }
-    }
-
-    /// A number, aligned to the right.
-    pub const fn number(title: &'static str) -> Self {
-        Self {
-            is_number: true,
-            ..Self::text(title)
-        }
-    }
-
-    /// May be cut off down to this width.
-    pub const fn shrinks_to(self, width: usize) -> Self {
-        Self {
-            shrinks_to: Some(width),
-            ..self
-        }
-    }
-
-    /// Goes where there is no room, after those with a higher number.
-    pub const fn dispensable(self, number: u8) -> Self {
-        Self {
-            dispensable: number,
-            ..self
+    /// The text, cut to the width and aligned.
+    fn cell(&self, text: &str, width: u16) -> Text<'static> {
+        let text = Text::from(self.2.fit(text, width.into()));
+        if self.0.is_number {
+            text.right_aligned()
+        } else {
+            text
         }
     }
 }
@@ -69,209 +78,156 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-fn length(text: &str) -> usize {
-    text.chars().count()
-}
-
 impl Table {
-    /// The header and the rows as lines of at most this width.
-    pub fn lines(&self, width: usize) -> Vec<String> {
-        let layout = self.layout(width);
-        let header = self.columns.iter().map(|column| column.title);
-        let rows = self
-            .rows
-            .iter()
-            .map(|row| self.line(&layout, width, row.iter().map(String::as_str)));
-        std::iter::once(self.line(&layout, width, header))
-            .chain(rows)
-            .collect()
+    /// The whole table as plain text.
+    pub fn text(self) -> String {
+        let columns: Vec<_> = self.columns.iter().map(|column| column.0).collect();
+        let lines: Vec<_> = output::table(&columns, self.rows, None, Narrow::Wrap).collect();
+        lines.join("\n")
     }
 
-    fn line<'c>(
-        &self,
-        layout: &Layout,
-        width: usize,
-        cells: impl Iterator<Item = &'c str>,
-    ) -> String {
-        let mut cells: Vec<_> = cells.collect();
-        cells.resize(self.columns.len(), "");
-        let cells: Vec<_> = layout
-            .columns
-            .iter()
-            .map(|(index, width)| {
-                let column = &self.columns[*index];
-                let cell = if column.keeps_ends {
-                    fit_ends(cells[*index], *width)
-                } else {
-                    fit(cells[*index], *width)
-                };
-                if column.is_number {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:<width$}")
-                }
-            })
-            .collect();
-        fit(cells.join(&" ".repeat(layout.gap)).trim_end(), width)
-    }
-
-    fn layout(&self, width: usize) -> Layout {
-        let widths: Vec<_> = self
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| {
-                let cells = self.rows.iter().filter_map(|row| row.get(index));
-                cells
-                    .map(|cell| length(cell))
-                    .max()
-                    .unwrap_or(0)
-                    .max(length(column.title))
-            })
-            .collect();
-        let mut layout = Layout {
-            columns: widths.into_iter().enumerate().collect(),
-            gap: 2,
+    /// The table as a widget for so many columns of the screen, with a style for each row.
+    pub fn widget(&self, width: u16, style: impl Fn(usize) -> Style) -> Widget<'static> {
+        let (columns, gap) = self.columns_for(width);
+        let row = |cell: &dyn Fn(usize) -> String| {
+            let cells = columns.iter();
+            Row::new(cells.map(|(index, width)| self.columns[*index].cell(&cell(*index), *width)))
         };
-        while self.least(&layout) > width {
-            let last = layout
-                .columns
+        let titles = row(&|index| self.columns[index].0.title.to_owned());
+        let rows = self.rows.iter().enumerate();
+        let rows =
+            rows.map(|(number, cells)| row(&|index| cells[index].clone()).style(style(number)));
+        Widget::new(rows, columns.iter().map(|(_, width)| *width))
+            .header(titles.underlined())
+            .column_spacing(gap)
+    }
+
+    /// The columns that fit, as their indexes and widths, and the gap between them.
+    fn columns_for(&self, room: u16) -> (Vec<(usize, u16)>, u16) {
+        let mut kept: Vec<_> = (0..self.columns.len()).collect();
+        let mut gap = 2;
+        let width = |index: usize| {
+            let cells = self.rows.iter().map(|row| row[index].as_str());
+            let cells = cells.chain([self.columns[index].0.title]);
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = kept.iter().map(|index| width(*index)).collect();
+        loop {
+            let least = |index: &usize| widths[*index].min(self.columns[*index].least()) + gap;
+            if kept.iter().map(least).sum::<usize>() <= usize::from(room) + gap {
+                break;
+            }
+            let last = kept
                 .iter()
-                .enumerate()
-                .max_by_key(|(_, (index, _))| self.columns[*index].dispensable)
-                .filter(|(_, (index, _))| self.columns[*index].dispensable > 0);
-            match last {
-                _ if layout.gap > 1 => layout.gap = 1,
-                Some((position, _)) => {
-                    layout.columns.remove(position);
-                }
+                .copied()
+                .max_by_key(|index| self.columns[*index].1);
+            match last.filter(|last| self.columns[*last].1 > 0) {
+                _ if gap > 1 => gap = 1,
+                Some(last) => kept.retain(|index| *index != last),
                 None => break,
             }
         }
-        self.shrink(&mut layout, width, |least| least);
-        // Where no column can go any more.
-        self.shrink(&mut layout, width, |least| least.min(LEAST));
-        layout
+        let gap = u16::try_from(gap).unwrap_or(1);
+        let parts = kept.iter().map(|index| {
+            (
+                u16::try_from(widths[*index]).unwrap_or(u16::MAX),
+                u16::from(self.columns[*index].least() < usize::MAX),
+            )
+        });
+        let areas = share(Rect::new(0, 0, room, 1), Direction::Horizontal, gap, parts);
+        let widths = areas.iter().map(|area| area.width);
+        (kept.into_iter().zip(widths).collect(), gap)
     }
+}
 
-    /// The width with every column as narrow as it may be.
-    fn least(&self, layout: &Layout) -> usize {
-        let least = |(index, width): &(usize, usize)| {
-            self.columns[*index]
-                .shrinks_to
-                .map_or(*width, |least| least.min(*width))
-        };
-        layout.columns.iter().map(least).sum::<usize>() + layout.gaps()
-    }
-
-    /// Takes what is too much from the widest of those that may shrink.
-    fn shrink(&self, layout: &mut Layout, width: usize, least: fn(usize) -> usize) {
-        while layout.width() > width {
-            let widest = layout
-                .columns
-                .iter_mut()
-                .filter(|(index, width)| {
-                    self.columns[*index]
-                        .shrinks_to
-                        .is_some_and(|it| least(it) < *width)
-                })
-                .max_by_key(|(_, width)| *width);
-            match widest {
-                Some((_, width)) => *width -= 1,
-                None => break,
+/// Splits an area among parts. Each part is what it needs, in columns or lines, and its weight.
+///
+/// A part never gets more than it needs. If the area is too small, parts of weight 0 still get what they need, and the
+/// others share the rest by weight. This is what [`Layout`] has no constraint for: a share with a limit.
+pub fn share(
+    whole: Rect,
+    direction: Direction,
+    gap: u16,
+    parts: impl Iterator<Item = (u16, u16)>,
+) -> Rc<[Rect]> {
+    let (needs, mut sizes): (Vec<_>, Vec<_>) = parts
+        .map(|(need, weight)| match weight {
+            0 => (need, Constraint::Length(need)),
+            _ => (need, Constraint::Fill(weight)),
+        })
+        .unzip();
+    loop {
+        let areas = Layout::new(direction, &sizes).spacing(gap).split(whole);
+        let mut has_too_much = false;
+        for ((area, need), size) in areas.iter().zip(&needs).zip(&mut sizes) {
+            let given = match direction {
+                Direction::Horizontal => area.width,
+                Direction::Vertical => area.height,
+            };
+            if matches!(size, Constraint::Fill(_)) && given > *need {
+                *size = Constraint::Length(*need);
+                has_too_much = true;
             }
         }
+        if !has_too_much {
+            return areas;
+        }
     }
-}
-
-struct Layout {
-    /// Indexes of columns that are shown, and their widths.
-    columns: Vec<(usize, usize)>,
-    gap: usize,
-}
-
-impl Layout {
-    fn gaps(&self) -> usize {
-        self.gap * self.columns.len().saturating_sub(1)
-    }
-
-    fn width(&self) -> usize {
-        self.columns.iter().map(|(_, width)| width).sum::<usize>() + self.gaps()
-    }
-}
-
-/// The text, its end cut off where it is wider.
-pub fn fit(text: &str, width: usize) -> String {
-    if length(text) <= width {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    if width == 0 {
-        kept
-    } else {
-        format!("{kept}…")
-    }
-}
-
-/// The text, its middle cut out where it is wider.
-fn fit_ends(text: &str, width: usize) -> String {
-    let length = length(text);
-    if length <= width || width < 3 {
-        return fit(text, width);
-    }
-    // Of an odd number the end has one more: it has the port.
-    let start: String = text.chars().take((width - 1) / 2).collect();
-    let end: String = text.chars().skip(length - width / 2).collect();
-    format!("{start}…{end}")
 }
 
 #[cfg(test)]
 mod tests {
+    use ratatui::{buffer::Buffer, widgets::Widget as _};
+
     use super::*;
 
-    fn table() -> Table {
+    /// The lines on a screen of this width.
+    fn lines(width: u16) -> Vec<String> {
         const COLUMNS: &[Column] = &[
-            Column::text("NAME").shrinks_to(5),
-            Column::number("N"),
-            Column::text("MORE").dispensable(1),
+            Column(output::Column::text("NAME"), 0, Cut::End(5)),
+            Column(output::Column::number("N"), 0, Cut::Never),
+            Column(output::Column::text("MORE"), 1, Cut::Never),
         ];
-        Table {
+        let row = |cells: [&str; 3]| cells.map(ToOwned::to_owned).to_vec();
+        let table = Table {
             columns: COLUMNS,
-            rows: vec![
-                vec!["a long name".to_owned(), "5".to_owned(), "x".to_owned()],
-                vec!["b".to_owned(), "1000".to_owned(), "y".to_owned()],
-            ],
-        }
+            rows: vec![row(["a long name", "5", "x"]), row(["b", "1000", "y"])],
+        };
+        let area = Rect::new(0, 0, width, 3);
+        let mut buffer = Buffer::empty(area);
+        let widget = table.widget(width, |_| Style::new());
+        widget.render(area, &mut buffer);
+        let line = |y| {
+            (0..width)
+                .map(|x| buffer[(x, y)].symbol())
+                .collect::<String>()
+        };
+        (0..3).map(|y| line(y).trim_end().to_owned()).collect()
     }
 
     #[test]
     fn a_column_is_as_wide_as_its_widest_cell_and_numbers_are_to_the_right() {
-        let lines = [
+        let expected = [
             "NAME            N  MORE",
             "a long name     5  x",
             "b            1000  y",
         ];
-        assert_eq!(table().lines(80), lines);
+        assert_eq!(lines(80), expected);
     }
 
     #[test]
     fn what_may_shrink_does_before_a_column_goes() {
-        assert_eq!(table().lines(19)[1], "a long…     5  x");
-        assert_eq!(table().lines(12)[1], "a long…    5");
+        assert_eq!(lines(19)[1], "a long…     5  x");
+        assert_eq!(lines(12)[1], "a long…    5");
     }
 
     #[test]
     fn an_endpoint_keeps_its_port() {
         let endpoint = "[2001:db8:1:2:3:4:5:6]:38942";
-        assert_eq!(fit_ends(endpoint, 14), "[2001:…5]:38942".replace("5]", "]"));
-        assert_eq!(fit_ends(endpoint, 40), endpoint);
-    }
-
-    #[test]
-    fn no_line_is_wider_than_asked_for() {
-        for width in 0..30 {
-            for line in table().lines(width) {
-                assert!(length(&line) <= width, "{line:?} is wider than {width}");
+        assert_eq!(Cut::ENDPOINT.fit(endpoint, 14), "[2001:…]:38942");
+        for cut in [Cut::ENDPOINT, Cut::End(0)] {
+            for width in 0..30 {
+                assert_eq!(cut.fit(endpoint, width).chars().count(), width.min(28));
             }
         }
     }

@@ -1,69 +1,42 @@
 //! Drawing the frame.
 
-use std::{env, ops::Range};
+use std::{ffi::OsString, rc::Rc};
 
 use ratatui::{
     Frame as Area,
-    layout::Rect,
-    style::{Color, Style, Stylize as _},
-    text::{Line, Span},
-    widgets::{Block, Clear, Paragraph},
+    layout::{Constraint, Direction, Layout, Rect},
+    style::{Style, Stylize as _},
+    text::{Line, Span, Text},
+    widgets::{Block, Clear, Padding, Paragraph, Wrap},
 };
 
 use super::{
-    super::output,
     keys::{HELP, State},
     model::Frame,
-    panes::{self, Pane},
-    table::{Table, fit},
+    panes::{self, Header, Pane},
+    table::{Cut, share},
 };
 
-/// On a screen with less than this only what there is room for is drawn.
+/// A screen with fewer columns or lines shows only a message.
 const LEAST: (u16, u16) = (40, 8);
 /// A title, a header and one row.
 const LEAST_PANE: u16 = 3;
 
-/// What there is to show.
-pub struct Shown<'f> {
-    pub frame: &'f Frame,
-    /// If there is no router now; the frame is the last one of it then.
-    pub missing: Option<Missing<'f>>,
-}
+/// The keys, in the last line.
+const KEYS: &str = " q quit  ? help  p pause  s sort  Tab pane  ↑↓ PgUp PgDn scroll  +- interval";
 
-/// That there is no router.
-pub struct Missing<'f> {
-    /// For how long.
-    pub seconds: u64,
-    /// What was found instead.
-    pub error: &'f str,
-}
-
-/// How things look: by the terminal's own colours, which its user can read.
-#[derive(Clone, Copy, Debug)]
-pub struct Theme {
-    has_colours: bool,
-}
-
-impl Theme {
-    /// Without colours where the environment says `NO_COLOR` (<https://no-color.org>).
-    pub fn from_env() -> Self {
-        Self {
-            has_colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        }
-    }
-
-    /// The only colour: red reads well on dark and on light grounds, and means that something is wrong.
-    fn alarm(self) -> Style {
-        let style = Style::new().bold();
-        if self.has_colours {
-            style.fg(Color::Red)
-        } else {
-            style
-        }
+/// The style of an alarm: bold, and red unless the variable `NO_COLOR` is set (<https://no-color.org>). Red is the only
+/// colour, because it reads well on dark and light backgrounds.
+pub fn alarm(no_color: Option<OsString>) -> Style {
+    let style = Style::new().bold();
+    if no_color.is_none_or(|value| value.is_empty()) {
+        style.red()
+    } else {
+        style
     }
 }
 
-/// The chosen pane's title stands out also without colours.
+/// The title of the selected pane stands out without colours, too.
 fn title_style(is_chosen: bool) -> Style {
     if is_chosen {
         Style::new().bold().reversed()
@@ -72,60 +45,43 @@ fn title_style(is_chosen: bool) -> Style {
     }
 }
 
-/// Draws everything. What is scrolled beyond the last row comes back to it.
-pub fn draw(area: &mut Area<'_>, shown: &Shown<'_>, state: &mut State, theme: Theme) {
+/// Draws the whole screen. A pane that is scrolled past its last row is scrolled back to it.
+pub fn draw(area: &mut Area<'_>, frame: &Frame, state: &mut State, alarm: Style) {
     let whole = area.area();
     if whole.width < LEAST.0 || whole.height < LEAST.1 {
         let text = format!(
             "{}x{} is too small: 80x24 shows it all. q quits",
             whole.width, whole.height
         );
-        area.render_widget(
-            Paragraph::new(text).wrap(ratatui::widgets::Wrap { trim: true }),
-            whole,
-        );
+        area.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), whole);
         return;
     }
-    let mut rest = whole;
-    area.render_widget(title_bar(whole.width, state), take_top(&mut rest, 1));
-    let keys = take_bottom(&mut rest, 1);
-    area.render_widget(key_bar(keys.width), keys);
-    let lines = header(shown, theme, rest.width);
-    // The panes are what it is about: the header leaves them the most of a small screen.
+    let lines = header(frame, alarm, whole.width);
+    // The panes matter most: the header takes at most a third of the screen.
     let height = u16::try_from(lines.len())
         .unwrap_or(u16::MAX)
-        .min(rest.height / 3);
-    area.render_widget(Paragraph::new(lines), take_top(&mut rest, height));
-    draw_panes(area, rest, shown, state, theme);
+        .min((whole.height - 2) / 3);
+    let [top, above, panes, bottom] = whole.layout(&Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(height),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+    ]));
+    area.render_widget(title_bar(whole.width, state), top);
+    area.render_widget(Paragraph::new(lines), above);
+    draw_panes(area, panes, frame, state, alarm);
+    area.render_widget(Line::from(bar(KEYS, "", whole.width)).dim(), bottom);
     if state.shows_help {
         draw_help(area, whole);
     }
 }
 
-fn take_top(rest: &mut Rect, height: u16) -> Rect {
-    let height = height.min(rest.height);
-    let top = Rect { height, ..*rest };
-    rest.y += height;
-    rest.height -= height;
-    top
-}
-
-fn take_bottom(rest: &mut Rect, height: u16) -> Rect {
-    let height = height.min(rest.height);
-    rest.height -= height;
-    Rect {
-        y: rest.bottom(),
-        height,
-        ..*rest
-    }
-}
-
-/// Text to the left and to the right, at most as wide as the screen.
+/// A line with text on the left and on the right. The left one is cut if both do not fit.
 fn bar(left: &str, right: &str, width: u16) -> String {
     let width = usize::from(width);
-    let right = fit(right, width);
+    let right = Cut::End(0).fit(right, width);
     let left_width = width - right.chars().count();
-    format!("{:<left_width$}{right}", fit(left, left_width))
+    format!("{:<left_width$}{right}", Cut::End(0).fit(left, left_width))
 }
 
 fn title_bar(width: u16, state: &State) -> Line<'static> {
@@ -137,174 +93,92 @@ fn title_bar(width: u16, state: &State) -> Line<'static> {
         .reversed()
 }
 
-fn key_bar(width: u16) -> Line<'static> {
-    Line::from(bar(
-        " q quit  ? help  p pause  s sort  Tab pane  ↑↓ PgUp PgDn scroll  +- interval",
-        "",
-        width,
-    ))
-    .dim()
-}
-
-fn header(shown: &Shown<'_>, theme: Theme, width: u16) -> Vec<Line<'static>> {
-    let width = usize::from(width);
-    let line = |name: &str, value: &str, style, value_style| {
-        let value = fit(value, width.saturating_sub(9));
-        Line::from(vec![
-            Span::styled(format!(" {name:<8}"), style),
-            Span::styled(value, value_style),
-        ])
-    };
-    let mut lines = Vec::new();
-    if let Some(Missing { seconds, error }) = &shown.missing {
-        let text = format!(
-            "for {}; this is the last of it: {error}",
-            output::duration(*seconds)
-        );
-        lines.push(line("GONE", &text, theme.alarm(), theme.alarm()));
-    }
-    lines.extend(panes::header(shown.frame).into_iter().map(|(name, value)| {
-        let is_alarming =
-            name == "REFUSED" || (name == "router" && !shown.frame.router.process_running);
-        if is_alarming {
-            line(name, &value, theme.alarm(), theme.alarm())
+fn header(frame: &Frame, alarm: Style, width: u16) -> Vec<Line<'static>> {
+    let mut lines = panes::header(frame);
+    // Alarms stand first, so that a small screen does not lose them.
+    lines.sort_by_key(|line| !line.is_alarming);
+    let line = |line: Header| {
+        let value = Cut::End(0).fit(&line.value, width.saturating_sub(9).into());
+        let name = Span::from(format!(" {:<8}", line.name)).bold();
+        if line.is_alarming {
+            Line::from(vec![name, value.into()]).style(alarm)
         } else {
-            line(name, &value, Style::new().bold(), Style::new())
+            Line::from(vec![name, value.into()])
         }
-    }));
-    // What is alarming is read first, also where not all lines have room.
-    lines.sort_by_key(|line| {
-        line.spans
-            .first()
-            .is_none_or(|name| name.style != theme.alarm())
-    });
-    lines
+    };
+    lines.into_iter().map(line).collect()
 }
 
-fn draw_panes(
-    area: &mut Area<'_>,
-    mut rest: Rect,
-    shown: &Shown<'_>,
-    state: &mut State,
-    theme: Theme,
-) {
-    let tables = Pane::ALL.map(|pane| pane.table(shown.frame));
+fn draw_panes(area: &mut Area<'_>, whole: Rect, frame: &Frame, state: &mut State, alarm: Style) {
+    let tables = Pane::ALL.map(|pane| pane.table(frame));
     let needs = [0, 1, 2].map(|index: usize| {
         let rows = u16::try_from(tables[index].rows.len()).unwrap_or(u16::MAX);
         rows.saturating_add(2).max(LEAST_PANE)
     });
-    let heights = heights(rest.height, needs, state.pane as usize);
-    for ((pane, table), height) in Pane::ALL.into_iter().zip(tables).zip(heights) {
-        let inside = take_top(&mut rest, height);
-        if inside.height == 0 {
+    for ((pane, table), inside) in Pane::ALL
+        .into_iter()
+        .zip(tables)
+        .zip(areas(whole, needs, state.pane).iter().copied())
+    {
+        if inside.is_empty() {
             continue;
         }
+        let rows = table.rows.len();
         let room = usize::from(inside.height.saturating_sub(2));
-        let first = &mut state.scroll[pane as usize];
-        *first = (*first).min(table.rows.len().saturating_sub(room));
-        let visible = *first..(*first + room).min(table.rows.len());
+        let position = &mut state.tables[pane as usize];
+        let first = position.offset_mut();
+        *first = (*first).min(rows.saturating_sub(room));
+        let place = if room < rows {
+            format!(" {}-{} of {rows} ", *first + 1, *first + room)
+        } else {
+            String::new()
+        };
         let is_chosen = pane == state.pane;
         if is_chosen {
             state.page = room;
         }
-        let mut lines = vec![title(
-            pane,
-            shown.frame,
-            &table,
-            &visible,
-            inside.width,
-            is_chosen,
-        )];
-        lines.extend(pane_lines(
-            pane,
-            shown.frame,
-            &table,
-            visible,
-            inside.width,
-            theme,
-        ));
-        let mut paragraph = Paragraph::new(lines);
-        if shown.missing.is_some() {
-            paragraph = paragraph.dim();
-        }
-        area.render_widget(paragraph, inside);
-    }
-}
-
-/// What the pane has, and where in it we are.
-fn title(
-    pane: Pane,
-    frame: &Frame,
-    table: &Table,
-    visible: &Range<usize>,
-    width: u16,
-    is_chosen: bool,
-) -> Line<'static> {
-    let rows = table.rows.len();
-    let place = if visible.len() < rows {
-        format!(" {}-{} of {rows} ", visible.start + 1, visible.end)
-    } else {
-        String::new()
-    };
-    let title = bar(&format!(" {}", pane.title(frame)), &place, width);
-    Line::styled(title, title_style(is_chosen))
-}
-
-/// The header and the rows that there is room for.
-fn pane_lines(
-    pane: Pane,
-    frame: &Frame,
-    table: &Table,
-    visible: Range<usize>,
-    width: u16,
-    theme: Theme,
-) -> Vec<Line<'static>> {
-    if table.rows.is_empty() {
-        return vec![Line::from(format!(" {}", pane.if_empty())).dim()];
-    }
-    let lines = table.lines(usize::from(width.saturating_sub(2)));
-    let header = Line::from(vec![
-        Span::from(" "),
-        Span::from(lines[0].clone()).underlined(),
-    ]);
-    let rows = visible.map(|row| {
-        let line = Line::from(format!(" {}", lines[row + 1]));
-        if pane.is_alarming(frame, row) {
-            line.style(theme.alarm())
+        let title = bar(&format!(" {}", pane.title(frame)), &place, inside.width);
+        let block = Block::new()
+            .title(Line::styled(title, title_style(is_chosen)))
+            .padding(Padding::horizontal(1));
+        if table.rows.is_empty() {
+            area.render_widget(Paragraph::new(pane.if_empty()).dim().block(block), inside);
         } else {
-            line
+            let style = |row| {
+                if pane.is_alarming(frame, row) {
+                    alarm
+                } else {
+                    Style::new()
+                }
+            };
+            let widget = table
+                .widget(inside.width.saturating_sub(2), style)
+                .block(block);
+            area.render_stateful_widget(widget, inside, position);
         }
-    });
-    std::iter::once(header).chain(rows).collect()
+        if frame.gone.is_some() {
+            area.buffer_mut().set_style(inside, Style::new().dim());
+        }
+    }
 }
 
-/// How `available` lines are shared out among panes that need so many.
+/// The areas of the panes, each of which needs so many lines.
 ///
-/// Each has its least, and then lines go where they are needed, two to the chosen one for each of the others'; what is left
-/// over is the flows'. Where there is no room for all, the chosen one is the only one.
-fn heights(available: u16, needs: [u16; 3], chosen: usize) -> [u16; 3] {
-    let mut heights = [0; 3];
-    let mut left = available.saturating_sub(3 * LEAST_PANE);
-    if left < 3 {
-        heights[chosen] = available;
-        return heights;
-    }
-    heights = [LEAST_PANE; 3];
-    while left > 0 {
-        let share = |index: usize| {
-            if index == chosen {
-                heights[index] / 2
-            } else {
-                heights[index]
-            }
-        };
-        let next = (0..3)
-            .filter(|index| heights[*index] < needs[*index])
-            .min_by_key(|index| share(*index));
-        heights[next.unwrap_or(Pane::Flows as usize)] += 1;
-        left -= 1;
-    }
-    heights
+/// If they do not all fit, the selected pane gets twice the share of the others. Spare lines go to the flows. If the
+/// screen is too small for three panes, only the selected one is shown.
+fn areas(whole: Rect, mut needs: [u16; 3], chosen: Pane) -> Rc<[Rect]> {
+    let has_room = whole.height >= 3 * (LEAST_PANE + 1);
+    let others = needs[Pane::Rules as usize].saturating_add(needs[Pane::Drops as usize]);
+    let flows = &mut needs[Pane::Flows as usize];
+    *flows = (*flows).max(whole.height.saturating_sub(others));
+    let parts = Pane::ALL.into_iter().zip(needs);
+    let parts = parts.map(|(pane, need)| match pane == chosen {
+        true if has_room => (need, 2),
+        false if has_room => (need, 1),
+        true => (whole.height, 0),
+        false => (0, 0),
+    });
+    share(whole, Direction::Vertical, 0, parts)
 }
 
 fn draw_help(area: &mut Area<'_>, whole: Rect) {
@@ -317,29 +191,25 @@ fn draw_help(area: &mut Area<'_>, whole: Rect) {
             ])
         })
         .collect();
-    let width = lines.iter().map(Line::width).max().unwrap_or(0);
-    let width = u16::try_from(width + 2)
-        .unwrap_or(u16::MAX)
-        .min(whole.width);
-    let height = u16::try_from(lines.len() + 2)
-        .unwrap_or(u16::MAX)
-        .min(whole.height);
-    let inside = Rect {
-        x: whole.x + (whole.width - width) / 2,
-        y: whole.y + (whole.height - height) / 2,
-        width,
-        height,
-    };
+    let help = Text::from(lines);
+    let size = [help.width(), help.height()]
+        .map(|size| Constraint::Max(u16::try_from(size + 2).unwrap_or(u16::MAX)));
+    let inside = whole.centered(size[0], size[1]);
     area.render_widget(Clear, inside);
     let block = Block::bordered().title(" Keys ");
-    area.render_widget(Paragraph::new(lines).block(block), inside);
+    area.render_widget(Paragraph::new(help).block(block), inside);
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
+    use ratatui::{
+        Terminal,
+        backend::TestBackend,
+        buffer::{Buffer, Cell},
+        style::Color,
+    };
 
     use super::{
         super::{
@@ -356,33 +226,20 @@ mod tests {
         State::new(Sort::Rate, Duration::from_secs(1))
     }
 
-    fn render(
-        shown: &Shown<'_>,
-        state: &mut State,
-        (width, height): (u16, u16),
-        theme: Theme,
-    ) -> Buffer {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    fn render(frame: &Frame, state: &mut State, size: (u16, u16), style: Style) -> Buffer {
+        let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
         terminal
-            .draw(|area| draw(area, shown, state, theme))
+            .draw(|area| draw(area, frame, state, style))
             .unwrap();
         terminal.backend().buffer().clone()
     }
 
-    fn lines(buffer: &Buffer) -> Vec<String> {
-        let width = usize::from(buffer.area.width.max(1));
-        let rows = buffer.content.chunks(width);
-        rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect())
-            .collect()
-    }
-
     /// What is on a screen of this size.
     fn screen(frame: &Frame, state: &mut State, size: (u16, u16)) -> Vec<String> {
-        let shown = Shown {
-            frame,
-            missing: None,
-        };
-        lines(&render(&shown, state, size, Theme { has_colours: true }))
+        let buffer = render(frame, state, size, Style::new().red());
+        let rows = buffer.content.chunks(usize::from(size.0.max(1)));
+        rows.map(|row| row.iter().map(Cell::symbol).collect())
+            .collect()
     }
 
     #[track_caller]
@@ -442,10 +299,11 @@ mod tests {
     #[test]
     fn scrolling_stops_at_the_last_row() {
         let mut state = state();
-        state.scroll[Pane::Flows as usize] = usize::MAX;
+        *state.tables[Pane::Flows as usize].offset_mut() = usize::MAX;
         let screen = screen(&frame(), &mut state, SIZES[0]);
         assert_has(&screen, "-200 of 200 ");
-        assert_eq!(state.scroll[Pane::Flows as usize], 200 - state.page);
+        let first = state.tables[Pane::Flows as usize].offset();
+        assert_eq!(first, 200 - state.page);
     }
 
     #[test]
@@ -469,15 +327,8 @@ mod tests {
         let mut frame = frame();
         frame.router.process_running = false;
         frame.router.reloads.error = Some("spec.redirect:\n  no rules".to_owned());
-        let shown = Shown {
-            frame: &frame,
-            missing: Some(Missing {
-                seconds: 65,
-                error: "no egress router runs",
-            }),
-        };
-        let theme = Theme { has_colours: true };
-        let screen = lines(&render(&shown, &mut state(), SIZES[0], theme));
+        frame.gone = Some("for 1m5s; this is the last of it: no egress router runs".to_owned());
+        let screen = screen(&frame, &mut state(), SIZES[0]);
         assert!(
             screen[1].starts_with(" GONE    for 1m5s; this is the last of it: no egress router"),
             "{screen:#?}"
@@ -496,12 +347,8 @@ mod tests {
     fn without_colours_there_are_none() {
         let mut frame = frame();
         frame.router.process_running = false;
-        let shown = Shown {
-            frame: &frame,
-            missing: None,
-        };
-        let colours = [true, false].map(|has_colours| {
-            let buffer = render(&shown, &mut state(), SIZES[0], Theme { has_colours });
+        let colours = [None, Some("1".into())].map(|no_color| {
+            let buffer = render(&frame, &mut state(), SIZES[0], alarm(no_color));
             buffer
                 .content
                 .iter()
@@ -544,26 +391,29 @@ mod tests {
 
     #[test]
     fn any_size_is_drawn() {
+        let mut frame = frame();
+        frame.flows.busiest.truncate(40);
         for width in (0..100).step_by(3) {
             for height in 0..30 {
-                screen(&frame(), &mut state(), (width, height));
+                screen(&frame, &mut state(), (width, height));
             }
         }
-        assert_has(&screen(&frame(), &mut state(), (30, 6)), "is too small");
-        assert_has(&screen(&frame(), &mut state(), (60, 12)), "10.128.0.2:300");
+        assert_has(&screen(&frame, &mut state(), (30, 6)), "is too small");
+        assert_has(&screen(&frame, &mut state(), (60, 12)), "10.128.0.2:300");
     }
 
     #[test]
     fn the_chosen_pane_has_the_most_lines_and_none_is_lost() {
         for (available, needs, chosen, expected) in [
-            (18, [22, 202, 4], 1, [5, 9, 4]),
-            (18, [22, 202, 4], 0, [10, 4, 4]),
-            (40, [5, 4, 4], 0, [5, 31, 4]),
-            (10, [22, 202, 4], 2, [0, 0, 10]),
+            (18, [22, 202, 4], Pane::Flows, [5, 9, 4]),
+            (18, [22, 202, 4], Pane::Rules, [9, 5, 4]),
+            (40, [22, 4, 22], Pane::Flows, [18, 4, 18]),
+            (40, [5, 4, 4], Pane::Rules, [5, 31, 4]),
+            (10, [22, 202, 4], Pane::Drops, [0, 0, 10]),
         ] {
-            let heights = heights(available, needs, chosen);
+            let areas = areas(Rect::new(0, 0, 80, available), needs, chosen);
+            let heights: Vec<_> = areas.iter().map(|area| area.height).collect();
             assert_eq!(heights, expected, "{available} lines for {needs:?}");
-            assert_eq!(heights.iter().sum::<u16>(), available);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How many short connections a second there can be: connect, a byte there, a byte back, close.
+//! Short connections per second: connect, a byte there, a byte back, close.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,21 +9,22 @@ use egress_tests::{PATIENCE, Protocol};
 
 use super::services::{Listener, answer_once};
 use crate::bench::{Bench, pinned};
-use crate::contender::{Contender, Load, Stand, service};
+use crate::contender::{Contender, Load, Testbed, service};
 use crate::report::{RatiosOf, Table, compare};
 use crate::stats::Better;
 
-/// Services in turn, so that connections that are over do not use up a service's ports.
+/// The number of services, used in turn so that closed connections do not exhaust a service's ports.
 const SERVICES: u16 = 16;
 
 struct Track {
     next: usize,
     reach: Vec<SocketAddr>,
     _listeners: Vec<Listener>,
-    stand: Stand,
+    testbed: Testbed,
 }
 
-/// Measures connections one after another; client and server share a CPU, so that neither waits for the other to wake up.
+/// Measures connections one after another. Client and server share a CPU, so that neither waits for the other to wake
+/// up.
 pub fn measure(bench: &mut Bench) -> Result<Table> {
     let load = Load {
         rules: SERVICES,
@@ -31,13 +32,13 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
         flows: 0,
         changes_ports: true,
     };
-    let field = bench.field(&Contender::CONNECTING, load)?;
-    let (contenders, skipped) = (field.contenders(), field.skipped);
+    let built = bench.testbeds(&Contender::CONNECTING, load)?;
+    let (contenders, skipped) = (built.contenders(), built.skipped);
     let (cpu, burst) = (bench.cpu, bench.plan.burst);
-    let tracks = field
-        .stands
+    let tracks = built
+        .testbeds
         .into_iter()
-        .map(|stand| Track::open(stand, cpu));
+        .map(|testbed| Track::open(testbed, cpu));
     let mut tracks: Vec<_> = tracks.collect::<Result<_>>()?;
     let [samples] = bench.interleave("connections", Better::Higher, &mut tracks, |track| {
         track.sample(cpu, burst).map(|rate| [rate])
@@ -61,24 +62,24 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
 }
 
 impl Track {
-    fn open(stand: Stand, cpu: usize) -> Result<Self> {
+    fn open(testbed: Testbed, cpu: usize) -> Result<Self> {
         let listeners = (0..SERVICES).map(|n| {
             let server = service(Protocol::Tcp, n).server();
-            Listener::start(stand.lab.servers(), server, cpu, answer_once)
+            Listener::start(testbed.lab.servers(), server, cpu, answer_once)
         });
         Ok(Self {
             _listeners: listeners.collect::<Result<_>>()?,
             reach: (0..SERVICES)
-                .map(|n| stand.reach(Protocol::Tcp, n))
+                .map(|n| testbed.reach(Protocol::Tcp, n))
                 .collect(),
             next: 0,
-            stand,
+            testbed,
         })
     }
 
     fn sample(&mut self, cpu: usize, burst: Duration) -> Result<f64> {
         let (next, reach) = (&mut self.next, &self.reach);
-        self.stand.lab.client().run(|| {
+        self.testbed.lab.client().run(|| {
             pinned(cpu, || {
                 let start = Instant::now();
                 let mut connections = 0;
@@ -98,7 +99,7 @@ fn ask(to: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connecting")?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&[1])?;
-    // To the end: the server closes first.
+    // Reads to the end, because the server closes first.
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     anyhow::ensure!(answer == [1], "the answer is {answer:?}");

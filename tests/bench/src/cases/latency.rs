@@ -1,4 +1,4 @@
-//! How long an answer takes: one byte there and back, one question at a time.
+//! The time until an answer: one byte there and back, one question at a time.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
@@ -9,30 +9,31 @@ use egress_tests::{Protocol, tcp, udp};
 
 use super::services::{Connections, Echo, Listener, answer_always};
 use crate::bench::{Bench, pinned};
-use crate::contender::{Contender, Load, Stand, service};
+use crate::contender::{Contender, Load, Testbed, service};
 use crate::report::{RatiosOf, Table, compare};
 use crate::stats::{Better, quantile};
 
-/// The quantiles that are told.
+/// The reported quantiles.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 struct Track {
     client: Client,
-    _stand: Stand,
+    _testbed: Testbed,
 }
 
 enum Client {
     Udp(
         UdpSocket,
-        #[expect(dead_code, reason = "answers while it is there")] Echo,
+        #[expect(dead_code, reason = "answers until it is dropped")] Echo,
     ),
     Tcp(
         Connections,
-        #[expect(dead_code, reason = "listens while it is there")] Listener,
+        #[expect(dead_code, reason = "listens until it is dropped")] Listener,
     ),
 }
 
-/// Measures over UDP or TCP. Client and server share a CPU: else the time that an idle CPU takes to wake up hides the rest.
+/// Measures over UDP or TCP. Client and server share a CPU; otherwise the wake-up time of an idle CPU would hide the
+/// rest.
 pub fn measure(bench: &mut Bench, case: &'static str, protocol: Protocol) -> Result<Vec<Table>> {
     let load = Load {
         rules: 2,
@@ -40,12 +41,12 @@ pub fn measure(bench: &mut Bench, case: &'static str, protocol: Protocol) -> Res
         flows: 0,
         changes_ports: true,
     };
-    let field = bench.field(&Contender::CONNECTING, load)?;
-    let (contenders, skipped) = (field.contenders(), field.skipped);
+    let built = bench.testbeds(&Contender::CONNECTING, load)?;
+    let (contenders, skipped) = (built.contenders(), built.skipped);
     let (cpu, burst) = (bench.cpu, bench.plan.burst);
     let mut tracks = Vec::new();
-    for stand in field.stands {
-        tracks.push(Track::open(stand, protocol, cpu)?);
+    for testbed in built.testbeds {
+        tracks.push(Track::open(testbed, protocol, cpu)?);
     }
     let samples = bench.interleave(case, Better::Lower, &mut tracks, |track| {
         pinned(cpu, || track.sample(burst))
@@ -73,9 +74,9 @@ pub fn measure(bench: &mut Bench, case: &'static str, protocol: Protocol) -> Res
 }
 
 impl Track {
-    fn open(stand: Stand, protocol: Protocol, cpu: usize) -> Result<Self> {
-        let (servers, client) = (stand.lab.servers(), stand.lab.client());
-        let (server, to) = (service(protocol, 0).server(), stand.reach(protocol, 0));
+    fn open(testbed: Testbed, protocol: Protocol, cpu: usize) -> Result<Self> {
+        let (servers, client) = (testbed.lab.servers(), testbed.lab.client());
+        let (server, to) = (service(protocol, 0).server(), testbed.reach(protocol, 0));
         let client = if protocol == Protocol::Udp {
             let echo = Echo::start(servers, server, cpu)?;
             Client::Udp(udp::connect(client, to)?, echo)
@@ -85,7 +86,7 @@ impl Track {
         };
         Ok(Self {
             client,
-            _stand: stand,
+            _testbed: testbed,
         })
     }
 

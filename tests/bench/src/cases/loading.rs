@@ -1,4 +1,4 @@
-//! How long it takes until traffic is redirected.
+//! The time until traffic is redirected.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::contender::{Load, spec};
 use crate::report::{RatiosOf, Row, Table};
 use crate::stats::Better;
 
-/// Enough for something that takes this long.
+/// Enough rounds for something this slow.
 const ROUNDS: usize = 8;
 
 struct Subject {
@@ -19,7 +19,7 @@ struct Subject {
     spec: Spec,
 }
 
-/// Measures the start of the router until it is ready, and of what loads nftables' rules.
+/// Measures the time until the router is ready, and the time until nftables' rules are loaded.
 pub fn measure(bench: &mut Bench) -> Result<Table> {
     progress("building the lab of the starts");
     let lab = Lab::new()?;
@@ -72,7 +72,7 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
 }
 
 impl Subject {
-    /// Milliseconds.
+    /// The time in milliseconds.
     fn sample(&self, lab: &Lab) -> Result<f64> {
         if self.nftables {
             let script = nftables::script(&self.spec)?;

@@ -1,4 +1,4 @@
-//! What a flow takes of the kernel's memory.
+//! A flow's share of kernel memory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::bench::progress;
 use crate::report::{RatiosOf, Row, Table};
 use crate::stats::{Better, Estimate};
 
-/// Two sizes of the flow table, of which the difference is that of flows alone.
+/// Two sizes of the flow table. They differ in the memory of flows alone.
 const SIZES: [u32; 2] = [65_536, 131_072];
 
-/// Compares the memory of all maps of two routers that differ in the size of their flow tables.
+/// Compares the memory of all maps of two routers with flow tables of different sizes.
 pub fn measure() -> Result<Table> {
     progress("reading the sizes of the maps");
     let lab = Lab::new()?;
@@ -67,14 +67,14 @@ fn locked_by(router: &RouterProcess) -> Result<f64> {
         fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?;
     let mut bytes = 0.0;
     for entry in entries {
-        // A descriptor may have been closed meanwhile.
+        // A descriptor may have been closed since.
         let info = fs::read_to_string(entry?.path()).unwrap_or_default();
         let field = |name: &str| {
             let mut fields = info.lines().filter_map(|line| line.split_once(":\t"));
             let (_, value) = fields.find(|(found, _)| *found == name)?;
             value.trim().parse::<f64>().ok()
         };
-        // Programs have the field as well.
+        // Programs have the field `memlock`, too.
         if field("map_id").is_some() {
             bytes += field("memlock").context("a map without memlock")?;
         }
@@ -82,7 +82,7 @@ fn locked_by(router: &RouterProcess) -> Result<f64> {
     Ok(bytes)
 }
 
-/// The size of the slab that a tracked connection is in.
+/// The object size of the slab for tracked connections.
 fn conntrack_entry() -> Result<f64> {
     let slabs = fs::read_to_string("/proc/slabinfo")?;
     let line = slabs

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The cases of the benchmarks.
 
 mod connections;
 mod latency;
@@ -25,7 +25,7 @@ use crate::report::Table;
 pub enum Case {
     /// 64-byte UDP datagrams of one flow
     Flow,
-    /// The same of 60,000 flows
+    /// 64-byte UDP datagrams of 60,000 flows
     Flows60k,
     /// The router's programs by themselves, for each kind of packet
     Program,
@@ -62,7 +62,7 @@ pub enum Case {
 }
 
 impl Case {
-    /// The cases of a run: those that were named, else those of its mode.
+    /// The cases of a run: those named on the command line, else those of the mode.
     pub fn chosen(named: &[Self], quick: bool) -> Vec<Self> {
         if !named.is_empty() {
             return named.to_vec();
@@ -71,7 +71,7 @@ impl Case {
         every.filter(|case| !quick || case.is_quick()).collect()
     }
 
-    /// Whether a first look has it.
+    /// Whether the case is part of a quick run.
     const fn is_quick(self) -> bool {
         !matches!(
             self,
@@ -87,13 +87,12 @@ impl Case {
         )
     }
 
-    /// Its name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Measures it.
+    /// Measures the case.
     pub fn run(self, bench: &mut Bench) -> Result<Vec<Table>> {
         let tables = self
             .measure(bench)

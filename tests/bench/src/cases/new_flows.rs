@@ -1,4 +1,4 @@
-//! How many new UDP flows a second can be opened, by the number of rules.
+//! New UDP flows per second, by the number of rules.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use egress_tests::Protocol;
 
 use crate::bench::{Bench, pinned};
-use crate::contender::{Contender, Load, Stand};
+use crate::contender::{Contender, Load, Testbed};
 use crate::kernel::{Object, Sink};
 use crate::report::{RatiosOf, Table, compare, count};
 use crate::source::Source;
@@ -19,21 +19,22 @@ const CONTENDERS: [Contender; 5] = [
     Contender::Iptables,
     Contender::Sending,
 ];
-/// What each contender opens in all: two services have no more ports that every contender leaves as they are.
+/// The number of flows that each contender opens in all. Two services have no more ports that every contender
+/// preserves.
 const FLOWS: u32 = 62_000;
-/// What is spread over the rounds; less, as batches are rounded up.
+/// The number of flows spread over the rounds; smaller, because batches are rounded up.
 const SPREAD: u32 = 60_000;
-/// A sample ends by then, with as many flows as there are.
+/// The longest duration of a sample, however many flows were opened.
 const LONGEST: Duration = Duration::from_secs(1);
 
 struct Track {
     source: Source,
     sink: Sink,
-    // Behind what is attached in it.
-    _stand: Stand,
+    // Declared after everything that is attached in it.
+    _testbed: Testbed,
 }
 
-/// Measures with this many rules, one for each UDP port from 1 on. Flows go to all of them alike.
+/// Measures with this many rules, one for each UDP port from 1 on. Flows are spread evenly over them.
 pub fn measure(bench: &mut Bench, case: &'static str, rules: u16) -> Result<Table> {
     let load = Load {
         rules,
@@ -41,12 +42,12 @@ pub fn measure(bench: &mut Bench, case: &'static str, rules: u16) -> Result<Tabl
         flows: FLOWS,
         changes_ports: false,
     };
-    let field = bench.field(&CONTENDERS, load)?;
-    let (contenders, skipped) = (field.contenders(), field.skipped);
-    let tracks = field
-        .stands
+    let built = bench.testbeds(&CONTENDERS, load)?;
+    let (contenders, skipped) = (built.contenders(), built.skipped);
+    let tracks = built
+        .testbeds
         .into_iter()
-        .map(|stand| Track::open(stand, &bench.object, rules));
+        .map(|testbed| Track::open(testbed, &bench.object, rules));
     let mut tracks: Vec<_> = tracks.collect::<Result<_>>()?;
     let cpu = bench.cpu;
     let flows = u64::from(SPREAD) / (bench.plan.rounds as u64 + 1);
@@ -69,20 +70,20 @@ pub fn measure(bench: &mut Bench, case: &'static str, rules: u16) -> Result<Tabl
 }
 
 impl Track {
-    fn open(stand: Stand, object: &Object, rules: u16) -> Result<Self> {
-        let (namespace, interface) = match stand.contender {
-            Contender::Sending => (stand.lab.router(), "eth0"),
-            _ => (stand.lab.gateway(), "node0"),
+    fn open(testbed: Testbed, object: &Object, rules: u16) -> Result<Self> {
+        let (namespace, interface) = match testbed.contender {
+            Contender::Sending => (testbed.lab.router(), "eth0"),
+            _ => (testbed.lab.gateway(), "node0"),
         };
-        let (node, path) = (stand.lab.node(), stand.path()?);
+        let (node, path) = (testbed.lab.node(), testbed.path()?);
         Ok(Self {
             sink: object.sink(namespace, interface)?,
             source: Source::on(node, "router", path, FLOWS, rules.into())?,
-            _stand: stand,
+            _testbed: testbed,
         })
     }
 
-    /// Flows a second whose first packet arrives.
+    /// The number of flows per second whose first packet arrives.
     fn sample(&mut self, flows: u64) -> Result<f64> {
         let before = self.sink.taken()?;
         let sent = self.source.send_count(flows, LONGEST)?;

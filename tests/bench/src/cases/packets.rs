@@ -1,16 +1,16 @@
-//! What a packet of a known flow costs: the shortest UDP datagrams, as fast as one CPU sends them.
+//! The cost of a packet of an established flow: the shortest UDP datagrams, as fast as one CPU sends them.
 //!
-//! The source sends on the node's end of the link to the router's `eth0`, and a sink takes the packets where they leave
-//! the node towards the gateway. So all that happens between is the router's, and happens on the CPU that sends: a veth
-//! pair hands a packet over on the same CPU.
+//! The source sends on the node's end of the link to the router's `eth0`. A sink takes the packets where they leave the
+//! node towards the gateway. Everything in between is the router's work and runs on the sending CPU, because a veth
+//! pair passes packets on without changing the CPU.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use egress_tests::Protocol;
 
-use crate::bench::{Bench, pinned, progress};
-use crate::contender::{Contender, Load, Stand};
+use crate::bench::{Bench, pinned, progress, robust_rate};
+use crate::contender::{Contender, Load, Testbed};
 use crate::kernel::{Object, Sink};
 use crate::report::{RatiosOf, Table, compare, count};
 use crate::source::{PORTS, Source};
@@ -22,15 +22,15 @@ struct Track {
     sink: Sink,
     sent: u64,
     taken: u64,
-    // Behind what is attached in it.
-    _stand: Stand,
+    // Declared after everything that is attached in it.
+    _testbed: Testbed,
 }
 
 /// More than enough to send one packet of each of a million flows.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// A burst is judged by its slices: another task that gets the CPU for a while spoils only some of them.
+/// The duration of a slice of a burst.
 const SLICE: Duration = Duration::from_millis(10);
-/// A sample is worth nothing if more packets than this are lost on the way.
+/// The share of lost packets above which a sample is useless.
 const BEARABLE_LOSS: f64 = 0.5;
 
 /// Measures datagrams of this many flows.
@@ -42,14 +42,14 @@ pub fn measure(bench: &mut Bench, case: &'static str, flows: u32) -> Result<Tabl
         flows,
         changes_ports: true,
     };
-    let field = bench.field(&Contender::ALL, load)?;
-    let (contenders, skipped) = (field.contenders(), field.skipped);
+    let built = bench.testbeds(&Contender::ALL, load)?;
+    let (contenders, skipped) = (built.contenders(), built.skipped);
     let mut tracks = Vec::new();
-    for stand in field.stands {
-        let name = stand.contender.name();
+    for testbed in built.testbeds {
+        let name = testbed.contender.name();
         progress(&format!("opening {flows} flows through {name}"));
         tracks.push(
-            Track::open(stand, &bench.object, flows, services)
+            Track::open(testbed, &bench.object, flows, services)
                 .with_context(|| format!("opening flows through {name}"))?,
         );
     }
@@ -79,17 +79,17 @@ pub fn measure(bench: &mut Bench, case: &'static str, flows: u32) -> Result<Tabl
 }
 
 impl Track {
-    /// Sends a packet of every flow, so that all are known from then on.
-    fn open(stand: Stand, object: &Object, flows: u32, services: u16) -> Result<Self> {
-        let (namespace, interface) = match stand.contender {
-            Contender::Sending => (stand.lab.router(), "eth0"),
-            _ => (stand.lab.gateway(), "node0"),
+    /// Sends a packet of every flow, so that all of them are established.
+    fn open(testbed: Testbed, object: &Object, flows: u32, services: u16) -> Result<Self> {
+        let (namespace, interface) = match testbed.contender {
+            Contender::Sending => (testbed.lab.router(), "eth0"),
+            _ => (testbed.lab.gateway(), "node0"),
         };
         let sink = object.sink(namespace, interface)?;
         let mut source = Source::on(
-            stand.lab.node(),
+            testbed.lab.node(),
             "router",
-            stand.path()?,
+            testbed.path()?,
             flows,
             services.into(),
         )?;
@@ -110,18 +110,13 @@ impl Track {
             sink,
             sent: 0,
             taken: 0,
-            _stand: stand,
+            _testbed: testbed,
         })
     }
 
-    /// Packets a second that arrive.
+    /// The number of packets per second that arrive.
     fn sample(&mut self, burst: Duration) -> Result<f64> {
-        let start = Instant::now();
-        let mut rates = Vec::new();
-        while start.elapsed() < burst {
-            rates.push(self.sample_slice()?);
-        }
-        Ok(Better::Higher.robust(&rates))
+        robust_rate(burst, || self.sample_slice())
     }
 
     fn sample_slice(&mut self) -> Result<f64> {

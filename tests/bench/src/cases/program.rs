@@ -1,6 +1,7 @@
-//! What the router's programs take for a packet by themselves, by `BPF_PROG_TEST_RUN`: without the interfaces, and
-//! without what the kernel does with the packet afterwards.
-//!
+//! The cost of the router's programs alone, by `BPF_PROG_TEST_RUN`: without the interfaces, and without the kernel's
+//! work on the packet afterwards.
+//! The programs and maps are those of a running router. The programs change the packet, so a program before them
+//! restores it ([`crate::kernel::Replay`]), and its cost is subtracted.
 //! A running router's own programs are run, with its own maps. As they change the packet, a program before them puts it
 //! back ([`crate::kernel::Replay`]); what that one takes is subtracted.
 
@@ -19,47 +20,52 @@ use crate::stats::Better;
 
 /// `TC_ACT_REDIRECT`.
 const FORWARDED: i32 = 7;
-/// Runs of a sample.
+/// The number of runs in a sample.
 const RUNS: u32 = 20_000;
-/// New flows of a sample: all samples together find their ports free.
+/// The number of new flows in a sample. There are free ports for all samples together.
 const NEW_FLOWS: u32 = 1_000;
 pub(super) const CLIENT_PORT: u16 = 5_000;
-/// Where the ports of the new flows begin.
+/// The client port of the first new flow.
 const FIRST_NEW_PORT: u16 = CLIENT_PORT + 100;
 pub(super) const TTL: u8 = 64;
-/// The loopback interface's own, on which `BPF_PROG_TEST_RUN` lets packets arrive.
+/// The MAC address of the loopback interface, on which packets of `BPF_PROG_TEST_RUN` arrive.
 const MAC: [u8; 6] = [0; 6];
 
-/// The shortest frame, without its checksum; the longest of usual ones; what fits into a page.
+/// The shortest frame without its frame check sequence; the longest usual one; the longest that fits into a page.
 const SCTP_LENGTHS: [usize; 3] = [60, 1_396, LONGEST_FRAME];
 
-/// A packet's way through a program.
-struct Way {
+/// One kind of packet through one program.
+struct Scenario {
     name: String,
     runs: u32,
     with: Replay,
     without: Replay,
 }
 
-/// Measures every way.
+/// Measures every scenario.
 pub fn measure(bench: &mut Bench) -> Result<Table> {
     progress("building the lab of the router's programs");
     let lab = Lab::new()?;
     allow_long_packets(&lab)?;
     let _router = lab.start_router_by(&Spec::dual_stack())?;
     let (object, cpu) = (bench.object.clone(), bench.cpu);
-    let mut ways = lab.router().run(|| ways(&object))?;
-    let [samples] = bench.interleave("program", Better::Lower, &mut ways, |way| {
-        let sample = || pinned(cpu, || way.sample().map(|nanoseconds| [nanoseconds]));
+    let mut scenarios = lab.router().run(|| scenarios(&object))?;
+    let [samples] = bench.interleave("program", Better::Lower, &mut scenarios, |scenario| {
+        let sample = || pinned(cpu, || scenario.sample().map(|nanoseconds| [nanoseconds]));
         lab.router().run(sample)
     })?;
-    let rows = ways
+    let rows = scenarios
         .iter()
         .enumerate()
-        .map(|(index, way)| Row::of(way.name.clone(), samples.estimate(|value| value(index))))
+        .map(|(index, scenario)| {
+            Row::of(
+                scenario.name.clone(),
+                samples.estimate(|value| value(index)),
+            )
+        })
         .collect();
-    // The last ways are those of SCTP, the shortest packet first.
-    let (short, long) = (ways.len() - SCTP_LENGTHS.len(), ways.len() - 1);
+    // The last scenarios are those of SCTP, the shortest packet first.
+    let (short, long) = (scenarios.len() - SCTP_LENGTHS.len(), scenarios.len() - 1);
     let growth = samples.estimate(|value| value(long) / value(short)).value;
     Ok(Table {
         case: "program",
@@ -81,7 +87,7 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
     })
 }
 
-/// Lets packets through that are longer than Ethernet's usual ones.
+/// Raises the MTUs for packets longer than Ethernet's usual ones.
 pub(super) fn allow_long_packets(lab: &Lab) -> Result<()> {
     let set = |names: [&str; 2]| names.map(|name| format!("link set {name} mtu 9000"));
     lab.gateway().ip(["link set node0 mtu 9000"])?;
@@ -89,8 +95,8 @@ pub(super) fn allow_long_packets(lab: &Lab) -> Result<()> {
     lab.router().ip(set(["eth0", "net1"]))
 }
 
-impl Way {
-    /// Nanoseconds that the program takes.
+impl Scenario {
+    /// The program's time in nanoseconds.
     fn sample(&mut self) -> Result<f64> {
         let (without, _) = self.without.run(self.runs)?;
         let (with, verdict) = self.with.run(self.runs)?;
@@ -103,36 +109,36 @@ impl Way {
     }
 }
 
-/// The programs of the router in the thread's namespace.
+/// The router's programs in the thread's namespace.
 struct Programs<'o> {
     object: &'o Object,
     eth0: ProgramFd,
     net1: ProgramFd,
 }
 
-/// All ways, each with what has to come before it done.
-fn ways(object: &Object) -> Result<Vec<Way>> {
+/// All scenarios, with the flows that they require.
+fn scenarios(object: &Object) -> Result<Vec<Scenario>> {
     let programs = Programs {
         object,
         eth0: kernel::attached("eth0", "eth0_ingress")?,
         net1: kernel::attached("net1", "net1_ingress")?,
     };
-    let mut ways = Vec::new();
+    let mut scenarios = Vec::new();
     for (family, network) in [("IPv4", V4), ("IPv6", V6)] {
         let udp = |datagram: Endpoints| udp(datagram, CLIENT_PORT);
         let client = Endpoints::from_client(&network, network.datagram());
         let server = Endpoints::from_server(&network, network.datagram());
-        ways.push(programs.client(format!("UDP, {family}"), &udp(client)?)?);
-        ways.push(programs.server(format!("UDP reply, {family}"), &udp(server)?)?);
-        ways.push(programs.new_flows(&format!("UDP, new flow, {family}"), client)?);
+        scenarios.push(programs.client(format!("UDP, {family}"), &udp(client)?)?);
+        scenarios.push(programs.server(format!("UDP reply, {family}"), &udp(server)?)?);
+        scenarios.push(programs.new_flows(&format!("UDP, new flow, {family}"), client)?);
 
         let client = Endpoints::from_client(&network, network.http());
         let server = Endpoints::from_server(&network, network.http());
         programs.once(&programs.eth0, &tcp(client, Flags::Syn)?)?;
         programs.once(&programs.net1, &tcp(server, Flags::SynAck)?)?;
-        ways.push(programs.client(format!("TCP, {family}"), &tcp(client, Flags::Ack)?)?);
-        ways.push(programs.server(format!("TCP reply, {family}"), &tcp(server, Flags::Ack)?)?);
-        ways.push(programs.server(
+        scenarios.push(programs.client(format!("TCP, {family}"), &tcp(client, Flags::Ack)?)?);
+        scenarios.push(programs.server(format!("TCP reply, {family}"), &tcp(server, Flags::Ack)?)?);
+        scenarios.push(programs.server(
             format!("ICMP error, {family}"),
             &icmp_error(&network, network.datagram())?,
         )?);
@@ -143,31 +149,31 @@ fn ways(object: &Object) -> Result<Vec<Way>> {
         &sctp(association, SCTP_INIT, SCTP_LENGTHS[0])?,
     )?;
     for length in SCTP_LENGTHS {
-        ways.push(programs.client(
+        scenarios.push(programs.client(
             format!("SCTP, {} bytes, IPv4", length + 4),
             &sctp(association, SCTP_DATA, length)?,
         )?);
     }
-    Ok(ways)
+    Ok(scenarios)
 }
 
 impl Programs<'_> {
-    fn client(&self, name: String, frame: &[u8]) -> Result<Way> {
-        self.way(name, &self.eth0, frame, None, RUNS)
+    fn client(&self, name: String, frame: &[u8]) -> Result<Scenario> {
+        self.scenario(name, &self.eth0, frame, None, RUNS)
     }
 
-    fn server(&self, name: String, frame: &[u8]) -> Result<Way> {
-        self.way(name, &self.net1, frame, None, RUNS)
+    fn server(&self, name: String, frame: &[u8]) -> Result<Scenario> {
+        self.scenario(name, &self.net1, frame, None, RUNS)
     }
 
-    /// Datagrams of which each is a flow of its own.
-    fn new_flows(&self, name: &str, endpoints: Endpoints) -> Result<Way> {
+    /// Datagrams that each open a new flow.
+    fn new_flows(&self, name: &str, endpoints: Endpoints) -> Result<Scenario> {
         let frame = udp(endpoints, FIRST_NEW_PORT)?;
         let port_at = match endpoints.source {
             IpAddr::V4(_) => 14 + 20,
             IpAddr::V6(_) => 14 + 40,
         };
-        self.way(
+        self.scenario(
             name.to_owned(),
             &self.eth0,
             &frame,
@@ -176,28 +182,28 @@ impl Programs<'_> {
         )
     }
 
-    fn way(
+    fn scenario(
         &self,
         name: String,
         program: &ProgramFd,
         frame: &[u8],
         port_at: Option<usize>,
         runs: u32,
-    ) -> Result<Way> {
-        let mut way = Way {
+    ) -> Result<Scenario> {
+        let mut scenario = Scenario {
             with: self.object.replay(Some(program), frame, port_at)?,
             without: self.object.replay(None, frame, port_at)?,
             name,
             runs,
         };
         // Opens the flow.
-        let (_, verdict) = way.with.run(1)?;
+        let (_, verdict) = scenario.with.run(1)?;
         ensure!(
             verdict == FORWARDED,
             "{}: verdict {verdict} instead of {FORWARDED}",
-            way.name
+            scenario.name
         );
-        Ok(way)
+        Ok(scenario)
     }
 
     fn once(&self, program: &ProgramFd, frame: &[u8]) -> Result<()> {
@@ -210,7 +216,7 @@ impl Programs<'_> {
     }
 }
 
-/// Who sends to whom; the client's port is not among it.
+/// The addresses and the service's port of a packet, without the client's port.
 #[derive(Clone, Copy)]
 struct Endpoints {
     source: IpAddr,
@@ -239,7 +245,7 @@ impl Endpoints {
         }
     }
 
-    /// Source and destination port; the client's is also its NAT port.
+    /// The source and destination port. The client's port is also its NAT port.
     fn ports(&self, client: u16) -> (u16, u16) {
         if self.from_client {
             (client, self.port)
@@ -269,11 +275,11 @@ fn ip(
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             Ok(ethernet.ipv6(source.octets(), destination.octets(), TTL))
         }
-        _ => anyhow::bail!("{source} and {destination} are of two families"),
+        _ => anyhow::bail!("{source} and {destination} differ in address family"),
     }
 }
 
-/// A datagram of 18 bytes, which makes the shortest frame of IPv4.
+/// A datagram with 18 bytes of payload, the shortest IPv4 frame.
 fn udp(endpoints: Endpoints, client_port: u16) -> Result<Vec<u8>> {
     let (source, destination) = endpoints.ports(client_port);
     let mut frame = Vec::new();
@@ -305,7 +311,7 @@ fn tcp(endpoints: Endpoints, flags: Flags) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Port unreachable, about the flow of [`udp`].
+/// The error "port unreachable" about the flow of [`udp`].
 fn icmp_error(network: &Network, rule: Rule) -> Result<Vec<u8>> {
     let about = Endpoints {
         source: network.router_net1.address,
@@ -323,11 +329,11 @@ fn icmp_error(network: &Network, rule: Rule) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Types of chunks (RFC 9260, section 3.2).
+/// Chunk types (RFC 9260, section 3.2).
 pub(super) const SCTP_DATA: u8 = 0;
 pub(super) const SCTP_INIT: u8 = 1;
 
-/// A packet of one chunk, in a frame of this length.
+/// A packet with one chunk, in a frame of this length.
 fn sctp(endpoints: Endpoints, kind: u8, length: usize) -> Result<Vec<u8>> {
     let length = length.checked_sub(14 + 20).context("no room for headers")?;
     let packet = sctp_packet(endpoints.ports(CLIENT_PORT), kind, length)?;
@@ -338,7 +344,7 @@ fn sctp(endpoints: Endpoints, kind: u8, length: usize) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// An SCTP packet of one chunk, with what is behind its IP header.
+/// An SCTP packet with one chunk, without its IP header.
 pub(super) fn sctp_packet(
     (source, destination): (u16, u16),
     kind: u8,
@@ -351,7 +357,7 @@ pub(super) fn sctp_packet(
     packet[2..4].copy_from_slice(&destination.to_be_bytes());
     // An INIT has no verification tag.
     packet[4..8].fill(u8::from(kind != SCTP_INIT));
-    // Not 0, which stands for a checksum that is left to the device; a wrong one costs the same as a right one.
+    // Not 0, which would mean that the checksum is left to the device. A wrong checksum costs as much as a right one.
     packet[8..HEADER_LEN].fill(0xa5);
     packet[HEADER_LEN] = kind;
     let chunk = u16::try_from(length - HEADER_LEN)?;

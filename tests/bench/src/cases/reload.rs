@@ -1,4 +1,4 @@
-//! How long it takes to replace all rules of a running router.
+//! The time to replace all rules of a running router.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use crate::report::{RatiosOf, Row, Table};
 use crate::stats::Better;
 
 const RULES: u16 = 10_000;
-/// Enough for something that takes this long.
+/// Enough rounds for something this slow.
 const ROUNDS: usize = 8;
 
-/// Who has rules, and what it is told in turns.
+/// A dataplane, and the two sets of rules that it gets in turn.
 enum Subject {
     Router {
         process: RouterProcess,
@@ -31,7 +31,7 @@ enum Subject {
     },
 }
 
-/// Measures it for the router and for nftables, each with rules of which every one changes.
+/// Measures the router and nftables. Every rule changes.
 pub fn measure(bench: &mut Bench) -> Result<Table> {
     progress("building the labs of the changes");
     let specs = [true, false].map(|changes_ports| {
@@ -91,13 +91,13 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
     })
 }
 
-/// One transaction, before and after which the rules are whole.
+/// An nftables transaction that replaces all rules atomically.
 fn replacing(spec: &egress_tests::Spec) -> Result<String> {
     Ok(format!("flush ruleset\n{}", nftables::script(spec)?))
 }
 
 impl Subject {
-    /// Milliseconds. The one that was in force comes next.
+    /// The time in milliseconds. The other rules come next.
     fn sample(&mut self) -> Result<f64> {
         let elapsed = match self {
             Self::Router {
@@ -107,7 +107,7 @@ impl Subject {
                 ..
             } => {
                 specs.swap(0, 1);
-                // Under another name first, as half a file would be refused.
+                // Under another name first: the router would refuse a half-written file.
                 let next = file.with_extension("next");
                 fs::write(&next, &specs[0])?;
                 let start = Instant::now();

@@ -1,6 +1,7 @@
-//! What an SCTP packet costs whose port changes, by its length: its CRC32c covers all of it.
+//! The cost of an SCTP packet with a changed port, by its length. The CRC32c covers the whole packet.
 //!
-//! As in [`super::packets`], from the node's end of the router's link to where packets leave towards the gateway.
+//! As in [`super::packets`], the path is from the node's end of the router's link to the point where packets leave
+//! towards the gateway.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +11,20 @@ use egress_tests::sender::FrameSender;
 use etherparse::{PacketBuilder, ip_number};
 
 use super::program::{CLIENT_PORT, SCTP_DATA, SCTP_INIT, TTL, allow_long_packets, sctp_packet};
-use crate::bench::{Bench, pinned, progress};
-use crate::contender::{Contender, Load, Stand};
+use crate::bench::{Bench, pinned, progress, robust_rate};
+use crate::contender::{Contender, Load, Testbed};
 use crate::kernel::Sink;
 use crate::report::{RatiosOf, Row, Table};
 use crate::source::Path;
 use crate::stats::Better;
 
 const BATCH: usize = 64;
-/// Of the IP header and what is before it.
+/// The length of the IP header and everything before it.
 const HEADERS_LEN: usize = 14 + 20;
-/// A burst is judged by its slices, as another task may get the CPU for a while.
+/// The duration of a slice of a burst.
 const SLICE: Duration = Duration::from_millis(10);
 
-/// Frames without their checksum, as long as [`LENGTHS`] says.
+/// Frames without their frame check sequence, in the lengths of [`LENGTHS`].
 const SHORT: usize = LENGTHS[0] - 4;
 const MIDDLE: usize = LENGTHS[1] - 4;
 const LONG: usize = LENGTHS[2] - 4;
@@ -43,25 +44,25 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
         flows: 1,
         changes_ports: true,
     };
-    let field = bench.field(&[Contender::EgressRouter, Contender::Sending], load)?;
-    let [router, sending] = &field.stands[..] else {
-        anyhow::bail!("the router and sending are always there");
+    let built = bench.testbeds(&[Contender::EgressRouter, Contender::Sending], load)?;
+    let [router, sending] = &built.testbeds[..] else {
+        anyhow::bail!("the router and sending are always available");
     };
     let sinks = [
         bench.object.sink(router.lab.gateway(), "node0")?,
         bench.object.sink(sending.lab.router(), "eth0")?,
     ];
     let mut streams = Vec::new();
-    for (stand, sink) in [router, sending].into_iter().zip(&sinks) {
-        allow_long_packets(&stand.lab)?;
+    for (testbed, sink) in [router, sending].into_iter().zip(&sinks) {
+        allow_long_packets(&testbed.lab)?;
         progress(&format!(
             "opening an association through {}",
-            stand.contender.name()
+            testbed.contender.name()
         ));
-        stream::<SHORT>(stand, sink, SCTP_INIT)?.send_batch()?;
-        streams.push(stream::<SHORT>(stand, sink, SCTP_DATA)?);
-        streams.push(stream::<MIDDLE>(stand, sink, SCTP_DATA)?);
-        streams.push(stream::<LONG>(stand, sink, SCTP_DATA)?);
+        stream::<SHORT>(testbed, sink, SCTP_INIT)?.send_batch()?;
+        streams.push(stream::<SHORT>(testbed, sink, SCTP_DATA)?);
+        streams.push(stream::<MIDDLE>(testbed, sink, SCTP_DATA)?);
+        streams.push(stream::<LONG>(testbed, sink, SCTP_DATA)?);
     }
     let (cpu, burst) = (bench.cpu, bench.plan.burst);
     let [samples] = bench.interleave("sctp", Better::Higher, &mut streams, |stream| {
@@ -94,13 +95,13 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
     })
 }
 
-fn stream<'s, const LEN: usize>(stand: &Stand, sink: &'s Sink, kind: u8) -> Result<Stream<'s>> {
+fn stream<'s, const LEN: usize>(testbed: &Testbed, sink: &'s Sink, kind: u8) -> Result<Stream<'s>> {
     let Path {
         macs: [source_mac, destination_mac],
         addresses: [source, destination],
         port,
         ..
-    } = stand.path()?;
+    } = testbed.path()?;
     let packet = sctp_packet((CLIENT_PORT, port), kind, LEN - HEADERS_LEN)?;
     let mut frame = Vec::with_capacity(LEN);
     PacketBuilder::ethernet2(source_mac.0, destination_mac.0)
@@ -111,7 +112,7 @@ fn stream<'s, const LEN: usize>(stand: &Stand, sink: &'s Sink, kind: u8) -> Resu
         .into_boxed_slice()
         .try_into()
         .map_err(|_| anyhow::anyhow!("a batch of another length"))?;
-    let mut sender = FrameSender::<BATCH>::on(stand.lab.node(), "router")?;
+    let mut sender = FrameSender::<BATCH>::on(testbed.lab.node(), "router")?;
     Ok(Stream {
         send: Box::new(move || sender.send(&frames)),
         sink,
@@ -123,14 +124,9 @@ impl Stream<'_> {
         Ok((self.send)()? as u64)
     }
 
-    /// Packets a second that arrive.
+    /// The number of packets per second that arrive.
     fn sample(&mut self, burst: Duration) -> Result<f64> {
-        let start = Instant::now();
-        let mut rates = Vec::new();
-        while start.elapsed() < burst {
-            rates.push(self.sample_slice()?);
-        }
-        Ok(Better::Higher.robust(&rates))
+        robust_rate(burst, || self.sample_slice())
     }
 
     fn sample_slice(&mut self) -> Result<f64> {

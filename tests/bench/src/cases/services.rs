@@ -1,4 +1,4 @@
-//! What answers the clients in a case: services in the servers' namespace that end with the case.
+//! The services that answer a case's clients, in the servers' namespace. They end with the case.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -9,20 +9,19 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use egress_tests::cpu::pin;
 use egress_tests::{Namespace, PATIENCE, tcp, udp};
 use nix::sys::socket::{Shutdown as Direction, shutdown};
 
-use crate::bench::pin;
-
-/// How soon an idle service sees that it is to end.
+/// How often an idle service checks whether it should end.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A listener that takes connections until this is dropped.
+/// A listener that accepts connections until it is dropped.
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// Serves each connection in turn, on one CPU.
+    /// Serves the connections in turn, on one CPU.
     pub fn start(
         namespace: &Namespace,
         address: SocketAddr,
@@ -35,9 +34,9 @@ impl Listener {
             pin(cpu)?;
             loop {
                 match accepting.accept() {
-                    // A client that breaks off is the client's own affair, and an error there.
+                    // A client that breaks off reports the error itself.
                     Ok((stream, _)) => drop(serve(stream)),
-                    // Nobody has come for a while.
+                    // No client has connected for a while.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -49,12 +48,12 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Ends the accept(2) that the thread is in; on Linux this works for listeners.
+        // Ends the thread's accept(2). On Linux this works for listening sockets.
         let _ = shutdown(self.0.as_raw_fd(), Direction::Both);
     }
 }
 
-/// Answers one byte by one byte, and closes the connection first.
+/// Answers one byte with one byte, and closes the connection first.
 pub fn answer_once(mut stream: TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut byte = [0];
@@ -62,7 +61,7 @@ pub fn answer_once(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(&byte)
 }
 
-/// Answers byte by byte until the client closes.
+/// Answers every byte until the client closes.
 pub fn answer_always(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut byte = [0];
@@ -72,7 +71,7 @@ pub fn answer_always(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Takes in all that clients send, each connection in a thread of its own on one CPU, and counts the bytes.
+/// Receives everything that clients send, each connection on its own thread but all on one CPU, and counts the bytes.
 pub fn count_bytes(counter: Arc<AtomicU64>, cpu: usize) -> impl Fn(TcpStream) -> io::Result<()> {
     move |mut stream| {
         let counter = Arc::clone(&counter);
@@ -90,7 +89,7 @@ pub fn count_bytes(counter: Arc<AtomicU64>, cpu: usize) -> impl Fn(TcpStream) ->
     }
 }
 
-/// Answers datagrams by themselves until this is dropped.
+/// Echoes datagrams until it is dropped.
 #[derive(Debug)]
 pub struct Echo(Arc<AtomicBool>);
 
@@ -129,14 +128,14 @@ impl Drop for Echo {
     }
 }
 
-/// Connections that are closed when this is dropped, so that what serves them ends.
+/// Connections that are closed on drop, so that their services end.
 #[derive(Debug)]
 pub struct Connections(pub Vec<TcpStream>);
 
 impl Drop for Connections {
     fn drop(&mut self) {
         for stream in &self.0 {
-            // One that is broken already needs no closing.
+            // A broken connection needs no shutdown.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

@@ -1,4 +1,4 @@
-//! How many bytes a second TCP carries: long-lived connections, the senders on one CPU and the receivers on another.
+//! TCP throughput: long-lived connections, the senders on one CPU and the receivers on another.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -8,15 +8,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use egress_tests::cpu::pin;
 use egress_tests::{PATIENCE, Protocol, tcp};
 
 use super::services::{Connections, Listener, count_bytes};
-use crate::bench::{Bench, pin};
-use crate::contender::{Contender, Load, Stand, service};
+use crate::bench::Bench;
+use crate::contender::{Contender, Load, Testbed, service};
 use crate::report::{RatiosOf, Table, compare};
 use crate::stats::Better;
 
-/// What a sender hands over at once.
+/// The size of a write.
 const BLOCK: usize = 128 * 1024;
 
 /// A contender with connections through it.
@@ -25,10 +26,10 @@ struct Track {
     received: Arc<AtomicU64>,
     cpu: usize,
     _listener: Listener,
-    _stand: Stand,
+    _testbed: Testbed,
 }
 
-/// Measures this many streams at once.
+/// Measures this many simultaneous streams.
 pub fn measure(bench: &mut Bench, case: &'static str, streams: usize) -> Result<Table> {
     let load = Load {
         rules: 2,
@@ -36,13 +37,13 @@ pub fn measure(bench: &mut Bench, case: &'static str, streams: usize) -> Result<
         flows: 0,
         changes_ports: true,
     };
-    let field = bench.field(&Contender::CONNECTING, load)?;
-    let (contenders, skipped) = (field.contenders(), field.skipped);
+    let built = bench.testbeds(&Contender::CONNECTING, load)?;
+    let (contenders, skipped) = (built.contenders(), built.skipped);
     let mut tracks = Vec::new();
-    for stand in field.stands {
-        let name = stand.contender.name();
+    for testbed in built.testbeds {
+        let name = testbed.contender.name();
         tracks.push(
-            Track::open(stand, streams, bench)
+            Track::open(testbed, streams, bench)
                 .with_context(|| format!("connecting through {name}"))?,
         );
     }
@@ -69,23 +70,23 @@ pub fn measure(bench: &mut Bench, case: &'static str, streams: usize) -> Result<
 }
 
 impl Track {
-    fn open(stand: Stand, streams: usize, bench: &Bench) -> Result<Self> {
+    fn open(testbed: Testbed, streams: usize, bench: &Bench) -> Result<Self> {
         let received = Arc::new(AtomicU64::new(0));
         let server = service(Protocol::Tcp, 0).server();
         let serve = count_bytes(Arc::clone(&received), bench.other_cpu);
-        let listener = Listener::start(stand.lab.servers(), server, bench.other_cpu, serve)?;
-        let to = stand.reach(Protocol::Tcp, 0);
-        let streams = (0..streams).map(|_| tcp::connect(stand.lab.client(), to));
+        let listener = Listener::start(testbed.lab.servers(), server, bench.other_cpu, serve)?;
+        let to = testbed.reach(Protocol::Tcp, 0);
+        let streams = (0..streams).map(|_| tcp::connect(testbed.lab.client(), to));
         Ok(Self {
             connections: Connections(streams.collect::<Result<_>>()?),
             received,
             cpu: bench.cpu,
             _listener: listener,
-            _stand: stand,
+            _testbed: testbed,
         })
     }
 
-    /// Gbit/s that arrive.
+    /// The throughput in Gbit/s.
     fn sample(&self, burst: Duration) -> Result<f64> {
         let before = self.received.load(Ordering::Acquire);
         let start = Instant::now();
@@ -100,7 +101,7 @@ impl Track {
                 .map(|sender| sender.join().expect("no panic"))
                 .sum::<Result<u64>>()
         })?;
-        // What is under way still belongs to this sample, and is not to disturb the next.
+        // Data in flight still counts for this sample and must not disturb the next.
         let deadline = Instant::now() + PATIENCE;
         while self.received.load(Ordering::Acquire) < before + sent {
             ensure!(Instant::now() < deadline, "not everything has arrived");

@@ -1,4 +1,4 @@
-//! What well-known tools measure: iperf3, and wrk against an HTTP server. A sample of theirs takes a second.
+//! Measurements by well-known tools: iperf3, and wrk against an HTTP server. Each sample takes a second.
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,16 +9,16 @@ use egress_tests::http::HttpServer;
 use egress_tests::{PATIENCE, Protocol};
 
 use crate::bench::{Bench, Plan, pinned, progress};
-use crate::contender::{Contender, Load, Stand, is_installed, service};
+use crate::contender::{Contender, Load, Testbed, is_installed, service};
 use crate::report::{RatiosOf, Row, Table, compare};
 use crate::stats::Better;
 
-/// Enough for something that takes this long.
+/// Enough rounds for something this slow.
 const ROUNDS: usize = 10;
-/// A tool that hangs does not hold up the others.
+/// The time limit of a tool, so that a hanging one does not block the others.
 const LIMIT_S: &str = "20";
 
-/// A tool, and what answers it.
+/// A tool with the service that it measures.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
     /// One TCP stream.
@@ -29,21 +29,21 @@ pub enum Tool {
 
 /// A contender with a server behind it.
 struct Track {
-    stand: Stand,
+    testbed: Testbed,
     _server: Server,
 }
 
 enum Server {
-    Iperf3(#[expect(dead_code, reason = "runs while it is there")] Process),
-    Http(#[expect(dead_code, reason = "runs while it is there")] HttpServer),
+    Iperf3(#[expect(dead_code, reason = "runs until it is dropped")] Process),
+    Http(#[expect(dead_code, reason = "runs until it is dropped")] HttpServer),
 }
 
-/// A process that is killed when this is dropped.
+/// A process that is killed on drop.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -72,7 +72,7 @@ impl Tool {
     }
 }
 
-/// Measures what `tool` does.
+/// Measures with `tool`.
 pub fn measure(bench: &mut Bench, tool: Tool) -> Result<Table> {
     let mut table = Table {
         case: tool.name(),
@@ -96,18 +96,18 @@ pub fn measure(bench: &mut Bench, tool: Tool) -> Result<Table> {
         flows: 0,
         changes_ports: true,
     };
-    let field = bench.field(&Contender::CONNECTING, load)?;
-    let contenders = field.contenders();
+    let built = bench.testbeds(&Contender::CONNECTING, load)?;
+    let contenders = built.contenders();
     let (cpu, other_cpu) = (bench.cpu, bench.other_cpu);
     let mut tracks = Vec::new();
-    for stand in field.stands {
+    for testbed in built.testbeds {
         progress(&format!(
             "starting the server behind {}",
-            stand.contender.name()
+            testbed.contender.name()
         ));
-        let server = pinned(other_cpu, || serve(&stand, tool))?;
+        let server = pinned(other_cpu, || serve(&testbed, tool))?;
         tracks.push(Track {
-            stand,
+            testbed,
             _server: server,
         });
     }
@@ -117,19 +117,19 @@ pub fn measure(bench: &mut Bench, tool: Tool) -> Result<Table> {
         ..plan
     };
     let samples = bench.interleave(tool.name(), Better::Higher, &mut tracks, |track| {
-        pinned(cpu, || sample(&track.stand, tool)).map(|value| [value])
+        pinned(cpu, || sample(&track.testbed, tool)).map(|value| [value])
     });
     bench.plan = plan;
     let [samples] = samples?;
     table.rows = compare(&contenders, &samples, RatiosOf::Value);
-    table.rows.extend(field.skipped);
+    table.rows.extend(built.skipped);
     Ok(table)
 }
 
-/// The server, on the CPU of the calling thread.
-fn serve(stand: &Stand, tool: Tool) -> Result<Server> {
+/// Starts the server on the calling thread's CPU.
+fn serve(testbed: &Testbed, tool: Tool) -> Result<Server> {
     let address = service(Protocol::Tcp, 0).server();
-    let servers = stand.lab.servers();
+    let servers = testbed.lab.servers();
     if tool == Tool::Wrk {
         return Ok(Server::Http(HttpServer::start(servers, address)?));
     }
@@ -143,19 +143,19 @@ fn serve(stand: &Stand, tool: Tool) -> Result<Server> {
         .spawn()
         .context("starting iperf3's server")?;
     let server = Server::Iperf3(Process(child));
-    // It says nothing when it is ready.
+    // iperf3 does not report when it is ready.
     let deadline = Instant::now() + PATIENCE;
-    while sample(stand, tool).is_err() {
+    while sample(testbed, tool).is_err() {
         ensure!(Instant::now() < deadline, "iperf3's server does not answer");
         thread::sleep(Duration::from_millis(100));
     }
     Ok(server)
 }
 
-/// One run of the client.
-fn sample(stand: &Stand, tool: Tool) -> Result<f64> {
-    let to = stand.reach(Protocol::Tcp, 0);
-    let mut command = stand.lab.client().command("timeout");
+/// Runs the client once.
+fn sample(testbed: &Testbed, tool: Tool) -> Result<f64> {
+    let to = testbed.reach(Protocol::Tcp, 0);
+    let mut command = testbed.lab.client().command("timeout");
     command.args([LIMIT_S, tool.name()]);
     match tool {
         Tool::Iperf3 => {
@@ -165,7 +165,7 @@ fn sample(stand: &Stand, tool: Tool) -> Result<f64> {
                 .args(["--time", "1", "--json"]);
             let report: serde_json::Value = serde_json::from_str(&output(command)?)?;
             let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
-            Ok(rate.context("iperf3 tells no rate")? / 1e9)
+            Ok(rate.context("iperf3 reports no rate")? / 1e9)
         }
         Tool::Wrk => {
             command
@@ -175,7 +175,7 @@ fn sample(stand: &Stand, tool: Tool) -> Result<f64> {
             let rate = report
                 .lines()
                 .find_map(|line| line.strip_prefix("Requests/sec:"))
-                .with_context(|| format!("wrk tells no rate: {report}"))?;
+                .with_context(|| format!("wrk reports no rate: {report}"))?;
             ensure!(
                 !report.contains("Non-2xx") && !report.contains("Socket errors"),
                 "{report}"
