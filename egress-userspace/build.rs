@@ -17,9 +17,7 @@ const OBJECT: &str = "egress-router.bpf.o";
 /// What the kernel half is made of.
 const SOURCES: [&str; 2] = ["../egress-ebpf", "../egress-common"];
 /// How the names of maps begin that are no state: a CPU's working memory, and aya's log.
-const NOT_PINNED: [&str; 6] = [
-    "TEMP_", "AYA_LOGS", "SCRATCH_", "DRAFT_", "TRACED_", "FRAMES",
-];
+const NOT_PINNED: [&str; 2] = ["TEMP_", "AYA_LOGS"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,6 +1,6 @@
 //! IPv6 extension headers (RFC 8200, section 4), which may stand between the IP header and the transport header.
 
-use crate::{outcome::Outcome, packet::Bytes};
+use crate::{bytes::Bytes, outcome::Outcome};
 
 /// Protocol numbers of the headers that are looked behind.
 pub(crate) const HOP_BY_HOP: u8 = 0;
@@ -32,6 +32,20 @@ pub struct Place {
 pub const fn is_one(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }
+
+/// A frame whose extension headers can be skipped.
+pub trait Frame: Bytes {
+    /// Goes from the first extension header to what follows the last one: [`walk`], unless the frame has a cheaper way.
+    ///
+    /// # Errors
+    ///
+    /// As [`walk`].
+    fn skip_extensions(&self, place: Place) -> Result<Place, Outcome> {
+        walk(self, place)
+    }
+}
+
+impl Frame for [u8] {}
 
 /// Goes from the first extension header to what follows the last one.
 ///

@@ -3,18 +3,21 @@
 use core::mem::offset_of;
 
 use crate::{
-    extension::{self, Place},
+    extension::{self, Frame, Place},
     fragment::{Fragment, Part},
     icmp,
+    ip::{ETHERNET_HEADER_LEN, Ipv4Header, Ipv6Header, NetworkHeader},
     network::{Address, Ipv4Address, Ipv6Address, protocol},
     outcome::Outcome,
-    packet::{Bytes, ETHERNET_HEADER_LEN, Ipv4Header, Ipv6Header, NetworkHeader},
 };
 
 /// An address family.
 pub trait Family: 'static {
     /// Its addresses.
     type Address: Address;
+
+    /// Whether this is IPv6.
+    const IS_V6: bool;
 
     /// The protocol number of its control messages.
     const ICMP: u8;
@@ -35,8 +38,8 @@ pub trait Family: 'static {
     ///
     /// # Errors
     ///
-    /// [`Outcome::Fragment`] if the frame has none, or as [`Self::network_header`].
-    fn fragment(packet: &(impl Bytes + ?Sized)) -> Result<Fragment, Outcome>;
+    /// [`Outcome::Malformed`] if the frame is no fragment, or as [`Self::network_header`].
+    fn fragment(packet: &(impl Frame + ?Sized)) -> Result<Fragment, Outcome>;
 
     /// Reads the IP header at `offset`. The packet may be shorter than the header says: see
     /// [`NetworkHeader::complete`].
@@ -45,7 +48,7 @@ pub trait Family: 'static {
     ///
     /// [`Outcome::Truncated`] if the frame ends too early, [`Outcome::Malformed`] if the header contradicts itself.
     fn network_header(
-        packet: &(impl Bytes + ?Sized),
+        packet: &(impl Frame + ?Sized),
         offset: usize,
     ) -> Result<NetworkHeader<Self::Address>, Outcome>;
 }
@@ -60,7 +63,7 @@ pub struct V6;
 
 /// The IPv6 fragment header at `offset` (RFC 8200, section 4.5).
 #[inline(always)]
-fn fragment_header(packet: &(impl Bytes + ?Sized), offset: usize) -> Result<Fragment, Outcome> {
+fn fragment_header(packet: &(impl Frame + ?Sized), offset: usize) -> Result<Fragment, Outcome> {
     let [_, _, high, low, id @ ..]: [u8; 8] = packet.load(offset).ok_or(Outcome::Truncated)?;
     let field = u16::from_be_bytes([high, low]);
     Ok(Fragment {
@@ -83,6 +86,7 @@ fn announced_len(length: [u8; 2], received: usize) -> usize {
 impl Family for V4 {
     type Address = Ipv4Address;
 
+    const IS_V6: bool = false;
     const ICMP: u8 = protocol::ICMP;
     const HEADER_LEN: usize = size_of::<Ipv4Header>();
     const ADDRESSES: usize = offset_of!(Ipv4Header, addresses);
@@ -99,14 +103,14 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn fragment(packet: &(impl Bytes + ?Sized)) -> Result<Fragment, Outcome> {
+    fn fragment(packet: &(impl Frame + ?Sized)) -> Result<Fragment, Outcome> {
         let header: Ipv4Header = packet.load(ETHERNET_HEADER_LEN).ok_or(Outcome::Truncated)?;
         Ok(header.fragment())
     }
 
     #[inline(always)]
     fn network_header(
-        packet: &(impl Bytes + ?Sized),
+        packet: &(impl Frame + ?Sized),
         offset: usize,
     ) -> Result<NetworkHeader<Ipv4Address>, Outcome> {
         let header: Ipv4Header = packet.load(offset).ok_or(Outcome::Truncated)?;
@@ -130,6 +134,7 @@ impl Family for V4 {
 impl Family for V6 {
     type Address = Ipv6Address;
 
+    const IS_V6: bool = true;
     const ICMP: u8 = protocol::ICMPV6;
     const HEADER_LEN: usize = size_of::<Ipv6Header>();
     const ADDRESSES: usize = offset_of!(Ipv6Header, addresses);
@@ -146,7 +151,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn fragment(packet: &(impl Bytes + ?Sized)) -> Result<Fragment, Outcome> {
+    fn fragment(packet: &(impl Frame + ?Sized)) -> Result<Fragment, Outcome> {
         let header: Ipv6Header = packet.load(ETHERNET_HEADER_LEN).ok_or(Outcome::Truncated)?;
         let start = Place {
             protocol: header.next_header,
@@ -154,14 +159,14 @@ impl Family for V6 {
             offset: ETHERNET_HEADER_LEN + Self::HEADER_LEN,
         };
         match packet.skip_extensions(start)?.fragment {
-            0 => Err(Outcome::Fragment),
+            0 => Err(Outcome::Malformed),
             fragment => fragment_header(packet, fragment),
         }
     }
 
     #[inline(always)]
     fn network_header(
-        packet: &(impl Bytes + ?Sized),
+        packet: &(impl Frame + ?Sized),
         offset: usize,
     ) -> Result<NetworkHeader<Ipv6Address>, Outcome> {
         let header: Ipv6Header = packet.load(offset).ok_or(Outcome::Truncated)?;
@@ -203,7 +208,11 @@ mod tests {
     use std::{vec, vec::Vec};
 
     use super::*;
-    use crate::{network::Port, packet::TransportHeader, tcp::Flags};
+    use crate::{
+        network::Port,
+        packet::{PacketKind, TransportHeader},
+        tcp::Flags,
+    };
 
     /// TCP from port 1000 to 2000 with SYN.
     const TCP: [u8; 20] = [
@@ -266,7 +275,12 @@ mod tests {
         frame: &[u8],
     ) -> Result<(NetworkHeader<F::Address>, TransportHeader), Outcome> {
         let network = F::network_header(frame, ETHERNET_HEADER_LEN)?.complete(frame)?;
-        Ok((network, TransportHeader::read::<F>(frame, &network)?))
+        match PacketKind::read::<F>(frame, &network)? {
+            PacketKind::Transport(transport) => Ok((network, transport)),
+            PacketKind::LaterFragment => Err(Outcome::Fragment),
+            PacketKind::IcmpError => Err(Outcome::UnrelatedIcmpError),
+            PacketKind::Untranslatable(outcome) => Err(outcome),
+        }
     }
 
     #[test]

@@ -265,12 +265,12 @@ impl<A> Flow<A> {
     /// Whether a packet that would end the flow comes from the end that it claims to come from: see
     /// [`tcp::is_credible_end`] and [`sctp::is_credible_end`].
     ///
-    /// `sender` is the entry of the packet's own direction, `receiver` the other; `number` is the packet's sequence number
-    /// or verification tag, in network byte order.
+    /// `sender` is the entry of the packet's own direction, `receiver` the other; `sequence_or_tag` is the packet's sequence
+    /// number or verification tag, in network byte order.
     #[inline(always)]
     pub const fn is_credible_end(
         protocol: u8,
-        number: u32,
+        sequence_or_tag: u32,
         sender: &Self,
         receiver: &Self,
     ) -> bool {
@@ -278,9 +278,14 @@ impl<A> Flow<A> {
             // Who has acknowledged nothing yet is told of the end by an answer to its SYN.
             protocol::TCP => {
                 !receiver.seen.any(Flags::ACK)
-                    || tcp::is_credible_end(u32::from_be(number), u32::from_be(receiver.ack_or_tag))
+                    || tcp::is_credible_end(
+                        u32::from_be(sequence_or_tag),
+                        u32::from_be(receiver.ack_or_tag),
+                    )
             }
-            protocol::SCTP => sctp::is_credible_end(number, sender.ack_or_tag, receiver.ack_or_tag),
+            protocol::SCTP => {
+                sctp::is_credible_end(sequence_or_tag, sender.ack_or_tag, receiver.ack_or_tag)
+            }
             _ => true,
         }
     }

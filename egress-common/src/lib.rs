@@ -8,6 +8,7 @@
 
 #![no_std]
 
+mod bytes;
 pub mod checksum;
 mod config;
 mod counters;
@@ -18,6 +19,7 @@ mod flow;
 mod fragment;
 pub mod icmp;
 mod instance;
+mod ip;
 pub mod mss;
 mod network;
 mod next_hop;
@@ -33,6 +35,7 @@ mod timeouts;
 mod trace;
 mod tuple;
 
+pub use bytes::Bytes;
 pub use config::{Config, RuleSet};
 pub use counters::{Directional, RuleCounters, Traffic};
 pub use event::{Change, Either, EndOrder, FlowEvent};
@@ -40,12 +43,12 @@ pub use family::{Family, V4, V6};
 pub use flow::{Exchange, Flow, FlowState, Translation};
 pub use fragment::{FirstFragment, Fragment, FragmentKey, HELD_LEN, HeldFragment, Part};
 pub use instance::{Identity, InstanceInfo, LAYOUT_VERSION, Reloads};
+pub use ip::{ETHERNET_HEADER_LEN, Ipv4Header, Ipv6Header, NetworkHeader};
 pub use network::{Address, Ipv4Address, Ipv6Address, Pair, Port, Ports, protocol};
 pub use next_hop::{NEXT_HOPS, NextHop, NextHopRef};
 pub use outcome::{Outcome, Verdict};
 pub use packet::{
-    Bytes, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, Ipv4Header,
-    Ipv6Header, NetworkHeader, TransportHeader,
+    ECHO_IDENTIFIER, FlatKind, ICMP_HEADER_LEN, IcmpHeader, PacketKind, TransportHeader,
 };
 pub use ports::{Candidates, NatRange};
 pub use rule::{AddressKey, Rule, RuleKey};

@@ -3,7 +3,7 @@
 //! Where the two sides of the router have different MTUs and the network drops ICMP, hosts cannot find out which packets
 //! fit. Lowering the option on SYN and SYN-ACK keeps segments small enough from the start.
 
-use crate::{checksum, outcome::Outcome, packet::Bytes};
+use crate::{bytes::Bytes, checksum, outcome::Outcome};
 
 /// Length of a TCP header without options.
 pub const TCP_HEADER_LEN: usize = 20;

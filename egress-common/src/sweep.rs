@@ -1,11 +1,11 @@
-//! The queue by which the kernel half looks after idle flows.
+//! The sweep queue, by which the kernel half finds idle flows.
 
 use crate::{
     network::{Address, Ipv4Address, Ipv6Address},
     tuple::Tuple,
 };
 
-/// A flow that waits to be looked at: an element of the queues `SWEEP_V4` and `SWEEP_V6`.
+/// A flow that waits for a visit: an element of the queues `SWEEP_V4` and `SWEEP_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SweepItem<A> {
@@ -13,7 +13,7 @@ pub struct SweepItem<A> {
     pub tuple: Tuple<A>,
     /// The lower half of when it was opened, which tells it from an earlier flow with the same tuple.
     pub opened: u32,
-    /// The tick at which it was last looked at.
+    /// The tick of the last visit.
     pub tick: u32,
 }
 
@@ -21,7 +21,7 @@ const _: () = assert!(size_of::<SweepItem<Ipv4Address>>() == 24);
 const _: () = assert!(size_of::<SweepItem<Ipv6Address>>() == 48);
 
 impl<A: Address> SweepItem<A> {
-    /// Ticks between two looks at a flow; there are ten in a second.
+    /// Ticks between two visits to a flow; there are ten in a second.
     pub const INTERVAL: u32 = 10;
 
     /// The item of a flow that was opened at `opened_ns`.
@@ -35,7 +35,7 @@ impl<A: Address> SweepItem<A> {
         }
     }
 
-    /// Whether it is time to look at the flow again.
+    /// Whether it is time for another visit.
     #[inline(always)]
     pub const fn is_due(&self, tick: u32) -> bool {
         tick.wrapping_sub(self.tick) >= Self::INTERVAL
@@ -55,7 +55,7 @@ mod tests {
     use crate::{Pair, Port, Ports, Side, protocol};
 
     #[test]
-    fn an_item_is_due_a_second_after_it_was_looked_at_and_survives_the_counters_end() {
+    fn an_item_is_due_a_second_after_a_visit_and_survives_the_counters_end() {
         let address = Ipv4Address { octets: [0; 4] };
         let ports = Ports {
             source: Port::new(1),

@@ -1,8 +1,14 @@
 //! The kernel half of the egress router: two TC programs, one for each interface of the pod.
 //!
-//! `eth0_ingress` takes what clients send to the router, `net1_ingress` what servers answer. A packet of a flow is
-//! translated and leaves by the other interface; for every other packet there is an [`Outcome`], and what becomes of it
-//! stands in one table, in `egress_common::Outcome`. `docs/packet-flow.md` tells a packet's way in full.
+//! `eth0_ingress` receives what clients send to the router, `net1_ingress` what servers answer. A packet of a flow is
+//! translated and leaves by the other interface. For every other packet there is an [`Outcome`], and its verdict stands in
+//! one table, in `egress_common::Outcome`. `docs/packet-flow.md` describes a packet's way in full.
+//!
+//! The house has three floors. What is in one knows only what is below it:
+//!
+//! 1. `primitives`: the packet, the maps, the clock, counters and the log;
+//! 2. `steps`: a file per step of a packet's life, in the order of `steps/mod.rs`;
+//! 3. this file: the programs, and the order of the steps.
 
 #![no_std]
 #![no_main]
@@ -28,241 +34,136 @@
 
 // The macros of aya-log-ebpf expand to paths in the crate `aya_log_ebpf`; see `log.rs`.
 extern crate self as aya_log_ebpf;
-pub use log::macro_support;
+pub use primitives::log::macro_support;
 
-mod abort;
-mod addresses;
-mod clock;
-mod counters;
-mod events;
-mod family;
-mod flows;
-mod forward;
-mod fragments;
-mod icmp;
-mod log;
-mod maps;
-mod mss;
-mod next_hop;
-mod packet;
-mod ports;
-mod rare;
-mod reject;
-mod rewrite;
-mod rules;
-mod scratch;
-mod sweep;
-mod trace;
+#[macro_use]
+mod primitives;
+mod steps;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
-use egress_common::{
-    Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Side, TransportHeader, Tuple,
-    V4, V6, Verdict, tcp,
-};
-use network_types::eth::EtherType;
+use egress_common::{Outcome, PacketKind, Part, Side, V4, V6, Verdict};
 
 use crate::{
-    family::Pipeline,
-    flows::FlowRef,
-    forward::Forward,
-    packet::{Headers, Packet},
+    primitives::{
+        counters,
+        family::KernelFamily,
+        log,
+        packet::{IPV4, IPV6, Packet},
+    },
+    steps::{
+        addresses, connection, events, flows,
+        forward::{self, Forward},
+        fragments, icmp, limits, open, parse, reject, rewrite, sweep, trace,
+    },
 };
-
-const IPV4: u16 = EtherType::Ipv4 as u16;
-const IPV6: u16 = EtherType::Ipv6 as u16;
 
 /// On the ingress of the cluster interface: from clients to servers.
 #[classifier]
 pub fn eth0_ingress(ctx: TcContext) -> i32 {
-    let packet = Packet::new(ctx);
-    trace::arrived(&packet, Side::Cluster);
-    let forward = match packet.ether_type() {
-        IPV4 => from_cluster::<V4>(&packet),
-        IPV6 => from_cluster::<V6>(&packet),
-        _ => Err(Outcome::OtherEtherType),
-    };
-    conclude(&packet, Side::Cluster, forward)
+    ingress(&Packet::new(ctx), Side::Cluster)
 }
 
 /// On the ingress of the egress interface: from servers to clients.
 #[classifier]
 pub fn net1_ingress(ctx: TcContext) -> i32 {
-    let packet = Packet::new(ctx);
-    trace::arrived(&packet, Side::Egress);
+    ingress(&Packet::new(ctx), Side::Egress)
+}
+
+#[inline(always)]
+fn ingress(packet: &Packet, side: Side) -> i32 {
+    trace::capture(packet, side);
     let forward = match packet.ether_type() {
-        IPV4 => from_egress::<V4>(&packet),
-        IPV6 => from_egress::<V6>(&packet),
+        IPV4 => translate::<V4>(packet, side),
+        IPV6 => translate::<V6>(packet, side),
         _ => Err(Outcome::OtherEtherType),
     };
-    conclude(&packet, Side::Egress, forward)
-}
-
-/// Starts the timer that ends idle flows; run once by the loader (`BPF_PROG_TEST_RUN`), on Linux 5.17 and newer.
-#[classifier]
-pub fn start_sweep(_ctx: TcContext) -> i32 {
-    match sweep::start() {
-        Ok(()) => 0,
-        Err(_) => TC_ACT_SHOT,
+    trace::emit(packet, &forward);
+    match forward {
+        Ok(forward) => forward.redirect(),
+        Err(outcome) => conclude(packet, side, outcome),
     }
 }
 
-/// Ends a flow that userspace names in the frame (`BPF_PROG_TEST_RUN`), and tells those who follow the flows.
-#[classifier]
-pub fn end_flow(ctx: TcContext) -> i32 {
-    let packet = Packet::new(ctx);
-    let ended = match packet.ether_type() {
-        IPV4 => events::end_by_order::<V4>(&packet),
-        IPV6 => events::end_by_order::<V6>(&packet),
-        _ => Err(Outcome::OtherEtherType),
-    };
-    match ended {
-        Ok(()) => 0,
-        Err(_) => TC_ACT_SHOT,
-    }
-}
-
-/// A packet from a client: its flow, or a new one by a rule, takes it to the server.
+/// The way of a packet that arrived on `side`.
 #[inline(always)]
-fn from_cluster<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
+fn translate<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Forward, Outcome> {
     if !packet.is_for_the_interface() {
-        return Err(Outcome::OtherFrame);
+        return Err(addresses::judge_other_frame::<F>(packet, side));
     }
-    let Headers { network, transport } = packet.headers::<F>()?;
-    let transport = match transport {
-        Err(Outcome::UnrelatedIcmpError) => {
-            F::translate_error(packet, Side::Cluster)?;
-            return Ok(Forward::out_of(Side::Egress));
+    let headers = parse::headers::<F>(packet)?;
+    let network = &headers.network;
+    let without_flow = || addresses::judge_without_flow(packet, side, &headers);
+    let transport = match headers.kind() {
+        PacketKind::Transport(transport) => transport,
+        PacketKind::IcmpError => {
+            icmp::translate::<F>(packet, side)?;
+            return Ok(Forward::out_of(side.opposite()));
         }
-        Err(Outcome::Fragment) => {
-            F::translate_fragment(packet, Side::Cluster)?;
-            return Ok(Forward::out_of(Side::Egress));
+        PacketKind::LaterFragment if fragments::translate::<F>(packet, side)? => {
+            return Ok(Forward::out_of(side.opposite()));
         }
-        transport => transport?,
+        PacketKind::LaterFragment | PacketKind::Untranslatable(_) => return Err(without_flow()),
     };
     if matches!(network.part, Part::First) {
-        F::remember_fragment(packet, Side::Cluster)?;
+        fragments::remember::<F>(packet, side)?;
     }
-    let tuple = Tuple::new(
-        Side::Cluster,
-        network.protocol,
-        network.addresses,
-        transport.ports,
-    );
-    let flow = flows::find::<F>(&tuple).filter(|flow| !flow.is_reopened_by(&tuple, &transport));
-    let flow = if let Some(flow) = flow {
-        flow
-    } else {
-        F::open_flow(packet)?;
-        let flow = flows::find::<F>(&tuple).ok_or(Outcome::FlowTableFull)?;
-        log::opened(network.protocol, transport.ports, flow.translation().ports);
-        flow
+    let tuple = network.tuple(side, transport.ports);
+    let flow = match side {
+        // A rule may open one for a client.
+        Side::Cluster => open::find_or_open::<F>(packet, &tuple, &transport)?,
+        // Only a flow lets a server in.
+        Side::Egress => flows::find::<F>(&tuple).ok_or_else(without_flow)?,
     };
-    pass_on(packet, &network, &flow, Side::Cluster, &transport)
-}
-
-/// A packet from the external network: only a flow takes it into the cluster.
-#[inline(always)]
-fn from_egress<F: Pipeline>(packet: &Packet) -> Result<Forward, Outcome> {
-    let Headers { network, transport } = packet.headers::<F>()?;
-    let transport = match transport {
-        _ if !packet.is_for_the_interface() => {
-            return Err(addresses::unsolicited::<F>(
-                &network,
-                transport.as_ref().map_err(|it| *it),
-            ));
-        }
-        Ok(transport) => transport,
-        Err(Outcome::UnrelatedIcmpError) => {
-            F::translate_error(packet, Side::Egress)?;
-            return Ok(Forward::out_of(Side::Cluster));
-        }
-        Err(Outcome::Fragment) => {
-            return match F::translate_fragment(packet, Side::Egress) {
-                Ok(()) => Ok(Forward::out_of(Side::Cluster)),
-                Err(Outcome::Fragment) => Err(addresses::unsolicited::<F>(
-                    &network,
-                    Err(Outcome::Fragment),
-                )),
-                Err(outcome) => Err(outcome),
-            };
-        }
-        Err(outcome) => return Err(addresses::unsolicited::<F>(&network, Err(outcome))),
-    };
-    if matches!(network.part, Part::First) {
-        F::remember_fragment(packet, Side::Egress)?;
-    }
-    let tuple = Tuple::new(
-        Side::Egress,
-        network.protocol,
-        network.addresses,
-        transport.ports,
-    );
-    let Some(flow) = flows::find::<F>(&tuple) else {
-        return Err(addresses::unsolicited::<F>(&network, Ok(&transport)));
-    };
-    pass_on(packet, &network, &flow, Side::Egress, &transport)
-}
-
-/// A packet of a flow, on its way to the other side.
-#[inline(always)]
-fn pass_on<F: Pipeline>(
-    packet: &Packet,
-    network: &NetworkHeader<F::Address>,
-    flow: &FlowRef<F>,
-    side: Side,
-    transport: &TransportHeader,
-) -> Result<Forward, Outcome> {
-    if network.ttl <= 1 {
-        return Err(Outcome::TtlExceeded);
-    }
-    let mtu = maps::CONFIG
-        .get(0)
-        .ok_or(Outcome::NotConfigured)?
-        .mtu(side.opposite());
-    // Nearly every packet is short enough as it is; one that is to be segmented may be short enough in parts.
-    if packet.len() - ETHERNET_HEADER_LEN > mtu as usize && packet.wire_len(network) > mtu as usize
-    {
-        return Err(Outcome::PacketTooBig);
-    }
-    let flags = if transport.flags.0 & tcp::Flags::SLOW_PATH == 0 {
-        transport.flags
-    } else {
-        F::examine(packet, side)?
-    };
+    limits::check(packet, network, side)?;
+    let flags = connection::flags::<F>(packet, side, &transport)?;
     rewrite::rewrite::<F>(packet, network, flow.translation())?;
-    let passed = flow.count(packet, side, flags, transport.acknowledgment);
-    let next_hop = flow.next_hop(passed);
-    if !next_hop.is_none() && next_hop::address(packet, next_hop, passed.now_ns) {
-        return Ok(Forward::addressed(side.opposite()));
-    }
-    if passed.is_first_for_long {
-        flow.renew_next_hop(side, passed.now_ns);
-    }
-    Ok(Forward::out_of(side.opposite()))
+    let accounted = flow.account(packet, side, flags, transport.acknowledgment);
+    Ok(forward::along(packet, &flow, side, accounted))
 }
 
-/// Turns what was decided into the kernel's verdict. Packets that are not forwarded are counted here, by reason.
+/// Turns an outcome into the kernel's verdict, and counts it.
 #[inline(always)]
-fn conclude(packet: &Packet, side: Side, forward: Result<Forward, Outcome>) -> i32 {
-    trace::decided(packet, &forward);
-    let outcome = match forward {
-        Ok(forward) => return forward.redirect(),
-        Err(outcome) => outcome,
-    };
+fn conclude(packet: &Packet, side: Side, outcome: Outcome) -> i32 {
     counters::count(outcome);
     log::outcome(side, outcome);
     match outcome.verdict() {
         // Not TC_ACT_OK: other programs on the interface are to have their say.
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
-        Verdict::Reject => match rare::reject(packet, side, outcome) {
+        Verdict::Reject => match reject::reject(packet, side, outcome) {
             Ok(()) => Forward::out_of(side).redirect(),
             Err(_) => TC_ACT_SHOT,
         },
+    }
+}
+
+/// Starts the timer that ends idle flows; run once by the loader (`BPF_PROG_TEST_RUN`), on Linux 5.17 and newer.
+#[classifier]
+pub fn start_sweep(_ctx: TcContext) -> i32 {
+    verdict_of_run(&sweep::start())
+}
+
+/// Ends a flow that userspace names in the frame (`BPF_PROG_TEST_RUN`), and emits the event.
+#[classifier]
+pub fn end_flow(ctx: TcContext) -> i32 {
+    let packet = Packet::new(ctx);
+    verdict_of_run(&match packet.ether_type() {
+        IPV4 => events::end_by_order::<V4>(&packet),
+        IPV6 => events::end_by_order::<V6>(&packet),
+        _ => Err(Outcome::OtherEtherType),
+    })
+}
+
+/// What userspace reads as the result of a program that it has run.
+#[inline(always)]
+const fn verdict_of_run<E>(result: &Result<(), E>) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(_) => TC_ACT_SHOT,
     }
 }
 

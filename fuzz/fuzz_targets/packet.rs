@@ -4,8 +4,8 @@
 
 use crc::{CRC_32_ISCSI, Crc};
 use egress_common::{
-    Address, Bytes as _, ETHERNET_HEADER_LEN, Family, NatRange, Pair, Part, Port, Ports, Side,
-    Translation, TransportHeader, Tuple, V4, V6, checksum, mss, protocol, sctp,
+    Address, Bytes as _, ETHERNET_HEADER_LEN, Family, NatRange, PacketKind, Pair, Part, Port,
+    Ports, Side, Translation, TransportHeader, Tuple, V4, V6, checksum, mss, protocol, sctp,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -39,7 +39,7 @@ fn read<F: Family>(frame: &[u8], nat_port: Port, target_port: Port) {
             assert!(fragment.offset >= 8);
         }
     }
-    let Ok(transport) = TransportHeader::read::<F>(frame, &network) else {
+    let Ok(PacketKind::Transport(transport)) = PacketKind::read::<F>(frame, &network) else {
         return;
     };
     assert!(
@@ -52,12 +52,7 @@ fn read<F: Family>(frame: &[u8], nat_port: Port, target_port: Port) {
         "the checksum is outside the packet"
     );
     translate(
-        Tuple::new(
-            Side::Cluster,
-            network.protocol,
-            network.addresses,
-            transport.ports,
-        ),
+        network.tuple(Side::Cluster, transport.ports),
         nat_port,
         target_port,
     );

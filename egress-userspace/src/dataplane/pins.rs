@@ -396,6 +396,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_objects_state_is_pinned_and_neither_working_memory_nor_what_is_retired() {
+        let is_pinned = |name: &str| MAPS.iter().any(|map| map.name == name);
+        for name in IDENTITY_MAPS
+            .iter()
+            .chain(&["FLOWS_V4", "SWEEPER", "TRACE_FILTER"])
+        {
+            assert!(is_pinned(name), "{name}");
+        }
+        assert!(!is_pinned("AYA_LOGS"));
+        assert!(!MAPS.iter().any(|map| map.name.starts_with(['.', '_'])));
+        assert!(!RETIRED_MAPS.iter().any(|name| is_pinned(name)));
+        assert!(!MAPS.iter().any(|map| map.name.starts_with("TEMP_")));
+    }
+
+    #[test]
     fn a_directory_elsewhere_is_refused_with_what_to_do() {
         let error = Pins::at(Path::new("/tmp/no/such")).unwrap_err().to_string();
         assert!(

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use egress_common::{
-    Decision, ETHERNET_HEADER_LEN, Either, Family, Ipv4Address, Ipv6Address, Side, TraceRecord,
-    TransportHeader, V4, V6, protocol, tcp::Flags,
+    Decision, ETHERNET_HEADER_LEN, Either, Family, Ipv4Address, Ipv6Address, PacketKind, Side,
+    TraceRecord, V4, V6, protocol, tcp::Flags,
 };
 use serde::Serialize;
 
@@ -127,7 +127,9 @@ impl TracedPacket {
 /// What the headers say of a packet, of which `frame` has at least the beginning.
 fn packet<F: Family<Address: Into<IpAddr>>>(frame: &[u8]) -> Option<PacketReport> {
     let network = F::network_header(frame, ETHERNET_HEADER_LEN).ok()?;
-    let transport = TransportHeader::read::<F>(frame, &network).ok();
+    let transport = PacketKind::read::<F>(frame, &network)
+        .ok()
+        .and_then(PacketKind::transport);
     let ports = transport.map_or_else(bytemuck::Zeroable::zeroed, |it| it.ports);
     let flags = match transport {
         Some(transport) if network.protocol == protocol::TCP => transport.flags.0,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 
-use crate::maps;
+use super::maps;
 
 /// A flow's time stamp is written when it is older than this, so at most once a second.
 pub const RESOLUTION_NS: u64 = 1_000_000_000;

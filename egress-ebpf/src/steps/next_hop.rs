@@ -1,23 +1,24 @@
-//! Next hops that are known, so that the kernel need not look for them with each packet.
+//! Known next hops, which spare the kernel a lookup per packet.
 
 use egress_common::{AddressKey, NextHopRef, Side};
 
-use crate::{family::Pipeline, maps, packet::Packet};
+use crate::primitives::{family::KernelFamily, maps, packet::Packet};
 
-/// The next hop towards `destination`, out of the interface of `side`. Userspace is told of those that are not known.
+/// The next hop towards `destination`, out of the interface of `side`. An unknown one is entered into `UNRESOLVED_V4` or
+/// `UNRESOLVED_V6`, for userspace to resolve.
 #[inline(always)]
-pub fn find<F: Pipeline>(side: Side, destination: F::Address, now_ns: u64) -> NextHopRef {
+pub fn find<F: KernelFamily>(side: Side, destination: F::Address, now_ns: u64) -> NextHopRef {
     let key = AddressKey::new(side, destination);
     if let Some(reference) = F::routes().get_ptr(&key) {
         // SAFETY: the pointer comes from a lookup. It is one word, and a stale one is told by its number.
         return unsafe { *reference };
     }
-    // Without room for it the kernel is asked for longer.
+    // If there is no room for it, a later packet enters it.
     let _ = F::unresolved().insert(&key, &now_ns, 0);
     NextHopRef::NONE
 }
 
-/// Addresses the frame to its next hop. Whether that could be done.
+/// Writes the MAC addresses of the next hop into the frame. Returns `true` if the next hop is valid.
 #[inline(always)]
 pub fn address(packet: &Packet, reference: NextHopRef, now_ns: u64) -> bool {
     let Some(hop) = maps::NEXT_HOPS.get_ptr(reference.index()) else {

@@ -2,7 +2,7 @@
 
 use egress_common::{Outcome, Side, Subscriber};
 
-use crate::maps;
+use super::maps;
 
 /// Counts a packet that is not forwarded.
 #[inline(always)]

@@ -1,97 +1,119 @@
-//! Tracing: what is decided for packets that somebody wants to see.
+//! Tracing: what is decided for packets that a person wants to see.
 //!
 //! While nobody traces, a packet pays two loads and two branches that are never taken.
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use egress_common::{
-    Bytes as _, Decision, Outcome, Port, Side, Subscriber, TRACE_FRAME_LEN, TraceFilter,
-    TraceRecord, Tuple,
+    Bytes as _, Decision, Outcome, Side, Subscriber, TRACE_FRAME_LEN, TraceFilter, TraceRecord, V4,
+    V6,
 };
 
-use crate::{
-    clock, counters, events, family::Pipeline, flows, forward::Forward, maps, packet::Packet, rare,
+use super::{flows, forward::Forward, parse};
+use crate::primitives::{
+    clock, counters,
+    family::KernelFamily,
+    global::Word as _,
+    maps,
+    packet::{IPV4, IPV6, Packet},
+    scratch::TraceBuffer,
+    subscribers,
 };
 
-/// A packet that is traced, between its arrival and the decision.
-#[repr(C)]
-pub struct Traced<A> {
-    record: TraceRecord<A>,
-    /// The client whose flow it may be of.
-    client: A,
-    /// The port that the client connects to.
-    port: Port,
-    padding: u16,
-    /// Whether the packet that arrived last on this CPU is wanted.
-    is_wanted: u64,
-}
-
+/// Captures a packet that arrives on `side`, if the filter admits it.
 #[inline(always)]
-fn is_on() -> bool {
-    events::until(Subscriber::Trace) != 0
-}
-
-/// Notes a packet that arrives on `side`, if somebody wants to see it.
-#[inline(always)]
-pub fn arrived(packet: &Packet, side: Side) {
+pub fn capture(packet: &Packet, side: Side) {
     if is_on() {
-        rare::trace_arrival(packet, side);
+        capture_packet(packet, side);
     }
 }
 
-/// Tells what was decided for the packet, if somebody wants to see it.
+/// Emits the trace record of the packet that was captured last, with what was decided for it.
 #[inline(always)]
-pub fn decided(packet: &Packet, forward: &Result<Forward, Outcome>) {
+pub fn emit(packet: &Packet, forward: &Result<Forward, Outcome>) {
     if is_on() {
         let decision = match forward {
             Ok(forward) => forward.decision(),
             Err(outcome) => Decision::Refused(*outcome),
         };
-        rare::trace_decision(packet, decision);
+        emit_record(packet, decision.number());
     }
 }
 
-/// [`arrived`], once somebody wants to see some packets.
 #[inline(always)]
-pub fn note<F: Pipeline>(packet: &Packet, side: Side) {
+fn is_on() -> bool {
+    subscribers::lease_ns(Subscriber::Trace) != 0
+}
+
+global_fn! {
+    fn capture_packet(packet: &Packet, side: Side) -> () = capture_either_family;
+    capture_traced_packet
+}
+
+global_fn! {
+    /// `decision` is a [`Decision`] by its number.
+    fn emit_record(packet: &Packet, decision: u32) -> () = emit_either_family;
+    emit_trace_record
+}
+
+#[inline(always)]
+fn capture_either_family(packet: &Packet, side: Side) {
+    match packet.ether_type() {
+        IPV4 => capture_family::<V4>(packet, side),
+        IPV6 => capture_family::<V6>(packet, side),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn emit_either_family(packet: &Packet, decision: u32) {
+    match packet.ether_type() {
+        IPV4 => emit_family::<V4>(decision),
+        IPV6 => emit_family::<V6>(decision),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn capture_family<F: KernelFamily>(packet: &Packet, side: Side) {
     let now_ns = clock::now_ns();
-    let (Some(traced), Some(filter)) = (F::traced(), maps::TRACE_FILTER.get(0)) else {
+    let (Some(buffer), Some(filter)) = (F::temp_trace(), maps::TRACE_FILTER.get(0)) else {
         return;
     };
-    traced.is_wanted = 0;
-    if !events::listens(Subscriber::Trace, now_ns) {
+    buffer.is_wanted = 0;
+    if !subscribers::is_served(Subscriber::Trace, now_ns) {
         return;
     }
-    let record = &mut traced.record;
+    let record = &mut buffer.record;
     record.time_ns = now_ns;
     record.side = side as u32;
     record.len = packet.len() as u32;
     if let Some(len) = copy(packet, &mut record.frame) {
         record.frame_len = len;
-        traced.is_wanted = u64::from(is_wanted::<F>(packet, side, filter, traced));
+        buffer.is_wanted = u64::from(is_wanted::<F>(packet, side, filter, buffer));
     }
 }
 
-/// Reads the packet's tuple, and looks for its flow. Whether the filter admits it.
+/// Reads the packet's tuple, and looks its flow up. Returns `true` if the filter admits it.
 #[inline(always)]
-fn is_wanted<F: Pipeline>(
+fn is_wanted<F: KernelFamily>(
     packet: &Packet,
     side: Side,
     filter: &TraceFilter,
-    traced: &mut Traced<F::Address>,
+    buffer: &mut TraceBuffer<F::Address>,
 ) -> bool {
-    let Traced {
+    let TraceBuffer {
         record,
         client,
         port,
         ..
-    } = traced;
+    } = buffer;
     record.was_found = 0;
     record.packets_before = 0;
     record.tuple = bytemuck::Zeroable::zeroed();
-    let Some((network, ports)) = packet.name::<F>() else {
+    let Some((network, ports)) = parse::network_and_ports::<F>(packet) else {
         return filter.admits_unknown();
     };
-    record.tuple = Tuple::new(side, network.protocol, network.addresses, ports);
+    record.tuple = network.tuple(side, ports);
     *client = network.addresses.source;
     *port = ports.destination;
     if let Some(flow) = flows::find::<F>(&record.tuple) {
@@ -108,7 +130,7 @@ fn is_wanted<F: Pipeline>(
     filter.admits(client, *port, record.tuple.protocol)
 }
 
-/// Copies the beginning of the packet; gives its length.
+/// Copies the beginning of the packet. Returns its length.
 #[inline(always)]
 fn copy(packet: &Packet, frame: &mut [u8; TRACE_FRAME_LEN]) -> Option<u32> {
     const LAST: u32 = TRACE_FRAME_LEN as u32 - 1;
@@ -128,26 +150,21 @@ fn copy(packet: &Packet, frame: &mut [u8; TRACE_FRAME_LEN]) -> Option<u32> {
     (error == 0).then_some(len)
 }
 
-/// [`decided`], once somebody wants to see some packets; the decision by its number.
 #[inline(always)]
-pub fn tell<F: Pipeline>(decision: u32) {
-    let Some(traced) = F::traced() else {
+fn emit_family<F: KernelFamily>(decision: u32) {
+    let Some(buffer) = F::temp_trace() else {
         return;
     };
-    if traced.is_wanted == 0 {
+    if buffer.is_wanted == 0 {
         return;
     }
-    traced.is_wanted = 0;
-    let record = &mut traced.record;
+    buffer.is_wanted = 0;
+    let record = &mut buffer.record;
     record.decision = decision;
     record.has_flow = 0;
     if let Some(flow) = flows::find::<F>(&record.tuple) {
         record.entry = *flow.entry();
-        let side = if record.side == Side::Cluster as u32 {
-            Side::Cluster
-        } else {
-            Side::Egress
-        };
+        let side = Side::from_word(record.side);
         record.peer_tuple = record.entry.translation.peer(side, record.tuple.protocol);
         if let Some(peer) = flows::find::<F>(&record.peer_tuple) {
             record.peer = *peer.entry();

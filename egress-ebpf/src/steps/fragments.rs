@@ -1,4 +1,4 @@
-//! Fragments: the first one names the flow for the rest, and calls those that came before it.
+//! Fragments: the first one finds the flow for the later ones, and re-injects those that arrived before it.
 
 use core::arch::asm;
 
@@ -8,19 +8,94 @@ use aya_ebpf::{
 };
 use egress_common::{
     Bytes as _, ETHERNET_HEADER_LEN, FirstFragment, FragmentKey, HELD_LEN, HeldFragment, Outcome,
-    Side, Tuple, protocol, tcp,
+    PacketKind, Side, protocol, tcp,
 };
 
-use crate::{addresses, clock, family::Pipeline, flows, forward, maps, packet::Packet};
+use super::{addresses, flows, forward, parse};
+use crate::primitives::{clock, family::KernelFamily, global::Word, maps, packet::Packet};
 
-/// The element of `FRAMES` for a frame that is to be held, and that for the one which calls others.
+/// Remembers a first fragment that arrived on `side`, and re-injects those that were held for it.
+#[inline(always)]
+pub fn remember<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+    remember_ports::<F>(packet, side)?;
+    reinject_held::<F>(packet, side)
+}
+
+/// Translates a later fragment that arrived on `side`, or holds it until its first one arrives. Returns `false` if it belongs
+/// to no flow, or cannot be held.
+///
+/// # Errors
+///
+/// [`Outcome::FragmentHeld`] if it is held, or why it is not forwarded.
+#[inline(always)]
+pub fn translate<F: KernelFamily>(packet: &Packet, side: Side) -> Result<bool, Outcome> {
+    match follow_first::<F>(packet, side)? {
+        Followed::Translated => Ok(true),
+        Followed::NoFlow => Ok(false),
+        Followed::NoFirst if hold_fragment::<F>(packet, side)? => Err(Outcome::FragmentHeld),
+        Followed::NoFirst => Ok(false),
+    }
+}
+
+global_fn! {
+    /// [`insert_ports`].
+    fn remember_ports<F>(packet: &Packet, side: Side) -> Result<(), Outcome> = insert_ports::<F>;
+    V4 => remember_fragment_v4, V6 => remember_fragment_v6
+}
+
+global_fn! {
+    /// [`reinject`].
+    fn reinject_held<F>(packet: &Packet, side: Side) -> Result<(), Outcome> = reinject::<F>;
+    V4 => reinject_fragments_v4, V6 => reinject_fragments_v6
+}
+
+global_fn! {
+    /// [`follow`].
+    fn follow_first<F>(packet: &Packet, side: Side) -> Result<Followed, Outcome> = follow::<F>;
+    V4 => translate_fragment_v4, V6 => translate_fragment_v6
+}
+
+global_fn! {
+    /// [`hold`].
+    fn hold_fragment<F>(packet: &Packet, side: Side) -> Result<bool, Outcome> = hold::<F>;
+    V4 => hold_fragment_v4, V6 => hold_fragment_v6
+}
+
+/// What has become of a later fragment.
+#[derive(Clone, Copy)]
+enum Followed {
+    /// It is translated.
+    Translated = 0,
+    /// Its first fragment belongs to no flow.
+    NoFlow = 1,
+    /// Its first fragment has not arrived.
+    NoFirst = 2,
+}
+
+impl Word for Followed {
+    #[inline(always)]
+    fn to_word(self) -> u32 {
+        self as u32
+    }
+
+    #[inline(always)]
+    fn from_word(word: u32) -> Self {
+        match word {
+            0 => Self::Translated,
+            1 => Self::NoFlow,
+            _ => Self::NoFirst,
+        }
+    }
+}
+
+/// The element of `TEMP_FRAMES` for a frame that is about to be held, and that for a first fragment.
 const TO_HOLD: u32 = 0;
-const ASIDE: u32 = 1;
+const FIRST: u32 = 1;
 
 /// The key of the fragment that has arrived on `side`.
 #[inline(always)]
-fn key<F: Pipeline>(packet: &Packet, side: Side) -> Result<FragmentKey<F::Address>, Outcome> {
-    let network = packet.headers::<F>()?.network;
+fn key<F: KernelFamily>(packet: &Packet, side: Side) -> Result<FragmentKey<F::Address>, Outcome> {
+    let network = parse::headers::<F>(packet)?.network;
     let id = F::fragment(packet)?.id;
     Ok(FragmentKey::new(
         side,
@@ -32,10 +107,13 @@ fn key<F: Pipeline>(packet: &Packet, side: Side) -> Result<FragmentKey<F::Addres
 
 /// Remembers the ports of a first fragment that arrived on `side`.
 #[inline(always)]
-pub fn remember<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
-    let headers = packet.headers::<F>()?;
+fn insert_ports<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+    let headers = parse::headers::<F>(packet)?;
+    let PacketKind::Transport(transport) = headers.kind() else {
+        return Err(Outcome::Malformed);
+    };
     let first = FirstFragment {
-        ports: headers.transport?.ports,
+        ports: transport.ports,
         received: headers.network.payload_len as u16,
         total: 0,
         seen_ns: clock::now_ns(),
@@ -45,19 +123,17 @@ pub fn remember<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome>
         .map_err(|_| Outcome::FlowTableFull)
 }
 
-/// Holds a fragment whose first one is not known yet: its frame is kept, and arrives again once that comes.
-///
-/// # Errors
-///
-/// Always: [`Outcome::FragmentHeld`], or [`Outcome::Fragment`] if it is not for the router, or too much to hold.
+/// Holds a fragment whose first one has not arrived. Returns `false` if it is not for the router, or too much to hold.
 #[inline(always)]
-pub fn hold<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+fn hold<F: KernelFamily>(packet: &Packet, side: Side) -> Result<bool, Outcome> {
     let mut key = key::<F>(packet, side)?;
     if !addresses::is_own::<F>(side, key.addresses.destination) {
-        return Err(Outcome::Fragment);
+        return Ok(false);
     }
     let now_ns = clock::now_ns();
-    let held = copy(packet, TO_HOLD, now_ns).ok_or(Outcome::Fragment)?;
+    let Some(held) = copy(packet, TO_HOLD, now_ns) else {
+        return Ok(false);
+    };
     for index in 0..HeldFragment::PER_PACKET {
         key.index = index;
         if let Some(other) = F::held().get_ptr(&key) {
@@ -68,23 +144,23 @@ pub fn hold<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
             let _ = F::held().remove(&key);
         }
         if F::held().insert(&key, held, u64::from(BPF_NOEXIST)).is_ok() {
-            return Err(Outcome::FragmentHeld);
+            return Ok(true);
         }
     }
-    Err(Outcome::Fragment)
+    Ok(false)
 }
 
-/// Makes those arrive again that were held for the first fragment in `packet`, which stays as it is.
+/// Re-injects the fragments that were held for the first one in `packet`, which stays as it is.
 ///
-/// The kernel half cannot make packets, but copies of the one that it has: that one lends itself.
+/// The kernel half cannot make packets. It can send copies of the one that it has, so that one becomes each of them in turn.
 #[inline(always)]
-pub fn call_held<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+fn reinject<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     let mut key = key::<F>(packet, side)?;
     if F::held().get_ptr(&key).is_none() {
         return Ok(());
     }
     let now_ns = clock::now_ns();
-    let Some(own) = copy(packet, ASIDE, now_ns) else {
+    let Some(own) = copy(packet, FIRST, now_ns) else {
         return Ok(());
     };
     for index in 0..HeldFragment::PER_PACKET {
@@ -136,10 +212,10 @@ fn frame_len(len: u32) -> Option<u32> {
     Some(same as u32)
 }
 
-/// Copies the whole frame to this element of `FRAMES`, if there is room for it.
+/// Copies the whole frame to this element of `TEMP_FRAMES`, if there is room for it.
 #[inline(always)]
 fn copy(packet: &Packet, index: u32, now_ns: u64) -> Option<&'static HeldFragment> {
-    let frame = maps::FRAMES.get_ptr_mut(index)?;
+    let frame = maps::TEMP_FRAMES.get_ptr_mut(index)?;
     let len = frame_len(packet.len() as u32)?;
     // SAFETY: the element is this CPU's own, and long enough; the context is valid while the program runs.
     unsafe {
@@ -176,29 +252,27 @@ fn paste(packet: &Packet, frame: &HeldFragment) -> Result<(), Outcome> {
     }
 }
 
-/// Translates a later fragment that arrived on `side`, if the flow of its first one is known.
-///
-/// # Errors
-///
-/// [`Outcome::FragmentHeld`] if the first one has not come yet: it is to be [held](hold).
+/// Translates a later fragment that arrived on `side` by the flow of its first one.
 #[inline(always)]
-pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
-    let network = packet.headers::<F>()?.network;
+fn follow<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Followed, Outcome> {
+    let network = parse::headers::<F>(packet)?.network;
     let fragment = F::fragment(packet)?;
     let (protocol, ttl, len) = (network.protocol, network.ttl, network.payload_len);
     let key = FragmentKey::new(side, protocol, network.addresses, fragment.id);
-    let first = F::fragments()
-        .get_ptr_mut(&key)
-        .ok_or(Outcome::FragmentHeld)?;
+    let Some(first) = F::fragments().get_ptr_mut(&key) else {
+        return Ok(Followed::NoFirst);
+    };
     // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. What is read of an
     // element that is replaced meanwhile is the ports of another packet at worst; what is written then keeps one for longer.
     let first = unsafe { &mut *first };
     if first.is_expired(clock::now_ns()) {
-        return Err(Outcome::FragmentHeld);
+        return Ok(Followed::NoFirst);
     }
-    let scratch = F::scratch().ok_or(Outcome::NotConfigured)?;
-    scratch.tuple = Tuple::new(side, protocol, network.addresses, first.ports);
-    let flow = flows::find::<F>(&scratch.tuple).ok_or(Outcome::Fragment)?;
+    let tuple = &mut F::temp_flow()?.lookup;
+    *tuple = network.tuple(side, first.ports);
+    let Some(flow) = flows::find::<F>(tuple) else {
+        return Ok(Followed::NoFlow);
+    };
     fragment.check(protocol, len)?;
     let ports = first.ports;
     if first.is_completed_by(&fragment, len) {
@@ -208,8 +282,7 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
     if ttl <= 1 {
         return Err(Outcome::TtlExceeded);
     }
-    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
-    if packet.len() - ETHERNET_HEADER_LEN > config.mtu(side.opposite()) as usize {
+    if packet.len() - ETHERNET_HEADER_LEN > maps::config()?.mtu(side.opposite()) as usize {
         return Err(Outcome::PacketTooBig);
     }
     let translation = flow.translation();
@@ -224,6 +297,6 @@ pub fn translate<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome
         translation.address_delta,
     )?;
     F::decrement_ttl(packet)?;
-    flow.count(packet, side, tcp::Flags(0), 0);
-    Ok(())
+    flow.account(packet, side, tcp::Flags(0), 0);
+    Ok(Followed::Translated)
 }

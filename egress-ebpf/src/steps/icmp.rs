@@ -4,11 +4,12 @@
 //! addresses where the flow's other side knows its own. Reversed, its tuple is that of an answer, and finds the flow.
 
 use egress_common::{
-    Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, IcmpHeader, NetworkHeader,
-    Outcome, Pair, Part, Port, Ports, Side, TransportHeader, Tuple, checksum, protocol,
+    Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, Outcome, Pair, Port, Ports,
+    Side, TransportHeader, Tuple, checksum, protocol,
 };
 
-use crate::{addresses, family::Pipeline, flows, maps, packet::Packet, rewrite};
+use super::{addresses, flows, parse, rewrite};
+use crate::primitives::{family::KernelFamily, maps, packet::Packet};
 
 /// Where the checksum of a message stands (RFC 792, RFC 4443).
 const CHECKSUM: usize = 2;
@@ -16,11 +17,15 @@ const CHECKSUM: usize = 2;
 /// The headers of an error: Ethernet, IP with options or extensions, ICMP, IP again, and 20 bytes of the transport.
 const HEADERS_LEN: u32 = 14 + 60 + 8 + 60 + 20;
 
-/// Translates an error that arrived on `side`, if it tells of a flow.
-///
+global_fn! {
+    /// Translates an error that arrived on `side`, if it tells of a flow.
+    pub fn translate<F>(packet: &Packet, side: Side) -> Result<(), Outcome> = translate_error::<F>;
+    V4 => translate_icmp_error_v4, V6 => translate_icmp_error_v6
+}
+
 /// Addresses are read where they are needed, again if need be: the stack has no room for all of them at once.
 #[inline(always)]
-pub fn translate_error<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), Outcome> {
+fn translate_error<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     packet.pull(HEADERS_LEN);
     let network = F::network_header(packet, ETHERNET_HEADER_LEN)?;
     let message = network.payload_offset;
@@ -29,7 +34,7 @@ pub fn translate_error<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), O
     let inside = F::network_header(packet, inside_offset)?;
     let (protocol, transport) = (inside.protocol, inside.payload_offset);
     let inside_len = inside.payload_len;
-    let Some(ports) = ports_inside::<F>(packet, &inside) else {
+    let Some(ports) = parse::ports::<F>(packet, &inside) else {
         return Err(unrelated::<F>(packet, side, None));
     };
     let received: Pair<F::Address> = packet
@@ -73,9 +78,9 @@ pub fn translate_error<F: Pipeline>(packet: &Packet, side: Side) -> Result<(), O
     packet.store(message + CHECKSUM, checksum)
 }
 
-/// Writes the addresses of the IP header at `offset`, and gives what they add to a checksum.
+/// Writes the addresses of the IP header at `offset`. Returns what they add to a checksum.
 #[inline(never)]
-fn rewrite_addresses<F: Pipeline>(
+fn rewrite_addresses<F: KernelFamily>(
     packet: &Packet,
     offset: usize,
     addresses: &Pair<F::Address>,
@@ -88,25 +93,9 @@ fn rewrite_addresses<F: Pipeline>(
     Ok(delta)
 }
 
-/// The ports of the packet inside an error; only their first four bytes, and an echo's first eight, are sure to be there.
+/// The outcome of an error about no flow: only the pod's own connections get theirs.
 #[inline(always)]
-fn ports_inside<F: Pipeline>(packet: &Packet, inside: &NetworkHeader<F::Address>) -> Option<Ports> {
-    if matches!(inside.part, Part::Later) {
-        return None;
-    }
-    match inside.protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP => packet.load(inside.payload_offset),
-        protocol if protocol == F::ICMP => packet
-            .load::<IcmpHeader>(inside.payload_offset)?
-            .echo_ports::<F>()
-            .ok(),
-        _ => None,
-    }
-}
-
-/// What becomes of an error about no flow: the pod's own connections get theirs, nobody else.
-#[inline(always)]
-fn unrelated<F: Pipeline>(packet: &Packet, side: Side, port: Option<Port>) -> Outcome {
+fn unrelated<F: KernelFamily>(packet: &Packet, side: Side, port: Option<Port>) -> Outcome {
     let Some(addresses) = packet.load::<Pair<F::Address>>(ETHERNET_HEADER_LEN + F::ADDRESSES)
     else {
         return Outcome::Truncated;
@@ -117,9 +106,9 @@ fn unrelated<F: Pipeline>(packet: &Packet, side: Side, port: Option<Port>) -> Ou
             Side::Egress => Outcome::NotForEgress,
         };
     }
-    let is_of_a_flow = match (side, port, maps::CONFIG.get(0)) {
+    let is_of_a_flow = match (side, port, maps::config()) {
         // The pod's own sockets use ports outside of the range.
-        (Side::Egress, Some(port), Some(config)) => config.nat_range.contains(port),
+        (Side::Egress, Some(port), Ok(config)) => config.nat_range.contains(port),
         _ => false,
     };
     match side {
@@ -129,10 +118,10 @@ fn unrelated<F: Pipeline>(packet: &Packet, side: Side, port: Option<Port>) -> Ou
     }
 }
 
-/// Gives the packet inside the ports that its sender knows it by, and mends its checksum by them and by `address_delta`
-/// where the message is long enough to have it; what all of this adds to the message's own checksum.
+/// Gives the packet inside the ports that its sender knows, and updates its checksum, if the message contains it, by them and
+/// by `address_delta`. Returns what all of this adds to the message's own checksum.
 #[inline(always)]
-fn rewrite_transport<F: Pipeline>(
+fn rewrite_transport<F: KernelFamily>(
     packet: &Packet,
     protocol: u8,
     transport: usize,

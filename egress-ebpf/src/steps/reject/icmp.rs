@@ -1,23 +1,25 @@
-//! Telling the sender of a packet that it was dropped, by an ICMP error made out of the packet itself.
+//! ICMP errors of the router's own, each made out of the packet that it tells of.
 //!
 //! The packet is cut behind its transport header, gets an IP and an ICMP header in front, and leaves by the interface that
-//! it came from. The error comes from the address that the packet was sent to, which is the router's own.
+//! it arrived on. The error's source is the address that the packet was sent to, which is the router's own.
 
 use aya_ebpf::{
     bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     helpers::{bpf_skb_adjust_room, bpf_skb_change_tail},
 };
 use egress_common::{
-    Bytes as _, ETHERNET_HEADER_LEN, Family, ICMP_HEADER_LEN, Ipv4Header, Ipv6Header,
-    NetworkHeader, Outcome, Pair, Part, Side, TransportHeader, V4, V6, checksum, protocol,
+    Bytes as _, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, NetworkHeader, Outcome, PacketKind, Pair,
+    Part, Side, TransportHeader, V4, V6, checksum, protocol,
 };
 
 use crate::{
-    clock,
-    family::Pipeline,
-    maps,
-    packet::{ChecksumPart, Packet},
-    rare,
+    primitives::{
+        family::KernelFamily,
+        limit::is_within_limit,
+        maps,
+        packet::{ChecksumPart, Packet},
+    },
+    steps::parse,
 };
 
 /// How much of the transport header goes with an error. At least 8 bytes (RFC 792); with 20 the checksum is among them,
@@ -27,30 +29,10 @@ const TRANSPORT_LEN: usize = 20;
 /// The longest part of a packet that goes with an error, in bytes.
 const INSIDE_LEN: usize = 128;
 
-/// Errors that a CPU sends in a tenth of a second at most. They go to those who use the router, but need not be many.
-const ERRORS: u32 = 100;
-const INTERVAL_NS: u64 = 100_000_000;
-
-/// How many errors a CPU has sent: the value of `ERROR_LIMIT`.
-#[repr(C)]
-pub struct ErrorLimit {
-    since_ns: u64,
-    sent: u32,
-    padding: u32,
-}
-
-/// What the family does in its own way.
-pub trait Errors: Family {
+/// What differs between ICMP and ICMPv6.
+trait ErrorFamily: KernelFamily {
     /// Type and code of the error for an outcome.
     fn message(outcome: Outcome) -> [u8; 2];
-
-    /// Writes the IP header of a packet of the router's own, `len` bytes long from there on.
-    fn store_header(
-        packet: &Packet,
-        addresses: Pair<Self::Address>,
-        protocol: u8,
-        len: usize,
-    ) -> Result<(), Outcome>;
 
     /// The sum of what the checksum covers beside the message: the pseudo header.
     fn pseudo_header(addresses: &Pair<Self::Address>, len: usize) -> u32;
@@ -59,7 +41,7 @@ pub trait Errors: Family {
     fn mtu_word(mtu: u32) -> [u8; 4];
 }
 
-impl Errors for V4 {
+impl ErrorFamily for V4 {
     #[inline(always)]
     fn message(outcome: Outcome) -> [u8; 2] {
         match outcome {
@@ -69,29 +51,6 @@ impl Errors for V4 {
             // Time to live exceeded in transit.
             _ => [11, 0],
         }
-    }
-
-    #[inline(always)]
-    fn store_header(
-        packet: &Packet,
-        addresses: Pair<Self::Address>,
-        protocol: u8,
-        len: usize,
-    ) -> Result<(), Outcome> {
-        let mut header = Ipv4Header {
-            version_ihl: 0x45,
-            // Internetwork control, as Linux sends its errors (RFC 1812, section 4.3.2.5).
-            tos: if protocol == protocol::ICMP { 0xc0 } else { 0 },
-            total_length: (len as u16).to_be_bytes(),
-            id: [0; 2],
-            fragment: [0; 2],
-            ttl_protocol: [64, protocol],
-            checksum: 0,
-            addresses,
-        };
-        let words: [u16; 10] = bytemuck::cast(header);
-        header.checksum = !checksum::fold(words.iter().map(|word| u32::from(*word)).sum());
-        packet.store(ETHERNET_HEADER_LEN, header)
     }
 
     #[inline(always)]
@@ -106,7 +65,7 @@ impl Errors for V4 {
     }
 }
 
-impl Errors for V6 {
+impl ErrorFamily for V6 {
     #[inline(always)]
     fn message(outcome: Outcome) -> [u8; 2] {
         match outcome {
@@ -114,25 +73,6 @@ impl Errors for V6 {
             // Hop limit exceeded in transit.
             _ => [3, 0],
         }
-    }
-
-    #[inline(always)]
-    fn store_header(
-        packet: &Packet,
-        addresses: Pair<Self::Address>,
-        protocol: u8,
-        len: usize,
-    ) -> Result<(), Outcome> {
-        packet.store(
-            ETHERNET_HEADER_LEN,
-            Ipv6Header {
-                version_class_flow: [0x60, 0, 0, 0],
-                payload_length: ((len - Self::HEADER_LEN) as u16).to_be_bytes(),
-                next_header: protocol,
-                hop_limit: 64,
-                addresses,
-            },
-        )
     }
 
     #[inline(always)]
@@ -149,24 +89,46 @@ impl Errors for V6 {
     }
 }
 
-/// Makes of a packet that arrived on `side` the error that tells its sender of `outcome`. On failure the packet is to be
-/// dropped.
+global_fn! {
+    /// Turns a packet that arrived on `side` into the error that tells its sender of `outcome`.
+    ///
+    /// # Errors
+    ///
+    /// The packet is to be dropped, and nobody is told.
+    pub fn turn_into_error(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> = turn;
+    send_icmp_error
+}
+
 #[inline(always)]
-pub fn reject<F: Pipeline>(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> {
-    let config = maps::CONFIG.get(0).ok_or(Outcome::NotConfigured)?;
+fn turn(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> {
+    if packet.is_v6() {
+        turn_family::<V6>(packet, side, outcome)
+    } else {
+        turn_family::<V4>(packet, side, outcome)
+    }
+}
+
+#[inline(always)]
+fn turn_family<F: ErrorFamily>(
+    packet: &Packet,
+    side: Side,
+    outcome: Outcome,
+) -> Result<(), Outcome> {
+    let config = maps::config()?;
+    let headers = parse::headers::<F>(packet)?;
     let NetworkHeader {
         protocol,
         payload_offset,
         payload_len,
         part,
         ..
-    } = packet.headers::<F>()?.network;
+    } = headers.network;
     // Nor of one about a fragment other than the first.
     if matches!(part, Part::Later) {
         return Err(outcome);
     }
     // Nobody is told of an error about an error (RFC 1122, section 3.2.2).
-    if protocol == F::ICMP && packet.headers::<F>()?.transport.is_err() {
+    if protocol == F::ICMP && !matches!(headers.kind(), PacketKind::Transport(_)) {
         return Err(outcome);
     }
     // Whole words of four bytes, for the checksum.
@@ -212,35 +174,24 @@ pub fn reject<F: Pipeline>(packet: &Packet, side: Side, outcome: Outcome) -> Res
     packet.store(message + 2, 0_u16)?;
     packet.store(message + 4, mtu)?;
     let sum = F::pseudo_header(&addresses, message_len)
-        + u32::from(rare::sum(packet, message, message_len)?)
+        + u32::from(sum(packet, message as u32, message_len as u32)?)
         + u32::from(correction);
     packet.store(message + 2, !checksum::fold(sum))
-}
-
-/// Whether this CPU may send another error.
-#[inline(always)]
-pub fn is_within_limit() -> bool {
-    let Some(limit) = maps::ERROR_LIMIT.get_ptr_mut(0) else {
-        return false;
-    };
-    let now_ns = clock::now_ns();
-    // SAFETY: the element is this CPU's own.
-    unsafe {
-        if now_ns.wrapping_sub((*limit).since_ns) > INTERVAL_NS {
-            (*limit).since_ns = now_ns;
-            (*limit).sent = 0;
-        }
-        (*limit).sent += 1;
-        (*limit).sent <= ERRORS
-    }
 }
 
 /// The longest error, from its ICMP header on.
 const LONGEST: usize = ICMP_HEADER_LEN + INSIDE_LEN;
 
-/// The sum of the 16-bit words from `offset` on, folded; `len` is a multiple of 4.
+global_fn! {
+    /// The sum of the 16-bit words from `offset` on, folded; `len` is a multiple of 4.
+    fn sum(packet: &Packet, offset: u32, len: u32) -> Result<u16, Outcome> = sum_words;
+    sum_packet
+}
+
 #[inline(always)]
-pub fn sum(packet: &Packet, offset: usize, len: usize) -> Result<u16, Outcome> {
+fn sum_words(packet: &Packet, offset: u32, len: u32) -> Result<u16, Outcome> {
+    // No offset is beyond that of the longest headers.
+    let (offset, len) = (offset as usize & 0xff, len as usize);
     let mut sum = 0;
     for word in 0..LONGEST / 4 {
         if word * 4 >= len {
@@ -281,6 +232,6 @@ fn device_checksum(
         packet.store(offset, before)?;
         return Ok(0);
     }
-    let completed = !rare::sum(packet, transport, transport_len)?;
+    let completed = !sum(packet, transport as u32, transport_len as u32)?;
     Ok(checksum::delta(u32::from(before), u32::from(completed)))
 }

@@ -1,19 +1,18 @@
-//! The rewriting of a packet, the same for both families and both directions.
+//! Rewriting a packet, which both families and both directions share.
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Port, Ports,
-    Translation, TransportHeader, checksum, protocol,
+    Translation, TransportHeader, checksum, protocol, sctp,
 };
 
-use crate::{
-    family::Pipeline,
+use crate::primitives::{
+    family::KernelFamily,
     packet::{ChecksumPart, Packet},
-    rare,
 };
 
-/// Gives the packet its new addresses and ports and takes a hop off it, and mends its checksums.
+/// Replaces the addresses and ports, decrements the time to live, and updates the checksums.
 #[inline(always)]
-pub fn rewrite<F: Pipeline>(
+pub fn rewrite<F: KernelFamily>(
     packet: &Packet,
     network: &NetworkHeader<F::Address>,
     translation: &Translation<F::Address>,
@@ -37,11 +36,12 @@ pub fn rewrite<F: Pipeline>(
     store_ports::<F>(packet, protocol, transport, translation.ports)?;
     // The helpers last: they void what the verifier knows of the packet. A delta of 0 changes nothing.
     let checksum = transport + TransportHeader::checksum_offset(protocol);
+    // ICMPv6 has a pseudo header, ICMP has none.
     if translation.address_delta != 0 && (F::IS_V6 || protocol != F::ICMP) {
         let delta = translation.address_delta;
         packet.update_checksum(protocol, checksum, delta, ChecksumPart::PseudoHeader)?;
         if F::IS_V6 {
-            // The helper takes the addresses for the pseudo header's alone, and mends the device's sum by them. Here
+            // The helper takes the addresses for the pseudo header's alone, and updates the device's sum by them. Here
             // they are in the packet as well, without a header checksum that would make up for them.
             packet.update_device_checksum(delta);
         }
@@ -59,7 +59,7 @@ pub fn rewrite<F: Pipeline>(
 
 /// Writes the ports, or the identifier of an echo message.
 #[inline(always)]
-pub fn store_ports<F: Pipeline>(
+pub fn store_ports<F: KernelFamily>(
     packet: &Packet,
     protocol: u8,
     transport: usize,
@@ -96,8 +96,8 @@ fn rewrite_sctp<A>(
     update_sctp_checksum(packet, transport, old, new, network.payload_len).map(|_| ())
 }
 
-/// Mends the CRC of the SCTP packet of `length` bytes at `transport`, as far as it is there, whose ports were replaced; what
-/// that adds to an Internet checksum over it.
+/// Updates the CRC of the SCTP packet of `length` bytes at `transport`, whose ports were replaced. Returns what that adds to
+/// an Internet checksum over the packet.
 #[inline(always)]
 pub fn update_sctp_checksum(
     packet: &Packet,
@@ -115,8 +115,21 @@ pub fn update_sctp_checksum(
     if before == 0 || old == new {
         return Ok(0);
     }
-    let after = before ^ rare::sctp_checksum_delta(packet, old, new, length);
+    let after = before ^ sctp_checksum_delta(old, new, length as u32);
     packet.store(offset, after)?;
     let sum = |word: u32| (word & 0xffff) + (word >> 16);
     Ok(checksum::delta(sum(before), sum(after)))
+}
+
+global_fn! {
+    /// [`sctp::checksum_delta`] of words as they lie in memory.
+    fn sctp_checksum_delta(old: u32, new: u32, length: u32) -> u32 = checksum_delta;
+    update_sctp_crc
+}
+
+#[inline(always)]
+fn checksum_delta(old: u32, new: u32, length: u32) -> u32 {
+    // The mask gives the verifier a bound.
+    let length = length as usize & 0xffff;
+    sctp::checksum_delta(u32::from_le(old), u32::from_le(new), length).to_le()
 }

@@ -2,22 +2,43 @@
 
 use aya_ebpf::helpers::bpf_skb_change_tail;
 use egress_common::{
-    Bytes as _, ETHERNET_HEADER_LEN, Outcome, Pair, Ports, TransportHeader, protocol,
+    Bytes as _, ETHERNET_HEADER_LEN, Outcome, Pair, Ports, TransportHeader, V4, V6, protocol,
     sctp::{self, chunk},
 };
 
-use crate::{family::Pipeline, packet::Packet, reject};
+use crate::{
+    primitives::{family::KernelFamily, limit::is_within_limit, packet::Packet},
+    steps::parse,
+};
 
 /// Common header and ABORT chunk.
 const ABORT_LEN: usize = 12 + 4;
 
-/// Makes of a packet with INIT the packet with ABORT that answers it (RFC 9260, section 8.4). On failure it is to be dropped.
+global_fn! {
+    /// Turns a packet with INIT into the packet with ABORT that answers it (RFC 9260, section 8.4).
+    ///
+    /// # Errors
+    ///
+    /// The packet is to be dropped, and nobody is told.
+    pub fn turn_into_abort(packet: &Packet) -> Result<(), Outcome> = turn;
+    send_sctp_abort
+}
+
 #[inline(always)]
-pub fn refuse<F: Pipeline>(packet: &Packet) -> Result<(), Outcome> {
+fn turn(packet: &Packet) -> Result<(), Outcome> {
+    if packet.is_v6() {
+        turn_family::<V6>(packet)
+    } else {
+        turn_family::<V4>(packet)
+    }
+}
+
+#[inline(always)]
+fn turn_family<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     const REFUSED: Outcome = Outcome::SctpRefused;
     let transport = ETHERNET_HEADER_LEN + F::HEADER_LEN;
     // Nobody sends options with SCTP.
-    if packet.headers::<F>()?.network.payload_offset != transport || !reject::is_within_limit() {
+    if parse::headers::<F>(packet)?.network.payload_offset != transport || !is_within_limit() {
         return Err(REFUSED);
     }
     let checksum = transport + TransportHeader::checksum_offset(protocol::SCTP);

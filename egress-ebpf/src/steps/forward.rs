@@ -3,7 +3,11 @@
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh};
 use egress_common::{Decision, Side};
 
-use crate::maps;
+use super::{
+    flows::{Accounted, FlowRef},
+    next_hop,
+};
+use crate::primitives::{family::KernelFamily, maps, packet::Packet};
 
 /// The index of the interface of `side`.
 #[inline(always)]
@@ -17,12 +21,30 @@ pub fn ifindex(side: Side) -> u32 {
 /// The decision to forward.
 pub struct Forward {
     ifindex: u32,
-    /// Whether the frame has its next hop's address already.
+    /// Whether the frame has the MAC addresses of its next hop already.
     is_addressed: bool,
 }
 
+/// The decision for a packet of the flow, which arrived on `side` and was rewritten and accounted.
+#[inline(always)]
+pub fn along<F: KernelFamily>(
+    packet: &Packet,
+    flow: &FlowRef<F>,
+    side: Side,
+    accounted: Accounted,
+) -> Forward {
+    let next_hop = flow.next_hop(accounted);
+    if !next_hop.is_none() && next_hop::address(packet, next_hop, accounted.now_ns) {
+        return Forward::addressed(side.opposite());
+    }
+    if accounted.is_refreshed {
+        flow.renew_next_hop(side, accounted.now_ns);
+    }
+    Forward::out_of(side.opposite())
+}
+
 impl Forward {
-    /// To whom the kernel says.
+    /// To the next hop that the kernel finds.
     #[inline(always)]
     pub fn out_of(side: Side) -> Self {
         Self {
@@ -33,14 +55,14 @@ impl Forward {
 
     /// To the next hop whose address the frame has.
     #[inline(always)]
-    pub fn addressed(side: Side) -> Self {
+    fn addressed(side: Side) -> Self {
         Self {
             ifindex: ifindex(side),
             is_addressed: true,
         }
     }
 
-    /// As it is told of.
+    /// The decision as a trace record has it.
     #[inline(always)]
     pub const fn decision(&self) -> Decision {
         Decision::Forwarded {

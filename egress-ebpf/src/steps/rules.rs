@@ -6,27 +6,27 @@ use aya_ebpf::{
 };
 use egress_common::{Address as _, Config, Outcome, Rule, RuleKey, Side, Tuple, protocol};
 
-use crate::{addresses, family::Pipeline, packet::Packet, scratch::Scratch};
+use super::addresses;
+use crate::primitives::{family::KernelFamily, packet::Packet};
 
-/// Puts into `scratch` the rule for its tuple, that of a client's packet that belongs to no flow yet: the rule of its port,
-/// or that of the fallback. `set`: the number of the rules in force; `opens`: whether the packet asks for a new connection.
+/// The rule for the tuple of a client's packet that belongs to no flow: that of its port, or the fallback's.
+///
+/// `set` is the number of the rule set in force. `opens` says whether the packet asks for a new connection.
 #[inline(always)]
-pub fn find<F: Pipeline>(
+pub fn find<F: KernelFamily>(
     packet: &Packet,
     config: &Config,
     set: u8,
-    scratch: &mut Scratch<F::Address>,
+    tuple: &Tuple<F::Address>,
     opens: bool,
-) -> Result<(), Outcome> {
-    let tuple = &scratch.tuple;
+) -> Result<Rule<F::Address>, Outcome> {
     if !addresses::is_own::<F>(Side::Cluster, tuple.addresses.destination) {
         return Err(Outcome::NotForRouter);
     }
     let key = RuleKey::new(set, tuple.protocol, tuple.ports.destination);
     // SAFETY: userspace replaces a rule by updating its element, whose memory the kernel keeps until this program ends.
     if let Some(rule) = unsafe { F::rules().get(key) } {
-        scratch.rule = *rule;
-        return Ok(());
+        return Ok(*rule);
     }
     let rules = config.rule_set(set);
     let fallback = F::fallback(rules);
@@ -38,14 +38,17 @@ pub fn find<F: Pipeline>(
             Outcome::NoRule
         });
     }
-    scratch.rule = Rule::new(fallback, tuple.ports.destination, rules.fallback_rule);
-    Ok(())
+    Ok(Rule::new(
+        fallback,
+        tuple.ports.destination,
+        rules.fallback_rule,
+    ))
 }
 
 /// Whether a socket of the pod waits for this packet: one that listens, such as for health checks, or one of a connection
 /// that the pod itself has opened. The fallback leaves those alone.
 #[inline(always)]
-fn is_of_a_local_socket<F: Pipeline>(packet: &Packet, tuple: &Tuple<F::Address>) -> bool {
+fn is_of_a_local_socket<F: KernelFamily>(packet: &Packet, tuple: &Tuple<F::Address>) -> bool {
     // `struct bpf_sock_tuple` has addresses and ports as a tuple begins.
     let len = (size_of_val(&tuple.addresses) + size_of_val(&tuple.ports)) as u32;
     let sock_tuple = core::ptr::from_ref(tuple)

@@ -2,51 +2,55 @@
 //!
 //! The sizes are those of an object that is loaded as it is; the userspace half sets them by its flags.
 
-pub use aya_ebpf::btf_maps::{HashMap, LruHashMap, Queue};
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, PerCpuArray, RingBuf},
+    bindings::bpf_timer,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
     macros::btf_map,
 };
 use egress_common::{
-    Config, HeldFragment, InstanceInfo, Ipv4Address, Ipv6Address, NextHop, Outcome, RuleCounters,
-    Subscriber, TraceFilter,
+    AddressKey, Config, FirstFragment, Flow, FragmentKey, HeldFragment, InstanceInfo, Ipv4Address,
+    Ipv6Address, NextHop, NextHopRef, Outcome, Rule, RuleCounters, RuleKey, Subscriber, SweepItem,
+    TraceFilter, Tuple,
 };
 
-use crate::{
-    events::Draft,
-    family::{
-        AddressMap, ExhaustedMap, FlowMap, FragmentMap, HeldMap, RouteMap, RuleMap, SweepQueue,
-        UnresolvedMap,
-    },
-    reject::ErrorLimit,
-    scratch::Scratch,
-    sweep::Sweeper,
-    trace::Traced,
-};
+use super::scratch::{EventBuffer, TempFlow, TraceBuffer};
 
 /// Entries in a flow table; a flow has two.
-pub const FLOWS: usize = 2 * 262_144;
+const FLOWS: usize = 2 * 262_144;
 /// Rules of one family: every port of three protocols.
-pub const RULES: usize = 3 * 65_535;
+const RULES: usize = 3 * 65_535;
 /// Addresses of both interfaces.
-pub const ADDRESSES: usize = 1024;
+const ADDRESSES: usize = 1024;
 /// Packets whose fragments are under way. The oldest is forgotten for a new one.
-pub const FRAGMENTS: usize = 4096;
+const FRAGMENTS: usize = 4096;
 /// Fragments that wait for the first one of their packet. The oldest is forgotten for a new one.
-pub const HELD: usize = 1024;
+const HELD: usize = 1024;
 /// Clients and servers whose next hop is known.
-pub const ROUTES: usize = 65_536;
+const ROUTES: usize = 65_536;
 /// Those whose next hop is not known yet. The oldest is forgotten for a new one.
-pub const UNRESOLVED: usize = 1024;
+const UNRESOLVED: usize = 1024;
 /// Servers towards which no NAT port was found free. The oldest is forgotten for a new one.
-pub const EXHAUSTED: usize = 256;
+const EXHAUSTED: usize = 256;
 /// Bytes of flow events that wait for a reader: those of 6,000 IPv4 flows, or 4,000 of IPv6.
 const EVENTS_LEN: usize = 1 << 20;
 /// Bytes of traced packets that wait for a reader: 1,500 of IPv4, or 1,200 of IPv6.
 const TRACE_LEN: usize = 1 << 19;
 /// Rules that are counted each by itself.
 const COUNTED_RULES: usize = 1024;
+
+pub type FlowMap<A> = HashMap<Tuple<A>, Flow<A>, FLOWS>;
+pub type RuleMap<A> = HashMap<RuleKey, Rule<A>, RULES>;
+pub type AddressMap<A> = HashMap<AddressKey<A>, u32, ADDRESSES>;
+pub type FragmentMap<A> = LruHashMap<FragmentKey<A>, FirstFragment, FRAGMENTS>;
+pub type HeldMap<A> = LruHashMap<FragmentKey<A>, HeldFragment, HELD>;
+pub type RouteMap<A> = HashMap<AddressKey<A>, NextHopRef, ROUTES>;
+/// When a packet last wanted the next hop, as [`super::clock`] says.
+pub type UnresolvedMap<A> = LruHashMap<AddressKey<A>, u64, UNRESOLVED>;
+/// When the last search for a port failed, as [`super::clock`] says; by the reply tuple without the NAT port.
+pub type ExhaustedMap<A> = LruHashMap<Tuple<A>, u64, EXHAUSTED>;
+/// Each flow has one item.
+pub type SweepQueue<A> = Queue<SweepItem<A>, { FLOWS / 2 }>;
 
 #[btf_map]
 pub static FLOWS_V4: FlowMap<Ipv4Address> = HashMap::new();
@@ -67,10 +71,10 @@ pub static RULES_V6: RuleMap<Ipv6Address> = HashMap::new();
 pub static ADDRESSES_V6: AddressMap<Ipv6Address> = HashMap::new();
 
 #[btf_map]
-pub static SCRATCH_V4: PerCpuArray<Scratch<Ipv4Address>, 1> = PerCpuArray::new();
+pub static TEMP_FLOW_V4: PerCpuArray<TempFlow<Ipv4Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
-pub static SCRATCH_V6: PerCpuArray<Scratch<Ipv6Address>, 1> = PerCpuArray::new();
+pub static TEMP_FLOW_V6: PerCpuArray<TempFlow<Ipv6Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static FRAGMENTS_V4: FragmentMap<Ipv4Address> = LruHashMap::new();
@@ -84,9 +88,9 @@ pub static HELD_V4: HeldMap<Ipv4Address> = LruHashMap::new();
 #[btf_map]
 pub static HELD_V6: HeldMap<Ipv6Address> = LruHashMap::new();
 
-/// Where a frame is put together that is to be held, and one is put aside for others.
+/// The frame that is about to be held, and the first fragment while held ones are re-injected.
 #[btf_map]
-pub static FRAMES: PerCpuArray<HeldFragment, 2> = PerCpuArray::new();
+pub static TEMP_FRAMES: PerCpuArray<HeldFragment, 2> = PerCpuArray::new();
 
 #[btf_map]
 pub static NEXT_HOPS: Array<NextHop, { egress_common::NEXT_HOPS as usize }> = Array::new();
@@ -128,33 +132,33 @@ pub static INSTANCE: Array<InstanceInfo, 1> = Array::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Outcome::SLOTS }> = PerCpuArray::new();
 
-/// Flows that were ended to make room for others.
+/// Flows that were evicted.
 #[btf_map]
 pub static EVICTED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// Until when each [`Subscriber`] listens: `CLOCK_MONOTONIC` in nanoseconds, 0 for not at all.
+/// The lease of each [`Subscriber`]: `CLOCK_MONOTONIC` in nanoseconds, 0 if nobody has subscribed.
 #[btf_map]
 pub static SUBSCRIBERS: Array<u64, { Subscriber::COUNT }> = Array::new();
 
-/// Records of each [`Subscriber`] that a full ring buffer did not take.
+/// Records of each [`Subscriber`] that were lost because its ring buffer was full.
 #[btf_map]
 pub static EVENTS_LOST: PerCpuArray<u64, { Subscriber::COUNT }> = PerCpuArray::new();
 
 #[btf_map]
-pub static DRAFT_V4: PerCpuArray<Draft<Ipv4Address>, 2> = PerCpuArray::new();
+pub static TEMP_EVENT_V4: PerCpuArray<EventBuffer<Ipv4Address>, 2> = PerCpuArray::new();
 
 #[btf_map]
-pub static DRAFT_V6: PerCpuArray<Draft<Ipv6Address>, 2> = PerCpuArray::new();
+pub static TEMP_EVENT_V6: PerCpuArray<EventBuffer<Ipv6Address>, 2> = PerCpuArray::new();
 
 /// For the router's own flow log.
 #[btf_map]
 pub static FLOW_LOG: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
 
-/// For whoever follows the flows.
+/// For `flows --follow`.
 #[btf_map]
 pub static FOLLOW: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
 
-/// For whoever traces packets.
+/// For `trace`.
 #[btf_map]
 pub static TRACE: RingBuf<[u8; 0], TRACE_LEN> = RingBuf::new();
 
@@ -162,10 +166,10 @@ pub static TRACE: RingBuf<[u8; 0], TRACE_LEN> = RingBuf::new();
 pub static TRACE_FILTER: Array<TraceFilter, 1> = Array::new();
 
 #[btf_map]
-pub static TRACED_V4: PerCpuArray<Traced<Ipv4Address>, 1> = PerCpuArray::new();
+pub static TEMP_TRACE_V4: PerCpuArray<TraceBuffer<Ipv4Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
-pub static TRACED_V6: PerCpuArray<Traced<Ipv6Address>, 1> = PerCpuArray::new();
+pub static TEMP_TRACE_V6: PerCpuArray<TraceBuffer<Ipv6Address>, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray::new();
@@ -188,3 +192,43 @@ pub static EGRESS_IFINDEX: Global<u32> = Global::new(0);
 /// 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11); set by the loader.
 #[unsafe(no_mangle)]
 pub static COARSE_CLOCK: Global<u8> = Global::new(0);
+
+/// The value of `SWEEPER`. The kernel finds the timer by the name of its type.
+#[repr(C)]
+pub struct Sweeper {
+    pub timer: bpf_timer,
+}
+
+/// The value of `ERROR_LIMIT`: how many packets of the router's own a CPU has sent.
+#[repr(C)]
+pub struct ErrorLimit {
+    pub since_ns: u64,
+    pub sent: u32,
+    pub padding: u32,
+}
+
+/// The settings.
+///
+/// # Errors
+///
+/// [`Outcome::NotConfigured`] if there are none.
+#[inline(always)]
+pub fn config() -> Result<&'static Config, Outcome> {
+    CONFIG.get(0).ok_or(Outcome::NotConfigured)
+}
+
+/// This CPU's element of a scratch map.
+///
+/// # Safety
+///
+/// Nothing else may have a reference to the element. Programs that packets run, and the timer, do not interrupt each other.
+#[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "each CPU has an element of its own")]
+pub unsafe fn own<T, const LEN: usize>(
+    map: &'static PerCpuArray<T, LEN>,
+    index: u32,
+) -> Option<&'static mut T> {
+    // SAFETY: the pointer comes from a lookup, and the caller sees to it that it is the only one in use.
+    map.get_ptr_mut(index)
+        .map(|element| unsafe { &mut *element })
+}

@@ -9,30 +9,21 @@ use aya_ebpf::{
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use egress_common::{
-    Bytes, ETHERNET_HEADER_LEN, Family, IcmpHeader, NetworkHeader, Outcome, Part, Ports,
-    TransportHeader, extension::Place, protocol,
+    Bytes, Outcome,
+    extension::{self, Frame, Place},
+    protocol,
 };
-
 use network_types::eth::EtherType;
 
-use crate::rare;
-
-/// The longest headers that are met: Ethernet, IPv4 with all its options or IPv6 with 60 bytes of extensions, TCP
-/// without options.
-const HEADERS_LEN: u32 = 14 + 100 + 20;
+/// Ethernet types in network byte order, as [`Packet::ether_type`] returns them.
+pub const IPV4: u16 = EtherType::Ipv4 as u16;
+pub const IPV6: u16 = EtherType::Ipv6 as u16;
 
 /// `skb->pkt_type` of a frame that was sent to this interface's own MAC (`PACKET_HOST` in `linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
 
 pub struct Packet {
     ctx: TcContext,
-}
-
-/// What the packet's headers say.
-pub struct Headers<F: Family> {
-    pub network: NetworkHeader<F::Address>,
-    /// Or why there is none that can be translated.
-    pub transport: Result<TransportHeader, Outcome>,
 }
 
 impl Packet {
@@ -83,7 +74,7 @@ impl Packet {
     /// Whether the frame has an IPv6 packet.
     #[inline(always)]
     pub fn is_v6(&self) -> bool {
-        self.ether_type() == EtherType::Ipv6 as u16
+        self.ether_type() == IPV6
     }
 
     /// Whether the frame is one for the interface itself: sent to its own MAC, and without a VLAN tag.
@@ -108,70 +99,11 @@ impl Packet {
         }
     }
 
-    /// Length of the longest packet that this is on the wire, from the IP header on.
+    /// Length of the payload of each packet that this is on the wire; 0 if it is not to be segmented.
     #[inline(always)]
-    pub fn wire_len<A>(&self, network: &NetworkHeader<A>) -> usize {
+    pub fn segment_len(&self) -> usize {
         // SAFETY: as in `ether_type`.
-        let segment = unsafe { (*self.skb()).gso_size } as usize;
-        if segment == 0 {
-            return self.len() - ETHERNET_HEADER_LEN;
-        }
-        // An SCTP packet whose parts are not seen from here (`GSO_BY_FRAGS` in `linux/skbuff.h`); its sender cut them by
-        // the path's MTU.
-        if segment == 0xffff {
-            return 0;
-        }
-        let transport = match network.protocol {
-            protocol::TCP => {
-                let offset: u8 = self.load(network.payload_offset + 12).unwrap_or(0x50);
-                (offset >> 4) as usize * 4
-            }
-            _ => 8,
-        };
-        network.payload_offset - ETHERNET_HEADER_LEN + transport + segment
-    }
-
-    /// Reads the headers, which may first have to be made contiguous in memory.
-    #[inline(always)]
-    pub fn headers<F: Family>(&self) -> Result<Headers<F>, Outcome> {
-        match self.contiguous_headers() {
-            Err(Outcome::Truncated) => {
-                let len = self.ctx.len();
-                // Fails when memory is short; then the frame stays as it is, and is still truncated to us.
-                let _ = self
-                    .ctx
-                    .pull_data(if len < HEADERS_LEN { len } else { HEADERS_LEN });
-                self.contiguous_headers()
-            }
-            headers => headers,
-        }
-    }
-
-    /// What of the headers is a flow's name: addresses, protocol and ports.
-    #[inline(always)]
-    pub fn name<F: Family>(&self) -> Option<(NetworkHeader<F::Address>, Ports)> {
-        self.pull(HEADERS_LEN);
-        let network = F::network_header(self, ETHERNET_HEADER_LEN).ok()?;
-        let ports = match network.protocol {
-            _ if matches!(network.part, Part::Later) => return None,
-            protocol::TCP | protocol::UDP | protocol::SCTP => self.load(network.payload_offset)?,
-            protocol if protocol == F::ICMP => self
-                .load::<IcmpHeader>(network.payload_offset)?
-                .echo_ports::<F>()
-                .ok()?,
-            _ => return None,
-        };
-        Some((network, ports))
-    }
-
-    #[inline(always)]
-    fn contiguous_headers<F: Family>(&self) -> Result<Headers<F>, Outcome> {
-        let network = F::network_header(self, ETHERNET_HEADER_LEN)?.complete(self)?;
-        let transport = match TransportHeader::read::<F>(self, &network) {
-            Err(Outcome::Truncated) => return Err(Outcome::Truncated),
-            transport => transport,
-        };
-        Ok(Headers { network, transport })
+        unsafe { (*self.skb()).gso_size as usize }
     }
 
     /// Makes the first `len` bytes contiguous, or all of a shorter packet.
@@ -260,16 +192,43 @@ impl Bytes for Packet {
 
     #[inline(always)]
     fn load_scattered(&self, offset: usize) -> Option<[u8; 4]> {
-        rare::load_scattered(self, offset)
+        load_word(self, offset as u32).ok().map(u32::to_ne_bytes)
     }
 
     #[inline(always)]
     fn len(&self) -> usize {
         self.ctx.len() as usize
     }
+}
 
+impl Frame for Packet {
     #[inline(always)]
     fn skip_extensions(&self, place: Place) -> Result<Place, Outcome> {
-        rare::skip_extensions(self, place)
+        skip_extensions(self, place)
     }
+}
+
+global_fn! {
+    /// The word at `offset`, in whichever of the packet's buffers it is.
+    fn load_word(packet: &Packet, offset: u32) -> Result<u32, Outcome> = load_from_any_buffer;
+    load_packet_word
+}
+
+#[inline(always)]
+fn load_from_any_buffer(packet: &Packet, offset: u32) -> Result<u32, Outcome> {
+    packet
+        .ctx
+        .load(offset as usize)
+        .map_err(|_| Outcome::Truncated)
+}
+
+global_fn! {
+    /// [`extension::walk`].
+    fn skip_extensions(packet: &Packet, from: Place) -> Result<Place, Outcome> = walk_extensions;
+    skip_ipv6_extensions
+}
+
+#[inline(always)]
+fn walk_extensions(packet: &Packet, from: Place) -> Result<Place, Outcome> {
+    extension::walk(packet, from)
 }

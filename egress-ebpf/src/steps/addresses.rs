@@ -1,0 +1,99 @@
+//! The router's own addresses, which userspace keeps current, and what becomes of packets that belong to no flow.
+
+use egress_common::{
+    AddressKey, Bytes as _, ETHERNET_HEADER_LEN, Outcome, PacketKind, Pair, Side, protocol, tcp,
+};
+
+use super::parse::{self, Headers};
+use crate::primitives::{family::KernelFamily, packet::Packet};
+
+/// Whether the interface of `side` has `address`.
+#[inline(always)]
+pub fn is_own<F: KernelFamily>(side: Side, address: F::Address) -> bool {
+    F::addresses()
+        .get_ptr(AddressKey::new(side, address))
+        .is_some()
+}
+
+global_fn! {
+    /// The outcome of a packet on the egress interface that belongs to no flow. `may_open` says whether it may open a TCP
+    /// connection.
+    fn unsolicited<F>(packet: &Packet, may_open: bool) -> Outcome = judge_unsolicited::<F>;
+    V4 => judge_unsolicited_v4, V6 => judge_unsolicited_v6
+}
+
+/// Linux accepts a packet for any address of the pod on any interface. Here `net1` accepts those for its own addresses
+/// only, and those that neighbour discovery needs. Connections that the pod itself has opened work, but nobody opens one
+/// from there: what the router serves is the cluster's.
+#[inline(always)]
+fn judge_unsolicited<F: KernelFamily>(packet: &Packet, may_open: bool) -> Outcome {
+    let Some(addresses) = packet.load::<Pair<F::Address>>(ETHERNET_HEADER_LEN + F::ADDRESSES)
+    else {
+        return Outcome::Truncated;
+    };
+    if F::is_for_neighbours(addresses.destination) {
+        return Outcome::EgressOwn;
+    }
+    if !is_own::<F>(Side::Egress, addresses.destination) {
+        return Outcome::NotForEgress;
+    }
+    if may_open {
+        Outcome::EgressRefused
+    } else {
+        Outcome::EgressOwn
+    }
+}
+
+/// The outcome of a packet on `side` that belongs to no flow, and opens none.
+///
+/// On the egress interface TCP passes if it is seen to be no opening. A fragment may be part of one, and what cannot be read
+/// may be one.
+#[inline(always)]
+pub fn judge_without_flow<F: KernelFamily>(
+    packet: &Packet,
+    side: Side,
+    headers: &Headers<F>,
+) -> Outcome {
+    let protocol = headers.network.protocol;
+    let may_open = match (side, headers.kind()) {
+        (Side::Egress, PacketKind::Transport(transport)) => {
+            let begins = tcp::Flags::SYN | tcp::Flags::ACK;
+            protocol == protocol::TCP && transport.flags.0 & begins == tcp::Flags::SYN
+        }
+        (Side::Egress, PacketKind::LaterFragment) => protocol == protocol::TCP,
+        (
+            Side::Egress,
+            PacketKind::IcmpError | PacketKind::Untranslatable(Outcome::OtherProtocol),
+        ) => false,
+        (Side::Egress, PacketKind::Untranslatable(_)) => {
+            !matches!(protocol, protocol::UDP | protocol::SCTP)
+        }
+        (Side::Cluster, PacketKind::Untranslatable(outcome)) => return outcome,
+        // Packets of the other kinds have their outcomes by then.
+        (Side::Cluster, _) => return Outcome::Fragment,
+    };
+    unsolicited::<F>(packet, may_open)
+}
+
+/// The outcome of a frame that is not for the interface of `side`.
+#[inline(always)]
+pub fn judge_other_frame<F: KernelFamily>(packet: &Packet, side: Side) -> Outcome {
+    match side {
+        Side::Cluster => Outcome::OtherFrame,
+        Side::Egress => other_frame_on_egress::<F>(packet),
+    }
+}
+
+global_fn! {
+    /// As if the frame were for the interface, and belonged to no flow.
+    fn other_frame_on_egress<F>(packet: &Packet) -> Outcome = judge_as_without_flow::<F>;
+    V4 => judge_other_frame_v4, V6 => judge_other_frame_v6
+}
+
+#[inline(always)]
+fn judge_as_without_flow<F: KernelFamily>(packet: &Packet) -> Outcome {
+    match parse::headers::<F>(packet) {
+        Ok(headers) => judge_without_flow(packet, Side::Egress, &headers),
+        Err(outcome) => outcome,
+    }
+}

@@ -1,0 +1,148 @@
+//! The flow table.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use egress_common::{
+    Bytes as _, ETHERNET_HEADER_LEN, Flow, FlowState, NextHopRef, Side, Translation,
+    TransportHeader, Tuple, tcp,
+};
+
+use super::next_hop;
+use crate::primitives::{clock, counters, family::KernelFamily, packet::Packet};
+
+/// One direction of a flow, in the flow table.
+///
+/// The kernel keeps an element's memory until the program ends. If the flow ends meanwhile, another flow may take the
+/// memory over, and the worst that follows is a packet counted for the wrong one.
+pub struct FlowRef<F: KernelFamily>(*mut Flow<F::Address>);
+
+/// The flow that a packet with this tuple belongs to.
+#[inline(always)]
+pub fn find<F: KernelFamily>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
+    F::flows().get_ptr_mut(tuple).map(FlowRef)
+}
+
+impl<F: KernelFamily> FlowRef<F> {
+    #[inline(always)]
+    pub fn translation(&self) -> &Translation<F::Address> {
+        // SAFETY: the pointer comes from a lookup, see the type; a flow's translation never changes.
+        unsafe { &(*self.0).translation }
+    }
+
+    /// The whole entry.
+    #[inline(always)]
+    pub const fn entry(&self) -> &Flow<F::Address> {
+        // SAFETY: the pointer comes from a lookup, see the type. What packets write into it meanwhile is words by themselves.
+        unsafe { &*self.0 }
+    }
+
+    /// The other direction's entry, for packets that arrive on `side`.
+    #[inline(always)]
+    pub fn peer(&self, side: Side, protocol: u8) -> Option<Self> {
+        find(&self.translation().peer(side, protocol))
+    }
+
+    /// Whether a client's packet asks for a new connection on the tuple of one that has ended.
+    #[inline(always)]
+    pub fn is_reopened_by(&self, tuple: &Tuple<F::Address>, transport: &TransportHeader) -> bool {
+        if !transport.flags.is_open_request() || !transport.may_open {
+            return false;
+        }
+        match self.peer(Side::Cluster, tuple.protocol) {
+            Some(reply) => FlowState::of(tuple.protocol, self.entry(), reply.entry()).is_closing(),
+            None => true,
+        }
+    }
+
+    /// The cached next hop, or [`NextHopRef::NONE`] to force a kernel lookup.
+    ///
+    /// The packet that refreshes the time stamp forces one, about once a second. So the kernel's neighbour table sees that
+    /// the neighbour is in use, and probes it.
+    #[inline(always)]
+    pub const fn next_hop(&self, accounted: Accounted) -> NextHopRef {
+        // SAFETY: the pointer comes from a lookup, see the type.
+        unsafe {
+            if accounted.is_refreshed {
+                return NextHopRef::NONE;
+            }
+            (*self.0).next_hop
+        }
+    }
+
+    /// Looks the next hop up again, for packets that arrive on `side`.
+    #[inline(always)]
+    pub fn renew_next_hop(&self, side: Side, now_ns: u64) {
+        let destination = self.translation().addresses.destination;
+        let reference = next_hop::find::<F>(side.opposite(), destination, now_ns);
+        // SAFETY: the pointer comes from a lookup, see the type. It is one word.
+        unsafe { (*self.0).next_hop = reference };
+    }
+
+    /// Adds a packet to the counters of the flow and its rule, and refreshes the flow's time stamp.
+    #[inline(always)]
+    pub fn account(
+        &self,
+        packet: &Packet,
+        side: Side,
+        flags: tcp::Flags,
+        acknowledgment: u32,
+    ) -> Accounted {
+        let flow = self.0;
+        let packets = packet.segments();
+        let bytes = (packet.len() - ETHERNET_HEADER_LEN) as u64;
+        let now_ns = clock::now_ns();
+        let mut is_refreshed = false;
+        // SAFETY: the pointer comes from a lookup, see the type. Several CPUs may write at once: the counters are
+        // added to atomically, a time stamp is as good as the other, and a flag that is lost comes with the next segment.
+        let rule = unsafe {
+            // Written only when they change, so that a flow's packets share the entry's memory unchanged.
+            if now_ns.wrapping_sub((*flow).last_seen_ns) > clock::RESOLUTION_NS {
+                (*flow).last_seen_ns = now_ns;
+                is_refreshed = true;
+            }
+            let seen = (*flow).seen.with(flags);
+            if seen != (*flow).seen {
+                (*flow).seen = seen;
+            }
+            // In the line that the counters below are written to anyway.
+            if acknowledgment != 0 {
+                (*flow).ack_or_tag = acknowledgment;
+            }
+            atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(
+                &raw mut (*flow).traffic.packets,
+                packets,
+            );
+            atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(&raw mut (*flow).traffic.bytes, bytes);
+            (*flow).rule
+        };
+        counters::count_traffic(rule, side, packets, bytes);
+        Accounted {
+            now_ns,
+            is_refreshed,
+        }
+    }
+
+    /// Remembers the tag that an SCTP packet with INIT or INIT ACK announces, if it is the first. A later one may be forged,
+    /// or opens a new association between the same ends.
+    #[inline(always)]
+    pub fn remember_tag(&self, packet: &Packet, transport: usize) {
+        let Some(tag) = packet.load::<u32>(transport + TransportHeader::INITIATE_TAG_OFFSET) else {
+            return;
+        };
+        let flow = self.0;
+        // SAFETY: the pointer comes from a lookup, see the type.
+        unsafe {
+            if (*flow).ack_or_tag == 0 {
+                (*flow).ack_or_tag = tag;
+            }
+        }
+    }
+}
+
+/// What is known of a packet that was accounted.
+#[derive(Clone, Copy)]
+pub struct Accounted {
+    pub now_ns: u64,
+    /// Whether this packet refreshed the flow's time stamp. One does about once a second.
+    pub is_refreshed: bool,
+}

@@ -1,0 +1,168 @@
+//! Opening a flow, for a client's packet that belongs to none.
+//!
+//! It takes three global functions, one after the other, so that their frames on the stack are not added up: [`plan`],
+//! [`ports`] and [`enter`]. What they share lies in [`TempFlow`].
+//!
+//! [`TempFlow`]: crate::primitives::scratch::TempFlow
+
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
+use egress_common::{
+    Address as _, Change, Outcome, PacketKind, Pair, Ports, Side, SweepItem, Translation,
+    TransportHeader, Tuple,
+};
+
+use super::{
+    events,
+    flows::{self, FlowRef},
+    next_hop, parse, ports, rules, sweep,
+};
+use crate::primitives::{
+    clock, counters, family::KernelFamily, log, maps, packet::Packet, scratch::EventSlot,
+};
+
+/// `-E2BIG`: the map is full.
+const E2BIG: i32 = -7;
+
+/// The flow of a client's packet: the one that it belongs to, or a new one.
+#[inline(always)]
+pub fn find_or_open<F: KernelFamily>(
+    packet: &Packet,
+    tuple: &Tuple<F::Address>,
+    transport: &TransportHeader,
+) -> Result<FlowRef<F>, Outcome> {
+    if let Some(flow) = flows::find::<F>(tuple)
+        && !flow.is_reopened_by(tuple, transport)
+    {
+        return Ok(flow);
+    }
+    open::<F>(packet)?;
+    let flow = flows::find::<F>(tuple).ok_or(Outcome::FlowTableFull)?;
+    log::opened(tuple.protocol, transport.ports, flow.translation().ports);
+    Ok(flow)
+}
+
+/// Opens a flow. In a full table another one has to make room.
+#[inline(always)]
+fn open<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
+    plan_flow::<F>(packet)?;
+    match allocate_and_enter::<F>() {
+        Err(Outcome::FlowTableFull) => {
+            sweep::make_room::<F>()?;
+            allocate_and_enter::<F>()
+        }
+        opened => opened,
+    }
+}
+
+#[inline(always)]
+fn allocate_and_enter<F: KernelFamily>() -> Result<(), Outcome> {
+    ports::allocate::<F>()?;
+    enter_flow::<F>()
+}
+
+global_fn! {
+    /// [`plan`].
+    fn plan_flow<F>(packet: &Packet) -> Result<(), Outcome> = plan::<F>;
+    V4 => plan_flow_v4, V6 => plan_flow_v6
+}
+
+global_fn! {
+    /// [`enter`].
+    fn enter_flow<F>() -> Result<(), Outcome> = enter::<F>;
+    V4 => enter_flow_v4, V6 => enter_flow_v6
+}
+
+/// Writes [`Plan`]: what the rules make of the packet.
+///
+/// The preferred NAT port is the client's own, or the one that the connection before it had, if the packet reopens that. To
+/// the server it is then the same client again, whose sequence numbers and time stamps go on. From another client's port
+/// the server may take them for those of an old segment, as long as it remembers the connection (TIME-WAIT).
+///
+/// [`Plan`]: crate::primitives::scratch::Plan
+#[inline(always)]
+fn plan<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
+    let plan = &mut F::temp_flow()?.plan;
+    let config = maps::config()?;
+    let headers = parse::headers::<F>(packet)?;
+    let network = &headers.network;
+    let PacketKind::Transport(transport) = headers.kind() else {
+        return Err(Outcome::Malformed);
+    };
+    plan.tuple = network.tuple(Side::Cluster, transport.ports);
+    let opens = transport.may_open && transport.flags.is_open_request();
+    // Read once: the rules may change meanwhile.
+    let set = config.rules_in_force();
+    plan.rule = rules::find::<F>(packet, config, set, &plan.tuple, opens)?;
+    if !transport.may_open {
+        return Err(Outcome::NotAnOpening);
+    }
+    if network.ttl <= 1 {
+        return Err(Outcome::TtlExceeded);
+    }
+    let reserved = F::reserved(config.rule_set(set));
+    if reserved.is_unspecified() {
+        return Err(Outcome::NotConfigured);
+    }
+    let preferred = match flows::find::<F>(&plan.tuple) {
+        // It is over, or the packet would be of it: see `is_reopened_by`.
+        Some(before) if opens => {
+            let reply = before.translation().peer(Side::Cluster, network.protocol);
+            events::end::<F>(&plan.tuple, &reply, EventSlot::Packets, Change::Reopened);
+            reply.ports.destination
+        }
+        _ => plan.tuple.ports.source,
+    };
+    plan.translation = Translation::new(
+        &plan.tuple,
+        Pair {
+            source: reserved,
+            destination: plan.rule.destination,
+        },
+        Ports {
+            source: preferred,
+            destination: plan.rule.target_port,
+        },
+    );
+    let now_ns = clock::now_ns();
+    plan.towards_client = next_hop::find::<F>(Side::Cluster, network.addresses.source, now_ns);
+    plan.towards_server = next_hop::find::<F>(Side::Egress, plan.rule.destination, now_ns);
+    Ok(())
+}
+
+/// Enters the flow, for which a NAT port was allocated, into the table and the sweep queue.
+#[inline(always)]
+fn enter<F: KernelFamily>() -> Result<(), Outcome> {
+    let temp = F::temp_flow()?;
+    let (plan, mapping) = (&temp.plan, &temp.mapping);
+    // The entry that clients' packets find comes last: whoever finds it can count on the other.
+    temp.entry.translation = mapping.translation;
+    temp.entry.next_hop = plan.towards_server;
+    match F::flows().insert(&plan.tuple, &temp.entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {
+            temp.item = SweepItem::new(plan.tuple, temp.entry.opened_ns, sweep::tick());
+            // Without a sweep nobody removes the items of flows that have ended: the oldest is evicted.
+            let flags = if maps::KERNEL_EXPIRY.load() == 0 {
+                u64::from(BPF_EXIST)
+            } else {
+                0
+            };
+            // Full of flows that packets have ended since the last sweep.
+            if F::sweep_queue().push(&temp.item, flags).is_err() {
+                let _ = F::flows().remove(&plan.tuple);
+                let _ = F::flows().remove(&mapping.reply_tuple);
+                return Err(Outcome::FlowTableFull);
+            }
+            counters::count_flow(plan.rule.id);
+            events::opened::<F>(&plan.tuple, &mapping.reply_tuple);
+        }
+        Err(E2BIG) => {
+            let _ = F::flows().remove(&mapping.reply_tuple);
+            return Err(Outcome::FlowTableFull);
+        }
+        Err(_) => {
+            // Another CPU has just opened the flow.
+            let _ = F::flows().remove(&mapping.reply_tuple);
+        }
+    }
+    Ok(())
+}
