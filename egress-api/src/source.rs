@@ -10,7 +10,8 @@ use crate::{document, resource};
 /// The file name that stands for standard input.
 pub const STDIN: &str = "-";
 
-/// A rule takes about a hundred bytes: one for every port of each protocol is to fit. Kubernetes refuses objects much smaller.
+/// In bytes. A rule takes about a hundred: one for every port of each protocol fits. Kubernetes refuses much smaller
+/// objects.
 const LARGEST: u64 = 16 << 20;
 
 /// Why there is no router.

@@ -54,7 +54,7 @@ impl InstanceLock {
         Ok(Self { _sockets: sockets })
     }
 
-    /// Whether a running router has locked the interface with this index.
+    /// Whether a running router holds the lock of the interface with this index.
     pub fn is_held(ifindex: u32) -> bool {
         let connect = || UnixDatagram::unbound()?.connect_addr(&name(ifindex)?);
         connect().is_ok()

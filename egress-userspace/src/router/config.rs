@@ -39,7 +39,7 @@ pub struct RouterConfig {
 /// What becomes of the flows of a rule that a reload removes or changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRuleChange {
-    /// They go on as they are, until they end by themselves.
+    /// They stay as they are until they end.
     #[default]
     Keep,
     /// They end. TCP peers get a RST when they next send.
@@ -51,7 +51,8 @@ pub enum OnRuleChange {
 pub enum Pinning {
     /// Nowhere.
     Off,
-    /// By the resource's name under [`Pins::DEFAULT`](crate::dataplane::Pins::DEFAULT), if that is in a BPF file system.
+    /// By the resource's name under [`Pins::DEFAULT`](crate::dataplane::Pins::DEFAULT), if that is in a BPF file
+    /// system.
     #[default]
     IfPossible,
     /// In the same place, or the router does not start.

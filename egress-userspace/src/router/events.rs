@@ -28,7 +28,7 @@ const SPEC_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Events {
     /// Log records of the kernel half.
     pub kernel_log: AsyncFd<EbpfLogger<&'static dyn log::Log>>,
-    /// Changes of interfaces, routes and neighbours: all that have come in the meantime at once.
+    /// Changes of interfaces, routes and neighbours, all pending ones at once.
     pub changes: Box<dyn Stream<Item = Vec<Change>> + Unpin>,
     pub sweeps: Interval,
     pub next_hops: Interval,

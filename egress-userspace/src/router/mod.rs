@@ -1,4 +1,5 @@
-//! A router's life: started from a resource and a [`RouterConfig`], run, reloaded, and shut down or left to the next one.
+//! A router's life: started from a resource and a [`RouterConfig`], run, reloaded, and shut down or left to its
+//! successor.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,7 +62,7 @@ pub struct Router {
     /// What metrics and health ask.
     queries: Queries,
     events: Events,
-    /// Held until everything else is gone.
+    /// Released last.
     lock: InstanceLock,
 }
 
@@ -81,8 +82,8 @@ impl Router {
         self.attachment.mode
     }
 
-    /// Whether the router still needs `CAP_NET_ADMIN`: to take filters off by clsact, or to ask for the gateway's address
-    /// on behalf of health checks.
+    /// Whether a running router needs `CAP_NET_ADMIN`: to remove its clsact filters, or to resolve the gateway for the
+    /// health check.
     pub fn changes_network(&self) -> bool {
         self.attach_mode() == AttachMode::Clsact || self.config.metrics_address.is_some()
     }

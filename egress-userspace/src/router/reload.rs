@@ -16,14 +16,14 @@ use crate::{
 };
 
 impl Router {
-    /// Puts the rules of a resource in force. If that cannot be, those before stay, and `status` tells why. `reason` is
-    /// what the log says of the cause.
+    /// Puts the rules of a resource in force. On an error, the previous rules stay in force, and `status` shows the
+    /// error. The log gives `reason` as the cause of the reload.
     ///
-    /// The result is what has changed, or `None` if the resource is the one in force.
+    /// Returns what has changed, or `None` if this resource is in force already.
     ///
     /// # Errors
     ///
-    /// If the interfaces or the maps do not suit the resource.
+    /// If the interfaces or the maps do not fit the resource.
     pub async fn reload(
         &mut self,
         reason: &str,
@@ -45,7 +45,7 @@ impl Router {
         self.conclude(reason, &result);
     }
 
-    /// Tells of a reload: in the log, to metrics, and to `status`.
+    /// Reports a reload in the log, the metrics and `status`.
     fn conclude(&mut self, reason: &str, result: &Result<Option<RulesChange>, ReloadError>) {
         match result {
             Ok(Some(change)) => {
@@ -75,7 +75,7 @@ impl Router {
         }
     }
 
-    /// What has changed, if anything.
+    /// Replaces the rules, and returns what has changed.
     async fn replace(&mut self, wanted: EgressRouter) -> Result<Option<RulesChange>, ReloadError> {
         if wanted == self.resource {
             return Ok(None);

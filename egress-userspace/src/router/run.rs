@@ -16,11 +16,11 @@ use crate::{
 };
 
 impl Router {
-    /// Keeps the dataplane current, until `end` is done. May be called again then: nothing is missed in between.
+    /// Keeps the dataplane current until `end` completes. It may be called again: no event is lost in between.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses what the router cannot do without. The dataplane is still attached then.
+    /// If the kernel refuses what the router needs. The dataplane is still attached.
     pub async fn run_until<T>(&mut self, end: impl Future<Output = T>) -> Result<T, RunError> {
         let mut end = pin!(end);
         let sweeps_flows = self.dataplane.maps.instance()?.kernel_expiry == 0;
@@ -54,7 +54,7 @@ impl Router {
         }
     }
 
-    /// Opens the flow log's file again, as after it was renamed to begin a new one, and reads the spec's file again.
+    /// Reopens the flow log, for log rotation, and reads the spec's file again.
     pub async fn reopen_files(&mut self, reason: &str) {
         if let Err(error) = self.flow_log.reopen() {
             log::error!("the flow log goes on in the file that was open: {error}");
@@ -65,7 +65,7 @@ impl Router {
         self.reload_file(reason).await;
     }
 
-    /// Detaches the dataplane, and removes what is pinned of it. All flows end.
+    /// Detaches the dataplane and removes its pins. All flows end.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Router {
         }
     }
 
-    /// Follows what has changed of the interfaces, routes and neighbours.
+    /// Reacts to changes of the interfaces, routes and neighbours.
     async fn follow(&mut self, changed: &[Change]) {
         if changed.iter().any(|change| *change != Change::Neighbours)
             && let Err(error) = self.next_hops.begin_anew(&mut self.dataplane.maps)
@@ -124,7 +124,7 @@ impl Router {
         }
     }
 
-    /// Brings the next hops up to date. Without them the kernel half asks the kernel, so an error is no reason to end.
+    /// Refreshes the next hops. Without them the kernel half asks the kernel, so an error is not fatal.
     async fn look_for_next_hops(&mut self) {
         let pair = [&self.cluster, &self.egress];
         let maps = &mut self.dataplane.maps;
@@ -135,7 +135,7 @@ impl Router {
         }
     }
 
-    /// Ends idle flows, where the kernel half does not.
+    /// Ends idle flows, for kernels on which the kernel half cannot.
     fn sweep(&mut self) -> Result<(), RunError> {
         let timeouts = self.dataplane.maps.config()?.timeouts;
         let swept = self.dataplane.sweep(&timeouts, kernel::monotonic_ns())?;

@@ -6,19 +6,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How fresh a file is that may have been written to again without its times telling.
+/// A file that was modified this recently may be written again without a change of its time stamp.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The spec's file. It is looked at by its name, which finds the new file of a `ConfigMap` that is mounted, too: there a
-/// symbolic link is replaced.
+/// The spec's file, as it was last seen. It is looked up by name each time, because an update of a mounted `ConfigMap`
+/// replaces a symbolic link.
 pub struct SpecFile {
     path: String,
     seen: Option<Stamp>,
-    /// Whether it was so fresh when it was looked at that it has to be read once more.
+    /// Whether the file was so recent that it has to be read once more.
     again: bool,
 }
 
-/// What tells a file from what it was.
+/// What differs when a file was replaced or written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -41,7 +41,7 @@ impl Stamp {
 }
 
 impl SpecFile {
-    /// The file that was read just before the call, or is read right after it.
+    /// The file with this name, which has just been read.
     pub fn new(name: &str) -> Self {
         let mut file = Self {
             path: name.to_owned(),
@@ -52,12 +52,12 @@ impl SpecFile {
         file
     }
 
-    /// Its name.
+    /// The file's name.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether it is another one than when this was asked last. A file that is gone has not changed: it is being replaced.
+    /// Whether the file has changed since the last call. A missing file has not: it is being replaced.
     pub fn has_changed(&mut self) -> bool {
         let Ok((stamp, modified)) = Stamp::of(&self.path) else {
             return false;

@@ -1,4 +1,4 @@
-//! Stale dataplanes: what earlier routers have left on the interfaces, other than what this one takes over.
+//! Stale dataplanes: those of earlier routers on the same interfaces that this router does not take over.
 
 use std::{
     path::Path,
@@ -13,18 +13,18 @@ use crate::{
     net::interface::{Interface, Interfaces},
 };
 
-/// Dataplanes of routers that are gone, pinned beside ours, on the same interfaces.
+/// Stale dataplanes that are pinned.
 pub struct StaleDataplanes(Vec<Pins>);
 
 impl StaleDataplanes {
-    /// How long the kernel may take to take off what a process had that was killed just now.
+    /// How long the kernel may take to detach the programs of a process that was just killed.
     const PATIENCE: Duration = Duration::from_secs(2);
 
-    /// Looks for them beside `own`, or where pins are by default.
+    /// Finds them in the directories beside `own`, or in the default place.
     ///
     /// # Errors
     ///
-    /// [`StartError::StillAttached`] if there is one that is pinned elsewhere.
+    /// [`StartError::StillAttached`] if one is pinned elsewhere.
     pub async fn find(
         own: Option<&Pins>,
         cluster: &Interface,
@@ -46,7 +46,7 @@ impl StaleDataplanes {
         Ok(Self(stale))
     }
 
-    /// Takes them off, when ours is in place.
+    /// Detaches them. Ours has to be attached by then.
     pub fn remove(self) {
         for pins in self.0 {
             let directory = pins.directory().display();
@@ -78,7 +78,7 @@ async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> Resul
     Ok(())
 }
 
-/// Cleans up after a router that was killed: by clsact its programs stay attached.
+/// Removes the clsact filters of a router that was killed.
 pub async fn remove_filters(
     interfaces: &Interfaces,
     cluster: &Interface,

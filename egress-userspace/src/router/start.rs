@@ -1,4 +1,4 @@
-//! Starting: what is checked, what is taken over from an earlier router, and what is loaded, filled and attached.
+//! The start of a router, from the checks to the attached programs.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -34,12 +34,14 @@ use crate::{
 };
 
 impl Router {
-    /// Checks what is there, takes over or cleans up what an earlier router has left, and brings the dataplane up. Has to
-    /// be called within a tokio runtime of one thread, in the network namespace of the router's pod.
+    /// Checks the interfaces, takes over or removes the dataplane of an earlier router, and attaches.
+    ///
+    /// The calling thread has to be in the network namespace of the router's pod, and within a tokio runtime of the
+    /// current thread.
     ///
     /// # Errors
     ///
-    /// The first thing that is in the way. Nothing is attached then that was not before.
+    /// The first obstacle. Then nothing new is attached.
     pub async fn start(config: RouterConfig, resource: EgressRouter) -> Result<Self, StartError> {
         let spec_file = config.spec_file.as_deref().map(SpecFile::new);
         let table = RuleTable::from(&resource);
@@ -75,7 +77,7 @@ impl Router {
         }
         warn_of_forwarding();
 
-        // Before anything is attached, so that an address that is taken changes nothing.
+        // Before anything is attached, so that an address in use changes nothing.
         let queries = metrics::start(config.metrics_address, &cluster.name, &interfaces)?;
 
         let features = kernel::features()?;
@@ -97,13 +99,13 @@ impl Router {
         }
         let flow_log =
             FlowLogWriter::start(config.flow_log.as_deref(), &dataplane.maps, cluster.index)?;
-        // Last, when all is in place: the first packet finds every rule.
+        // Last, so that the first packet finds every rule.
         let attachment = dataplane
             .attach(&cluster, &egress, config.attach_mode)
             .map_err(Box::new)?;
         stale.remove();
         if !matches!(earlier, Earlier::Nothing) && attachment.mode == AttachMode::Tcx {
-            // Of a process before that attached by clsact. Ours come first, so these have nothing to do any more.
+            // An earlier process may have attached by clsact. Packets meet tcx first, so its filters are idle.
             Instance::detach_leftover(&interfaces, &cluster, &egress).await?;
         }
         match earlier {
@@ -116,7 +118,7 @@ impl Router {
             }
         }
         let mut next_hops = NextHops::default();
-        // What an earlier process knew is not kept up to date any more.
+        // Nobody refreshes the next hops of an earlier process.
         next_hops.begin_anew(&mut dataplane.maps)?;
         let events = Events::of(&mut dataplane)?;
         for line in summary(&table) {
@@ -169,7 +171,7 @@ fn lock(cluster: &Interface, egress: &Interface) -> Result<InstanceLock, StartEr
     Err(StartError::AlreadyRunning { pid, interface })
 }
 
-/// Forwarding by the kernel goes around the rules: through it a host on the external network could reach the cluster.
+/// The kernel would forward packets past the rules: a host on the external network could reach the cluster.
 fn warn_of_forwarding() {
     if kernel::ip_forward().unwrap_or(false) {
         log::warn!(

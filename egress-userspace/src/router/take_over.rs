@@ -11,7 +11,7 @@ use super::{
 };
 use crate::dataplane::{Former, InterfacePair, PinnedState, Pins, PinsError};
 
-/// Where the dataplane is to be pinned, if anywhere.
+/// The directory to pin the dataplane in, if any.
 pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pins>, StartError> {
     let by_name = || Pins::at(&default_pin_path(resource));
     match &config.pinning {
@@ -29,7 +29,7 @@ pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pin
     }
 }
 
-/// By the name of the resource. The BPF file system keeps names with a dot for itself.
+/// The directory is named for the resource. The BPF file system reserves names with a dot.
 fn default_pin_path(resource: &EgressRouter) -> PathBuf {
     let name = resource.metadata.name.as_str().replace('.', "_");
     Path::new(Pins::DEFAULT).join(name)
