@@ -11,9 +11,9 @@ use clap_mangen::Man;
 
 use super::{markdown, output};
 
-/// Print the manual page, or write that of each command
+/// Print the manual page, or write one for each command
 ///
-/// Without a directory the page of `egress-router` itself is printed. With one, a page for it and for each command is
+/// Without a directory, the page of `egress-router` itself is printed. With one, pages for it and for each command are
 /// written there: `egress-router.1`, `egress-router-run.1` and so on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -21,7 +21,7 @@ Examples:
   egress-router man | man -l -
   egress-router man --directory /usr/share/man/man1")]
 pub struct Args {
-    /// Where to write a page for each command; has to be there
+    /// An existing directory to write a page for each command to
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 
