@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
 use egress_tests::addresses::{DATAGRAM, UNDEFINED_PORT};
 use egress_tests::connection::once_free;
+pub use egress_tests::router::outcome;
 use egress_tests::router::{Suspended, example_spec};
 use egress_tests::{Lab, RouterProcess, eventually, udp};
 use nix::sys::signal::Signal;
@@ -176,14 +177,6 @@ pub fn tc(lab: &Lab, arguments: &[&str]) -> Result<String> {
 /// The output of `egress-router status --output json`.
 pub fn status(lab: &Lab) -> Result<Value> {
     shell::json(lab.router(), &["status"])
-}
-
-/// The number of packets with an outcome, according to `status`.
-pub fn outcome(status: &Value, name: &str) -> Result<u64> {
-    let outcomes = shell::array(&status["outcomes"])?;
-    let outcome = outcomes.iter().find(|outcome| outcome["name"] == name);
-    let outcome = outcome.with_context(|| format!("no outcome {name} in {status:#}"))?;
-    shell::number(outcome, "/packets")
 }
 
 /// The UDP server's socket.

@@ -86,6 +86,15 @@ fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// The number of packets with an outcome, according to the output of `status`.
+pub fn outcome(status: &Value, name: &str) -> Result<u64> {
+    let outcomes = status["outcomes"].as_array().into_iter().flatten();
+    outcomes
+        .filter(|outcome| outcome["name"] == name)
+        .find_map(|outcome| outcome["packets"].as_u64())
+        .with_context(|| format!("no outcome {name} in {status:#}"))
+}
+
 impl Lab {
     /// Starts `egress-router run --config SPEC` in the router pod and waits until it is ready.
     /// The router is stopped when the result is dropped or the calling thread ends.

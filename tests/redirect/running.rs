@@ -4,8 +4,8 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Spec, tcp, udp};
+use anyhow::{Result, bail};
+use egress_tests::{Dataplane, Lab, Namespace, RouterProcess, Spec, router, tcp, udp};
 
 /// Long enough for a packet to cross the lab, for tests that expect none.
 pub const A_WHILE: Duration = Duration::from_millis(400);
@@ -75,12 +75,7 @@ pub fn start_with(lab: &Lab, options: &[&str]) -> Result<Running> {
 
 /// The number of packets with an outcome, according to `status`.
 pub fn outcome(lab: &Lab, name: &str) -> Result<u64> {
-    let status = lab.ask("status")?;
-    let outcomes = status["outcomes"].as_array().into_iter().flatten();
-    outcomes
-        .filter(|outcome| outcome["name"] == name)
-        .find_map(|outcome| outcome["packets"].as_u64())
-        .with_context(|| format!("no outcome {name} in {status:#}"))
+    router::outcome(&lab.ask("status")?, name)
 }
 
 /// Checks that a connection is refused.

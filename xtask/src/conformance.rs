@@ -40,7 +40,7 @@ pub struct Options {
     /// Only the packets, or only the real programs
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
-    /// How to write the summary
+    /// How to write the summary; with `json`, what the tests write goes to standard error
     #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }

@@ -166,7 +166,7 @@ enum Task {
 enum Format {
     /// For people
     Text,
-    /// For programs; what the tests write goes to standard error
+    /// For programs
     Json,
 }
 

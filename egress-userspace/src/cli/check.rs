@@ -8,10 +8,10 @@ use egress_api::{EgressRouter, Family, LoadError, RuleTable};
 use serde_json::json;
 
 use super::{
+    exit,
     output::{self, Output},
     terminal,
 };
-use crate::cli::exit;
 
 /// Check specs and report every error, or what the router will do
 ///

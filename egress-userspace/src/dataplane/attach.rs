@@ -14,8 +14,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    load::{Dataplane, LoadError, PROGRAMS},
+    load::{Dataplane, LoadError},
     pins::PinsError,
+    programs::PROGRAMS,
 };
 use crate::net::interface::{Interface, Interfaces};
 

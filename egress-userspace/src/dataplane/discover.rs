@@ -17,9 +17,10 @@ use thiserror::Error;
 use super::{
     attach::{AttachMode, detach_leftover, drop_empty_clsact},
     instance_lock::InstanceLock,
-    load::PROGRAMS,
-    maps::{Maps, MapsError},
+    maps::Maps,
+    maps_error::MapsError,
     pins::{self, IDENTITY_MAPS, Pins},
+    programs::PROGRAMS,
 };
 use crate::net::{
     interface::{Interface, Interfaces},

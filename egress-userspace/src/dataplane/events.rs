@@ -8,13 +8,10 @@ use egress_common::{
 };
 
 use super::{
-    load::{LoadError, classifier},
+    load::{Dataplane, LoadError, classifier},
+    programs::END_FLOW,
     report::FlowReport,
 };
-use crate::dataplane::Dataplane;
-
-/// The program that ends a flow.
-pub(super) const END_FLOW: &str = "end_flow";
 
 /// A flow that was opened or has ended. Times are `CLOCK_MONOTONIC` in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,10 @@ use aya::programs::SchedClassifier;
 use egress_common::{Address, Change, Flow, Side, Timeouts, Tuple};
 
 use super::{
-    events::{END_FLOW, end_flow},
+    events::end_flow,
     load::{Dataplane, LoadError, classifier},
     maps::FamilyMaps,
+    programs::END_FLOW,
 };
 
 /// What a sweep did.

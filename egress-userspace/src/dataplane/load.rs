@@ -10,9 +10,10 @@ use aya::{
 use thiserror::Error;
 
 use super::{
-    events::END_FLOW,
-    maps::{Maps, MapsError},
+    maps::Maps,
+    maps_error::MapsError,
     pins::{self, Pins, PinsError},
+    programs::{END_FLOW, PROGRAMS, START_SWEEP},
     raw,
 };
 use crate::net::kernel::Features;
@@ -20,14 +21,8 @@ use crate::net::kernel::Features;
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EGRESS_ROUTER_BPF_OBJECT"));
 
-/// The kernel half's programs, by name: for the cluster interface and for the egress interface.
-pub const PROGRAMS: [&str; 2] = ["eth0_ingress", "net1_ingress"];
-
 /// Fragments of a family that may wait for the first one of their packet, 1.5 KiB each.
 const HELD_FRAGMENTS: u32 = 1024;
-
-/// The program that starts the timer which ends idle flows.
-const START_SWEEP: &str = "start_sweep";
 
 pub(super) fn classifier<'e>(
     ebpf: &'e mut Ebpf,

@@ -12,41 +12,9 @@ use egress_common::{
     Address, AddressKey, Config, Flow, InstanceInfo, Ipv4Address, Ipv6Address, NextHop, NextHopRef,
     Outcome, Rule, RuleCounters, RuleKey, Side, Subscriber, Tuple,
 };
-use thiserror::Error;
 
+use super::maps_error::{MapsError, named};
 use super::subscribers::{Named, SubscriberMaps, Subscription};
-
-/// Why a map could not be read or written.
-#[derive(Debug, Error)]
-pub enum MapsError {
-    /// The map is not there.
-    #[error("the dataplane has no map {0}: it is of another version than this program")]
-    Missing(&'static str),
-    /// The map has another layout, or the kernel refused.
-    #[error("map {name}: {source}")]
-    Map {
-        /// The map.
-        name: &'static str,
-        /// What went wrong.
-        source: MapError,
-    },
-    /// The layout is of another version.
-    #[error("the dataplane's maps have layout version {found}, this program knows version {known}")]
-    Version {
-        /// The dataplane's version.
-        found: u32,
-        /// This program's version.
-        known: u32,
-    },
-    /// A pinned map is not of the type or sizes that this program's has, whatever the version.
-    #[error(
-        "the pinned map {0} is not there, or not as this program has it: another version has pinned it"
-    )]
-    Unlike(&'static str),
-    /// The map that says of which version the others are is too short to.
-    #[error("the dataplane does not say of which version its maps are")]
-    Unidentified,
-}
 
 /// One family's maps.
 pub struct FamilyMaps<A: Address> {
@@ -75,11 +43,6 @@ pub struct Maps {
     evicted: PerCpuArray<MapData, u64>,
     next_hops: Array<MapData, NextHop>,
     subscribers: SubscriberMaps,
-}
-
-/// Gives the error of a map its name.
-pub(super) fn named<T>(name: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
-    result.map_err(|source| MapsError::Map { name, source })
 }
 
 impl Maps {

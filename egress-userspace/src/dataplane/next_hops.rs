@@ -7,7 +7,8 @@ use std::{
 
 use egress_common::{NEXT_HOPS, NextHop, NextHopRef, Side};
 
-use super::maps::{Maps, MapsError};
+use super::maps::Maps;
+use super::maps_error::MapsError;
 use crate::net::{
     interface::{Interface, InterfaceError, Interfaces, MacAddress},
     kernel,

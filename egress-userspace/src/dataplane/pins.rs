@@ -12,8 +12,9 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
 use super::{
-    load::PROGRAMS,
-    maps::{Maps, MapsError, named},
+    maps::Maps,
+    maps_error::{MapsError, named},
+    programs::PROGRAMS,
     raw,
 };
 
@@ -87,13 +88,13 @@ pub struct Pins {
     directory: PathBuf,
 }
 
-/// What an earlier router has left under a directory.
+/// What is pinned under a directory.
 #[derive(Clone, Debug)]
-pub enum Left {
+pub enum PinnedState {
     /// Nothing.
-    Nothing,
+    Empty,
     /// The dataplane of the same interfaces, which can be taken over.
-    Dataplane(Box<InstanceInfo>),
+    Usable(Box<InstanceInfo>),
     /// One of the same interfaces whose maps cannot be used.
     Unusable {
         /// Why, for people.
@@ -126,9 +127,9 @@ impl Former {
     }
 }
 
-/// Which interfaces a dataplane is for.
+/// The interfaces that a dataplane is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct InterfacePair {
     /// Inode of their network namespace.
     pub netns_inode: u64,
     /// Index of the cluster interface.
@@ -137,7 +138,7 @@ pub struct Place {
     pub egress_ifindex: u32,
 }
 
-impl Place {
+impl InterfacePair {
     const fn of(identity: &Identity) -> Self {
         Self {
             netns_inode: identity.netns_inode,
@@ -218,35 +219,35 @@ impl Pins {
         })
     }
 
-    /// What an earlier router has left here.
+    /// What is pinned here, for a router of these interfaces.
     ///
     /// # Errors
     ///
     /// If the directory cannot be read.
-    pub fn left(&self, place: Place) -> Result<Left, PinsError> {
+    pub fn state(&self, pair: InterfacePair) -> Result<PinnedState, PinsError> {
         let is_empty = fs::read_dir(&self.directory)
             .map_err(PinsError::io(&self.directory))?
             .next()
             .is_none();
         if is_empty {
-            return Ok(Left::Nothing);
+            return Ok(PinnedState::Empty);
         }
-        let unusable = |reason| Left::Unusable {
+        let unusable = |reason| PinnedState::Unusable {
             reason,
             flows: self.count_flows(),
         };
         let Ok(identity) = self.identity() else {
             return Ok(unusable("no map says of which version it is".to_owned()));
         };
-        let was = Place::of(&identity);
+        let was = InterfacePair::of(&identity);
         Ok(match identity.layout_version {
             0 => unusable("its maps were not filled".to_owned()),
-            _ if was != place => Left::Foreign(format!(
+            _ if was != pair => PinnedState::Foreign(format!(
                 "it is of interfaces {} and {} in network namespace {}",
                 was.cluster_ifindex, was.egress_ifindex, was.netns_inode
             )),
             _ => match self.check(&identity).and_then(|()| self.info()) {
-                Ok(info) => Left::Dataplane(Box::new(info)),
+                Ok(info) => PinnedState::Usable(Box::new(info)),
                 Err(error) => unusable(error.to_string()),
             },
         })
@@ -286,12 +287,12 @@ impl Pins {
         }
     }
 
-    /// The dataplane of this place, which is to be replaced.
-    pub fn former(&self, place: Place) -> Former {
+    /// The dataplane of these interfaces, which is to be replaced.
+    pub fn former(&self, pair: InterfacePair) -> Former {
         let maps = IDENTITY_MAPS.iter().filter_map(|name| {
             let map = MapData::from_pin(self.map(name)).ok()?;
             // `CONFIG` says so before version 7 only.
-            (Place::of(&identity(&map).ok()?) == place).then_some(map)
+            (InterfacePair::of(&identity(&map).ok()?) == pair).then_some(map)
         });
         Former(maps.collect())
     }

@@ -8,7 +8,8 @@ use egress_common::{
 };
 use serde::Serialize;
 
-use super::maps::{FamilyMaps, Maps, MapsError};
+use super::maps::{FamilyMaps, Maps};
+use super::maps_error::MapsError;
 
 /// An address and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

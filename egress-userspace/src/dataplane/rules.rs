@@ -18,9 +18,11 @@ use egress_common::{Address, Change, Config, Port, Rule, RuleCounters, RuleKey, 
 use thiserror::Error;
 
 use super::{
-    events::{END_FLOW, end_flow},
+    events::end_flow,
     load::{Dataplane, LoadError, classifier},
-    maps::{FamilyMaps, Maps, MapsError, named},
+    maps::{FamilyMaps, Maps},
+    maps_error::{MapsError, named},
+    programs::END_FLOW,
 };
 use crate::net::kernel;
 

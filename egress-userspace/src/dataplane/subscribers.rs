@@ -13,7 +13,7 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use egress_common::{Subscriber, TraceFilter};
 use thiserror::Error;
 
-use super::maps::{MapsError, named};
+use super::maps_error::{MapsError, named};
 
 /// The maps behind the subscribers, of which everybody who listens has handles of their own.
 pub(super) struct SubscriberMaps {

@@ -1,4 +1,4 @@
-//! What a running router waits for, apart from its flow log and queries of the metrics.
+//! What a running router waits for, apart from its flow log and the queries of metrics.
 
 use std::{io, time::Duration};
 

@@ -58,6 +58,7 @@ pub struct Router {
     attachment: Attachment,
     next_hops: NextHops,
     flow_log: FlowLogWriter,
+    /// What metrics and health ask.
     queries: Queries,
     events: Events,
     /// Held until everything else is gone.

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     dataplane::{
-        self, AttachMode, Dataplane, Instance, InstanceLock, LockError, NextHops, Options, Place,
+        self, AttachMode, Dataplane, Instance, InstanceLock, InterfacePair, LockError, NextHops,
+        Options,
     },
     net::{
         interface::{self, Interface, Interfaces},
@@ -57,7 +58,7 @@ impl Router {
             .await?;
         interface::check(&cluster, &egress, resource.reserved())?;
         let lock = lock(&cluster, &egress)?;
-        let place = Place {
+        let pair = InterfacePair {
             netns_inode: kernel::netns_inode()
                 .map_err(unreadable("could not tell which network namespace this is"))?,
             cluster_ifindex: cluster.index,
@@ -65,7 +66,7 @@ impl Router {
         };
         let pins = take_over::pins(&config, &resource)?;
         let earlier = match &pins {
-            Some(pins) => take_over::take_over(pins, place)?,
+            Some(pins) => take_over::take_over(pins, pair)?,
             None => Earlier::Nothing,
         };
         let stale = StaleDataplanes::find(pins.as_ref(), &cluster, &egress).await?;
@@ -78,12 +79,12 @@ impl Router {
         let queries = metrics::start(config.metrics_address, &cluster.name, &interfaces)?;
 
         let features = kernel::features()?;
-        let options = options(&config, &table, features, place);
+        let options = options(&config, &table, features, pair);
         let mut dataplane = match &pins {
             Some(pins) => Dataplane::load_pinned(&options, pins)?,
             None => Dataplane::load(&options)?,
         };
-        let instance = instance(&config, place, features, &earlier);
+        let instance = instance(&config, pair, features, &earlier);
         fill(
             &mut dataplane,
             &config,
@@ -178,7 +179,12 @@ fn warn_of_forwarding() {
     }
 }
 
-fn options(config: &RouterConfig, table: &RuleTable, features: Features, place: Place) -> Options {
+fn options(
+    config: &RouterConfig,
+    table: &RuleTable,
+    features: Features,
+    pair: InterfacePair,
+) -> Options {
     // A family without a reserved address has no flows, and gets no memory for any.
     let max_flows = |used: bool| if used { config.max_flows } else { 1 };
     // One more, for the fallback.
@@ -187,8 +193,8 @@ fn options(config: &RouterConfig, table: &RuleTable, features: Features, place: 
         .unwrap_or(u32::MAX)
         .max(config.max_rules.unwrap_or(0));
     Options {
-        cluster_ifindex: place.cluster_ifindex,
-        egress_ifindex: place.egress_ifindex,
+        cluster_ifindex: pair.cluster_ifindex,
+        egress_ifindex: pair.egress_ifindex,
         max_flows_v4: max_flows(table.reserved_v4.is_some()),
         max_flows_v6: max_flows(table.reserved_v6.is_some()),
         max_rules: rules.next_power_of_two().max(Options::MIN_RULES),
@@ -200,7 +206,7 @@ fn options(config: &RouterConfig, table: &RuleTable, features: Features, place: 
 /// What this process keeps in the maps, with what an earlier one did.
 fn instance(
     config: &RouterConfig,
-    place: Place,
+    pair: InterfacePair,
     features: Features,
     earlier: &Earlier,
 ) -> InstanceInfo {
@@ -215,10 +221,10 @@ fn instance(
     InstanceInfo {
         identity: Identity {
             layout_version: LAYOUT_VERSION,
-            cluster_ifindex: place.cluster_ifindex,
-            egress_ifindex: place.egress_ifindex,
+            cluster_ifindex: pair.cluster_ifindex,
+            egress_ifindex: pair.egress_ifindex,
             pid: process::id(),
-            netns_inode: place.netns_inode,
+            netns_inode: pair.netns_inode,
             started_ns: before.identity.started_ns,
         },
         max_flows: config.max_flows,

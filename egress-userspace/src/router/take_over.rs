@@ -9,7 +9,7 @@ use super::{
     config::{Pinning, RouterConfig},
     error::StartError,
 };
-use crate::dataplane::{Former, Left, Pins, PinsError, Place};
+use crate::dataplane::{Former, InterfacePair, PinnedState, Pins, PinsError};
 
 /// Where the dataplane is to be pinned, if anywhere.
 pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pins>, StartError> {
@@ -46,12 +46,12 @@ pub enum Earlier {
 }
 
 /// Looks at what an earlier router has left, and clears away what cannot be taken over.
-pub fn take_over(pins: &Pins, place: Place) -> Result<Earlier, PinsError> {
+pub fn take_over(pins: &Pins, pair: InterfacePair) -> Result<Earlier, PinsError> {
     let directory = pins.directory().display();
-    match pins.left(place)? {
-        Left::Nothing => Ok(Earlier::Nothing),
-        Left::Dataplane(instance) => Ok(Earlier::TakenOver(instance)),
-        Left::Unusable { reason, flows } => {
+    match pins.state(pair)? {
+        PinnedState::Empty => Ok(Earlier::Nothing),
+        PinnedState::Usable(instance) => Ok(Earlier::TakenOver(instance)),
+        PinnedState::Unusable { reason, flows } => {
             let flows = match flows {
                 Some(1) => "its 1 flow ends".to_owned(),
                 Some(flows) => format!("its {flows} flows end"),
@@ -61,11 +61,11 @@ pub fn take_over(pins: &Pins, place: Place) -> Result<Earlier, PinsError> {
                 "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
             );
             // Its links stay, so that its programs are there until ours replace them.
-            let former = pins.former(place);
+            let former = pins.former(pair);
             pins.remove_all_maps()?;
             Ok(Earlier::Replaced(former))
         }
-        Left::Foreign(reason) => {
+        PinnedState::Foreign(reason) => {
             log::warn!("what is in {directory} is not for this router and is removed: {reason}");
             pins.remove()?;
             Pins::at(pins.directory())?;

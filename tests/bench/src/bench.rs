@@ -95,6 +95,25 @@ impl Bench {
         Ok(built)
     }
 
+    /// Like [`Bench::interleave`], with at most `limit` rounds and one value in a sample. Returns the number of rounds,
+    /// too.
+    pub fn interleave_few<S>(
+        &mut self,
+        limit: usize,
+        what: &str,
+        better: Better,
+        subjects: &mut [S],
+        mut sample: impl FnMut(&mut S) -> Result<f64>,
+    ) -> Result<(usize, Samples)> {
+        let plan = self.plan;
+        self.plan.rounds = plan.rounds.min(limit);
+        let rounds = self.plan.rounds;
+        let samples = self.interleave(what, better, subjects, |subject| Ok([sample(subject)?]));
+        self.plan = plan;
+        let [samples] = samples?;
+        Ok((rounds, samples))
+    }
+
     /// Takes a sample of `N` values of every subject in each round, in random order, after a warm-up round. Returns the
     /// samples of each value, by subject.
     pub fn interleave<S, const N: usize>(

@@ -1,5 +1,6 @@
 //! `egress-router explain`: what would happen to a new connection, and why.
 
+mod args;
 mod explanation;
 mod rule;
 mod sockets;
@@ -7,67 +8,15 @@ mod steps;
 mod table;
 mod way;
 
-use std::{net::IpAddr, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use egress_api::Family;
-
+pub use self::args::Args;
 use self::steps::Steps;
 use super::{
-    instance,
+    exit,
     output::{self, Output},
-    protocol::FlowProtocol,
     terminal,
 };
-use crate::cli::exit;
-
-/// Show what would happen to a new connection, and why
-///
-/// Follows a connection from CLIENT to PORT of the running router step by step, by the current state of router and
-/// kernel. Nothing is sent. The last line says whether the connection would be forwarded. A ping has an identifier
-/// instead of a port.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  egress-router explain 10.128.0.5 8080 tcp
-  egress-router explain 10.128.0.5 4321 icmp
-  egress-router explain 2001:db8:1::5 443 tcp --output json | jq .forwarded
-
-Exit code 0 if it would be forwarded, 9 if not.")]
-pub struct Args {
-    /// The client's address
-    client: IpAddr,
-
-    /// The router's port; for a ping, its identifier
-    port: u16,
-
-    /// The protocol; icmp and icmpv6 mean a ping
-    #[arg(value_enum, ignore_case = true)]
-    protocol: FlowProtocol,
-
-    #[command(flatten)]
-    instance: instance::Selector,
-
-    /// How to print the explanation
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-impl Args {
-    /// Ends the process if no such packet exists.
-    fn check(&self) {
-        if let FlowProtocol::Echo(needed) = self.protocol
-            && needed != Family::of(self.client)
-        {
-            let message = format!(
-                "{} is of {needed}, and {} is not\n",
-                self.protocol.name(),
-                self.client
-            );
-            clap::Error::raw(ErrorKind::ValueValidation, message).exit();
-        }
-    }
-}
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {

@@ -7,7 +7,7 @@ use egress_common::{Config, Outcome, Side};
 
 use super::{
     super::protocol::FlowProtocol,
-    Args,
+    args::Args,
     explanation::{Explanation, Finding},
     rule, sockets,
     table::Table,

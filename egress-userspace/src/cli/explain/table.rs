@@ -6,7 +6,7 @@ use egress_api::Family;
 use egress_common::{NatRange, Outcome, Port};
 
 use super::{
-    Args,
+    args::Args,
     explanation::{Explanation, Finding},
 };
 use crate::dataplane::{Endpoint, FlowReport};

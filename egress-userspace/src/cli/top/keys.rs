@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-
 use ratatui::widgets::TableState;
 
 use super::{model::Sort, panes::Pane};

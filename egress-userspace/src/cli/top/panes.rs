@@ -20,8 +20,6 @@ pub enum Pane {
 
 /// How many flows the plain text shows. JSON has more.
 const PRINTED_FLOWS: usize = 20;
-/// Stands for a rate that is not known yet.
-const UNKNOWN: &str = "-";
 
 const RULES: &[Column] = &[
     Column(Shown::number("RULE"), 0, Cut::Never),
@@ -245,45 +243,34 @@ fn traffic(frame: &Frame) -> String {
     )
 }
 
-fn rule(
-    RuleRow {
-        rule,
-        flows_per_second,
-        rates,
-    }: &RuleRow,
-) -> Vec<String> {
-    let direction = |rate: fn(&Rates) -> Rate| {
-        let rate = rates.as_ref().map(rate);
-        [
-            known(rate.map(|rate| rate.packets_per_second)),
-            known(rate.map(|rate| rate.bits_per_second)),
-        ]
-    };
-    let [packets, bits] = direction(|rates| rates.original);
-    let [packets_back, bits_back] = direction(|rates| rates.reply);
+fn rule(row: &RuleRow) -> Vec<String> {
+    let rule = &row.rule;
+    let rate = |value: fn(Rates) -> f64| known(row.rates.map(value));
     vec![
         rule.id.to_string(),
         rules::print::port(rule),
         rule.destination.to_string(),
-        known(*flows_per_second),
-        packets,
-        bits,
-        packets_back,
-        bits_back,
+        known(row.flows_per_second),
+        rate(|it| it.original.packets_per_second),
+        rate(|it| it.original.bits_per_second),
+        rate(|it| it.reply.packets_per_second),
+        rate(|it| it.reply.bits_per_second),
         rule.flows.to_string(),
         output::bytes(rule.original.bytes.saturating_add(rule.reply.bytes)),
     ]
 }
 
-fn flow(FlowRow { flow, rates }: &FlowRow) -> Vec<String> {
+fn flow(row: &FlowRow) -> Vec<String> {
+    let flow = &row.flow;
+    let rate = |value: fn(Rates) -> f64| known(row.rates.map(value));
     vec![
         flow.protocol.clone(),
         flow.client.to_string(),
         flow.server.to_string(),
-        known(rates.map(|it| it.original.bits_per_second)),
-        known(rates.map(|it| it.reply.bits_per_second)),
+        rate(|it| it.original.bits_per_second),
+        rate(|it| it.reply.bits_per_second),
         output::bytes(flow.original.bytes.saturating_add(flow.reply.bytes)),
-        known(rates.map(|it| it.original.packets_per_second + it.reply.packets_per_second)),
+        rate(|it| it.original.packets_per_second + it.reply.packets_per_second),
         duration::short(flow.age_seconds),
         flow.rule.to_string(),
         flow.state.to_owned(),
@@ -291,21 +278,17 @@ fn flow(FlowRow { flow, rates }: &FlowRow) -> Vec<String> {
     ]
 }
 
-fn outcome(
-    OutcomeRow {
-        outcome,
-        packets_per_second,
-    }: &OutcomeRow,
-) -> Vec<String> {
+fn outcome(row: &OutcomeRow) -> Vec<String> {
     vec![
-        known(*packets_per_second),
-        outcome.packets.to_string(),
-        outcome.verdict.to_owned(),
-        outcome.name.to_string(),
-        outcome.description.to_owned(),
+        known(row.packets_per_second),
+        row.outcome.packets.to_string(),
+        row.outcome.verdict.to_owned(),
+        row.outcome.name.to_string(),
+        row.outcome.description.to_owned(),
     ]
 }
 
+/// A rate; none is known until the second refresh.
 fn known(rate: Option<f64>) -> String {
-    rate.map_or_else(|| UNKNOWN.to_owned(), output::rate)
+    rate.map_or_else(|| "-".to_owned(), output::rate)
 }

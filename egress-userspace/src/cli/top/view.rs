@@ -36,15 +36,6 @@ pub fn alarm(no_color: Option<OsString>) -> Style {
     }
 }
 
-/// The title of the selected pane stands out without colours, too.
-fn title_style(is_chosen: bool) -> Style {
-    if is_chosen {
-        Style::new().bold().reversed()
-    } else {
-        Style::new().bold()
-    }
-}
-
 /// Draws the whole screen. A pane that is scrolled past its last row is scrolled back to it.
 pub fn draw(area: &mut Area<'_>, frame: &Frame, state: &mut State, alarm: Style) {
     let whole = area.area();
@@ -138,9 +129,10 @@ fn draw_panes(area: &mut Area<'_>, whole: Rect, frame: &Frame, state: &mut State
             state.page = room;
         }
         let title = bar(&format!(" {}", pane.title(frame)), &place, inside.width);
-        let block = Block::new()
-            .title(Line::styled(title, title_style(is_chosen)))
-            .padding(Padding::horizontal(1));
+        let title = Line::from(title).bold();
+        // It stands out without colours, too.
+        let title = if is_chosen { title.reversed() } else { title };
+        let block = Block::new().title(title).padding(Padding::horizontal(1));
         if table.rows.is_empty() {
             area.render_widget(Paragraph::new(pane.if_empty()).dim().block(block), inside);
         } else {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use egress_tests::{Lab, Protocol, Spec, nftables};
 
-use crate::bench::{Bench, Plan, progress};
+use crate::bench::{Bench, progress};
 use crate::contender::{Load, spec};
 use crate::report::{RatiosOf, Row, Table};
 use crate::stats::Better;
@@ -39,17 +39,10 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
             });
         }
     }
-    let plan = bench.plan;
-    bench.plan = Plan {
-        rounds: plan.rounds.min(ROUNDS),
-        ..plan
-    };
-    let rounds = bench.plan.rounds;
-    let samples = bench.interleave("start", Better::Lower, &mut subjects, |subject| {
-        subject.sample(&lab).map(|milliseconds| [milliseconds])
-    });
-    bench.plan = plan;
-    let [samples] = samples?;
+    let (rounds, samples) =
+        bench.interleave_few(ROUNDS, "start", Better::Lower, &mut subjects, |subject| {
+            subject.sample(&lab)
+        })?;
     let rows = subjects.iter().enumerate();
     Ok(Table {
         case: "start",

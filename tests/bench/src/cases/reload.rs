@@ -8,7 +8,7 @@ use anyhow::Result;
 use egress_tests::{Lab, Protocol, RouterProcess, nftables};
 use tempfile::TempDir;
 
-use crate::bench::{Bench, Plan, progress};
+use crate::bench::{Bench, progress};
 use crate::contender::{Load, spec};
 use crate::report::{RatiosOf, Row, Table};
 use crate::stats::Better;
@@ -58,17 +58,13 @@ pub fn measure(bench: &mut Bench) -> Result<Table> {
             scripts: [replacing(&specs[0])?, replacing(&specs[1])?],
         },
     ];
-    let plan = bench.plan;
-    bench.plan = Plan {
-        rounds: plan.rounds.min(ROUNDS),
-        ..plan
-    };
-    let rounds = bench.plan.rounds;
-    let samples = bench.interleave("reload", Better::Lower, &mut subjects, |subject| {
-        subject.sample().map(|milliseconds| [milliseconds])
-    });
-    bench.plan = plan;
-    let [samples] = samples?;
+    let (rounds, samples) = bench.interleave_few(
+        ROUNDS,
+        "reload",
+        Better::Lower,
+        &mut subjects,
+        Subject::sample,
+    )?;
     let rows = ["egress-router, SIGHUP", "nft -f"].iter().enumerate();
     Ok(Table {
         case: "reload",

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use egress_tests::http::HttpServer;
 use egress_tests::{PATIENCE, Protocol};
 
-use crate::bench::{Bench, Plan, pinned, progress};
+use crate::bench::{Bench, pinned, progress};
 use crate::contender::{Contender, Load, Testbed, is_installed, service};
 use crate::report::{RatiosOf, Row, Table, compare};
 use crate::stats::Better;
@@ -111,16 +111,10 @@ pub fn measure(bench: &mut Bench, tool: Tool) -> Result<Table> {
             _server: server,
         });
     }
-    let plan = bench.plan;
-    bench.plan = Plan {
-        rounds: table.rounds,
-        ..plan
-    };
-    let samples = bench.interleave(tool.name(), Better::Higher, &mut tracks, |track| {
-        pinned(cpu, || sample(&track.testbed, tool)).map(|value| [value])
-    });
-    bench.plan = plan;
-    let [samples] = samples?;
+    let (_, samples) =
+        bench.interleave_few(ROUNDS, tool.name(), Better::Higher, &mut tracks, |track| {
+            pinned(cpu, || sample(&track.testbed, tool))
+        })?;
     table.rows = compare(&contenders, &samples, RatiosOf::Value);
     table.rows.extend(built.skipped);
     Ok(table)
