@@ -13,10 +13,10 @@ use super::{
     terminal,
 };
 
-/// Check specs, and say all that is wrong with them or what they do
+/// Check specs and report every error, or what the router will do
 ///
-/// A spec is an `EgressRouter` resource in YAML or JSON. Checking needs no privileges and no cluster, and touches
-/// nothing. Every error is printed at once, each with the field it is in, what was found and what was expected.
+/// A spec is an `EgressRouter` resource in YAML or JSON. Checking needs no privileges and no cluster, and changes
+/// nothing. Each error names its field, what was found and what was expected.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit codes:

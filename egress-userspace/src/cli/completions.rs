@@ -7,7 +7,7 @@ use std::{
 
 use clap_complete::Shell;
 
-/// Print the completions of commands and options for a shell
+/// Print completions for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -9,11 +9,12 @@ use crate::dataplane::{DiscoverError, Instance};
 /// Options of every command that looks into a running router.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Selector {
-    /// The router's cluster interface, where several routers run in this network namespace
+    /// The router's cluster interface, if several routers run in this network namespace
     #[arg(long, value_name = "NAME")]
     cluster_interface: Option<String>,
 
-    /// Where the router's dataplane is pinned; opening it takes less than listing the kernel's programs
+    /// The directory where the dataplane is pinned. Opening it needs fewer privileges than listing the kernel's
+    /// programs
     #[arg(long, value_name = "DIRECTORY")]
     pin_path: Option<PathBuf>,
 }

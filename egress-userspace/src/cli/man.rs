@@ -9,11 +9,9 @@ use std::{
 use anyhow::Context as _;
 use clap_mangen::Man;
 
-use super::{markdown, output};
-
-/// Print the manual page, or write that of each command
+/// Print the manual page, or write one for each command
 ///
-/// Without a directory the page of `egress-router` itself is printed. With one, a page for it and for each command is
+/// Without a directory, the page of `egress-router` itself is printed. With one, pages for it and for each command are
 /// written there: `egress-router.1`, `egress-router-run.1` and so on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -21,20 +19,14 @@ Examples:
   egress-router man | man -l -
   egress-router man --directory /usr/share/man/man1")]
 pub struct Args {
-    /// Where to write a page for each command; has to be there
+    /// An existing directory to write a page for each command to
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-
-    /// Print the generated parts of `docs/commands.md` instead
-    #[arg(long, hide = true, conflicts_with = "directory")]
-    markdown: bool,
 }
 
 /// Prints or writes the manual.
 pub fn run(args: Args, command: clap::Command) -> anyhow::Result<ExitCode> {
-    if args.markdown {
-        output::text(&markdown::sections(command))?;
-    } else if let Some(directory) = args.directory {
+    if let Some(directory) = args.directory {
         clap_mangen::generate_to(command, &directory)
             .with_context(|| format!("could not write to {}", directory.display()))?;
     } else {

@@ -9,7 +9,6 @@ mod flows;
 mod follow;
 mod instance;
 mod man;
-mod markdown;
 mod output;
 mod protocol;
 mod rules;
@@ -26,11 +25,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-/// Redirects connections from a cluster to servers outside, with a reserved source address that those servers can admit.
+/// Redirects connections from a cluster to external servers, from a reserved source address that those servers can
+/// allow.
 ///
-/// The router is a pod with two interfaces: clients connect to its address on the cluster interface (eth0); by the rules
-/// of an `EgressRouter` resource each connection goes to a server, and leaves the egress interface (net1) with the
-/// reserved address. Two eBPF programs do it in the kernel; this program loads them, and shows what they do.
+/// The router is a pod with two interfaces. Clients connect to its address on the cluster interface (eth0). The rules
+/// of an `EgressRouter` resource choose the server, and each connection leaves the egress interface (net1) with the
+/// reserved address. Two eBPF programs forward the packets in the kernel; this program loads them and shows what they
+/// do.
 #[derive(Parser)]
 #[command(name = "egress-router", version, propagate_version = true, after_help = exit::HELP)]
 struct Cli {

@@ -22,17 +22,17 @@ Examples:
   egress-router run --config router.yaml --max-flows 1000000 --timeout udp=15s
   nsenter --net=/run/netns/pod egress-router run --config router.yaml";
 
-/// Redirect traffic by a spec, until SIGTERM or SIGINT
+/// Run the router until SIGTERM or SIGINT
 ///
-/// Loads the dataplane, fills it by the spec, attaches it to both interfaces and keeps it current.
+/// Loads the dataplane, fills its maps from the spec, attaches it to both interfaces and keeps it up to date.
 ///
-/// It runs in the network namespace of the router's pod, as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, most of
-/// which it gives up when it is attached. On
-/// SIGTERM or SIGINT it detaches and ends. When it is killed, or ends with --keep, the dataplane goes on; the next `run` takes
-/// it over with its flows and counters, and no packet is lost.
+/// It runs in the network namespace of the router's pod, as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Once
+/// attached, it drops most capabilities. On SIGTERM or SIGINT it detaches and ends. If it is killed, or ends with
+/// --keep, the dataplane keeps forwarding. The next `run` takes it over with its flows and counters, and no packet is
+/// lost.
 ///
-/// When the spec changes, or on SIGHUP, the new rules replace those before in one step. A spec with errors is refused and
-/// the rules stay; `egress-router status` shows why.
+/// When the spec changes, or on SIGHUP, the new rules replace the old ones in one step. A spec with errors is refused,
+/// and the old rules stay; `egress-router status` shows why.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n{EXAMPLES}", timeout::help()))]
 pub struct Args {
@@ -48,35 +48,35 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "net1")]
     egress_interface: String,
 
-    /// How many flows of each family there may be at once; the kernel's memory for them is taken at the start,
-    /// 312 bytes for each of IPv4 and 432 of IPv6
+    /// The maximum number of flows of each family. The kernel allocates their memory at the start: 312 bytes for each
+    /// IPv4 flow, 432 for each IPv6 flow
     #[arg(long, value_name = "NUMBER", default_value_t = Options::DEFAULT_MAX_FLOWS,
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_flows: u32,
 
-    /// How long a flow in this state lives after its last packet, in seconds or such as 90s, 2h, 5days; may be given several
-    /// times. The names and defaults are netfilter's, and listed below
+    /// The idle timeout of a state, in seconds or with a unit: 90s, 2h, 5days. Can be repeated. `run --help` lists the
+    /// names and defaults, which are netfilter's
     #[arg(long = "timeout", value_name = "NAME=TIME")]
     timeouts: Vec<timeout::Setting>,
 
-    /// How many rules there may be, if a later spec is to have many more than now [default: at least 1024]
+    /// The maximum number of rules, if a later spec will have many more than this one [default: at least 1024]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=196_608))]
     max_rules: Option<u32>,
 
-    /// What becomes of the flows of a rule that a change of the spec removes, or sends elsewhere
+    /// What happens to flows if a change of the spec removes their rule or changes its destination
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = OnRuleChange::Keep)]
     on_rule_change: OnRuleChange,
 
-    /// Where in the BPF file system the dataplane is kept, so that it outlives this process
-    /// [default: /sys/fs/bpf/egress-router/NAME, by metadata.name]
+    /// The directory in the BPF file system where the dataplane is pinned, so that it outlives this process [default:
+    /// /sys/fs/bpf/egress-router/NAME, from metadata.name]
     #[arg(long, value_name = "DIRECTORY")]
     pin_path: Option<PathBuf>,
 
-    /// Do not keep the dataplane in the BPF file system: it ends with this process
+    /// Do not pin the dataplane: it ends with this process
     #[arg(long, conflicts_with_all = ["pin_path", "keep"])]
     no_pin: bool,
 
-    /// On SIGTERM or SIGINT leave the dataplane attached, for the next `run` to take over
+    /// On SIGTERM or SIGINT, leave the dataplane attached for the next `run` to take over
     #[arg(long)]
     keep: bool,
 
@@ -88,18 +88,18 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     flow_log: Option<String>,
 
-    /// Serve metrics and health on this address, by the cluster interface and the loopback: /metrics, /healthz, /readyz
+    /// Serve /metrics, /healthz and /readyz on this address, on the cluster interface and the loopback only
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_address: Option<SocketAddr>,
 
-    /// What to log: the router's own doings, and with debug or trace also what the kernel half decides for packets
+    /// What to log. debug and trace include what the kernel half decides for packets
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnRuleChange {
-    /// They go on as they are, until they end by themselves
+    /// They continue until they end
     Keep,
     /// They end; TCP peers get a RST when they next send
     Close,
@@ -107,7 +107,7 @@ enum OnRuleChange {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Attach {
-    /// tcx where the kernel has it (Linux 6.6), else clsact
+    /// tcx if the kernel has it (Linux 6.6), else clsact
     Auto,
     /// By a link to the interface's own hook
     Tcx,

@@ -6,8 +6,8 @@ use super::output;
 
 /// Print the JSON Schema of a spec, which editors can use
 ///
-/// An editor with the schema completes field names, shows what they mean and marks wrong values while typing. It looks
-/// at each field by itself; `egress-router check` also checks subnets, duplicates and address families.
+/// With the schema, an editor completes field names, shows their meaning and marks wrong values. The schema checks each
+/// field on its own; `egress-router check` also checks subnets, duplicates and address families.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example, for editors that use yaml-language-server:

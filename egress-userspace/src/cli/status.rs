@@ -16,7 +16,7 @@ use crate::{
 
 /// Show the running router on one screen
 ///
-/// Where and how it is attached, how many rules and flows it has, and what it did not forward, by reason.
+/// Shows where and how the router is attached, how many rules and flows it has, and what it did not forward, by reason.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -33,9 +33,9 @@ use crate::{
 
 /// Show what the kernel half decides for packets, step by step
 ///
-/// Packets of both directions of a client's flows are shown as they arrive, with the flow that they belong to or open,
-/// what they become and how they leave, or why they do not. It goes on until SIGINT, and others are not disturbed:
-/// nobody else's packet is slower by more than the comparison.
+/// Shows packets of both directions of a client's flows on arrival, the flow that they belong to or open, their
+/// translation, and how they leave or why they do not. It runs until SIGINT. For other packets it only costs the
+/// comparison with the filter.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +46,7 @@ pub struct Args {
     #[command(flatten)]
     instance: instance::Selector,
 
-    /// Only flows of this client, or of those in this network
+    /// Only flows of this client or subnet
     #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = subnet::parse)]
     client: Option<IpNet>,
 
@@ -58,15 +58,15 @@ pub struct Args {
     #[arg(long, value_enum, ignore_case = true)]
     protocol: Option<FlowProtocol>,
 
-    /// End after so many packets
+    /// Stop after this many packets
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// End after this time: seconds, or such as 5m
+    /// Stop after this time: seconds, or with a unit: 5m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
 
-    /// How to print the packets; as JSON, a line for each
+    /// How to print the packets; as JSON, one line each
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }

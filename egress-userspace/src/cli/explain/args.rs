@@ -7,11 +7,11 @@ use egress_api::Family;
 
 use super::super::{instance, output::Output, protocol::FlowProtocol};
 
-/// Tell what would happen to a new connection, and why
+/// Show what would happen to a new connection, and why
 ///
-/// Follows a connection from CLIENT to PORT of the running router step by step, by what the router and the kernel have
-/// now. Nothing is sent. The last line says whether it would be forwarded. A ping has an identifier in place of the
-/// port.
+/// Follows a connection from CLIENT to PORT of the running router step by step, by the current state of router and
+/// kernel. Nothing is sent. The last line says whether the connection would be forwarded. A ping has an identifier
+/// instead of a port.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,10 +24,10 @@ pub struct Args {
     /// The client's address
     pub client: IpAddr,
 
-    /// The port of the router that it connects to; of a ping its identifier
+    /// The router's port; for a ping, its identifier
     pub port: u16,
 
-    /// The protocol; icmp and icmpv6 are pings
+    /// The protocol; icmp and icmpv6 mean a ping
     #[arg(value_enum, ignore_case = true)]
     pub protocol: FlowProtocol,
 

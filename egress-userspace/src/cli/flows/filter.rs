@@ -27,19 +27,19 @@ const STATES: [&str; 16] = [
     "ASSURED",
 ];
 
-/// Options that select flows. One that is given several times means any of its values; different ones mean all of them.
+/// Options that select flows. A flow must match one value of each option that is given.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Which flows")]
 pub struct Filter {
-    /// Flows of clients with this address, or in this subnet
+    /// Flows of this client or subnet
     #[arg(long, value_name = "ADDR[/LEN]", value_parser = subnet::parse, conflicts_with = "follow")]
     client: Vec<IpNet>,
 
-    /// Flows to servers with this address, or in this subnet, and with this port; IPv6 with a port in brackets
+    /// Flows to this server or subnet, and this port; IPv6 with a port needs brackets
     #[arg(long, value_name = "ADDR[/LEN][:PORT]", conflicts_with = "follow")]
     destination: Vec<Destination>,
 
-    /// Flows by the rule with this number, as `rules` shows it
+    /// Flows of the rule with this number, as shown by `rules`
     #[arg(long, value_name = "N", conflicts_with = "follow")]
     rule: Vec<u32>,
 

@@ -15,10 +15,11 @@ const SORTED_BY_DEFAULT: usize = 10_000;
 
 /// Show the flows of the running router
 ///
-/// A flow reads as `client → router ⇒ reserved → server`: the client connects to the router, which connects to the
-/// server with the reserved address. Packets and bytes are those from the client (>) and to the client (<).
+/// A flow is shown as `client → router ⇒ reserved → server`: the client connects to the router, which connects to the
+/// server from the reserved address. Packets and bytes are those from the client (>) and to the client (<).
 ///
-/// Which flows: an option that is given several times means any of its values, different options mean all of them.
+/// Options select flows. If an option is repeated, a flow must match one of its values. If several options are given, a
+/// flow must match all of them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -36,15 +37,16 @@ pub struct Args {
     #[command(flatten)]
     filter: Filter,
 
-    /// In which order; without it by client, and up to 10,000 flows: more come as the table has them
+    /// The order of the flows. Without it, up to 10,000 flows are sorted by client; more are printed in the table's
+    /// order
     #[arg(long, value_enum, value_name = "ORDER", conflicts_with = "follow")]
     sort: Option<Order>,
 
-    /// At most so many: the first by the order, or without one the first that the table has
+    /// Show only the first N: in the order of --sort, or without it in the table's
     #[arg(long, value_name = "N", conflicts_with = "follow")]
     limit: Option<usize>,
 
-    /// Print flows as they are opened (+) and end (-), until SIGINT; as JSON, a line for each
+    /// Print flows as they are opened (+) and end (-), until SIGINT; as JSON, one line each
     #[arg(long, help_heading = None)]
     follow: bool,
 

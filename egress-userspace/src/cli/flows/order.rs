@@ -14,13 +14,13 @@ use crate::dataplane::{FlowKey, FlowReport};
 pub enum Order {
     /// By client, router and server
     Client,
-    /// Those with the most bytes of both directions first
+    /// Most bytes first, in both directions
     Bytes,
-    /// Those with the most packets of both directions first
+    /// Most packets first, in both directions
     Packets,
-    /// The oldest first
+    /// Oldest first
     Age,
-    /// Those idle for longest first
+    /// Idle for longest first
     Idle,
 }
 

@@ -14,8 +14,8 @@ use super::{
 
 /// Show the rules of the running router, with their counters
 ///
-/// Flows, packets and bytes are counted for each rule: from clients (>) and to clients (<). The last line has the sums
-/// of all rules.
+/// Each rule counts its flows, and packets and bytes from clients (>) and to clients (<). The last line has the sums of
+/// all rules.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,11 +26,11 @@ pub struct Args {
     #[command(flatten)]
     instance: instance::Selector,
 
-    /// In which order
+    /// The order of the rules
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = Order::Rule)]
     sort: Order,
 
-    /// At most so many: the first by the order
+    /// Show only the first N
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 

@@ -11,13 +11,13 @@ use crate::dataplane::RuleReport;
 pub enum Order {
     /// By number, as in the spec
     Rule,
-    /// By the port that clients connect to; the fallback comes last
+    /// By the port that clients connect to; the fallback is last
     Port,
-    /// Those with the most flows first
+    /// Most flows first
     Flows,
-    /// Those with the most packets of both directions first
+    /// Most packets first, in both directions
     Packets,
-    /// Those with the most bytes of both directions first
+    /// Most bytes first, in both directions
     Bytes,
 }
 

@@ -29,14 +29,13 @@ use super::{
     output::{self, Output},
 };
 
-/// Watch the running router: rates by rule, the busiest flows, and what is not forwarded
+/// Watch the running router: rates by rule, the busiest flows, and packets that are not forwarded
 ///
-/// On a terminal it is a full-screen view; ? shows its keys. Otherwise, and with --once, it looks twice, one interval
-/// apart, and prints what it saw.
+/// In a terminal this is a full-screen view; ? shows its keys. Otherwise, and with --once, it takes two samples one
+/// interval apart and prints the difference.
 ///
-/// Rates are those from clients (>) and to clients (<), in packets and in bits from the IP header on. At most 20,000
-/// flows are looked at for each refresh, and the title says so where there are more. Colours are left out where
-/// `NO_COLOR` is set.
+/// Rates are from clients (>) and to clients (<), in packets and bits per second; bits count from the IP header on. A
+/// refresh reads at most 20,000 flows; the title says so if there are more. `NO_COLOR` turns colours off.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -49,7 +48,7 @@ pub struct Args {
     #[command(flatten)]
     instance: instance::Selector,
 
-    /// Time between two refreshes: seconds, or such as 500ms, 2m
+    /// The time between two refreshes: seconds, or with a unit: 500ms, 2m
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     interval: Duration,
 
@@ -57,7 +56,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = Sort::Rate)]
     sort: Sort,
 
-    /// Print one frame and end
+    /// Print one frame and exit
     #[arg(long)]
     once: bool,
 

@@ -20,13 +20,13 @@ pub const BUSIEST: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Sort {
-    /// Those with the most bytes per second in both directions
+    /// Most bytes per second, in both directions
     Rate,
-    /// Those with the most packets per second in both directions
+    /// Most packets per second, in both directions
     PacketRate,
-    /// Those with the most bytes in both directions since they were opened
+    /// Most bytes since they were opened, in both directions
     Bytes,
-    /// Those opened last
+    /// Opened last
     Newest,
 }
 
