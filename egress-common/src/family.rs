@@ -73,8 +73,8 @@ fn fragment_header(packet: &(impl Frame + ?Sized), offset: usize) -> Result<Frag
     })
 }
 
-/// The length that a header of 16 bits cannot say: that of a segmentation-offload packet above 64 KiB ("BIG TCP"), which
-/// leaves it at 0.
+/// The length that a header of 16 bits cannot say: that of a segmentation-offload packet above 64 KiB ("BIG TCP"),
+/// which leaves it at 0.
 #[inline(always)]
 fn announced_len(length: [u8; 2], received: usize) -> usize {
     match u16::from_be_bytes(length) {

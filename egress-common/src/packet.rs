@@ -128,8 +128,8 @@ const _: fn() = || {
 
 /// [`PacketKind`] with each field in a place of its own, which always has a value.
 ///
-/// An enum leaves the fields of its other variants undefined. The compiler may copy what is undefined, and verifiers up to
-/// Linux 6.2 refuse to read it from the stack.
+/// An enum leaves the fields of its other variants undefined. The compiler may copy what is undefined, and verifiers up
+/// to Linux 6.2 refuse to read it from the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlatKind {
     /// `None` if there is a transport header.

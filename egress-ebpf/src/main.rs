@@ -1,8 +1,8 @@
 //! The kernel half of the egress router: two TC programs, one for each interface of the pod.
 //!
 //! `eth0_ingress` receives what clients send to the router, `net1_ingress` what servers answer. A packet of a flow is
-//! translated and leaves by the other interface. For every other packet there is an [`Outcome`], and its verdict stands in
-//! one table, in `egress_common::Outcome`. `docs/packet-flow.md` describes a packet's way in full.
+//! translated and leaves by the other interface. For every other packet there is an [`Outcome`], and its verdict stands
+//! in one table, in `egress_common::Outcome`. `docs/packet-flow.md` describes a packet's way in full.
 //!
 //! The house has three floors. What is in one knows only what is below it:
 //!

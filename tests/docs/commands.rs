@@ -92,7 +92,10 @@ fn the_commands_and_their_options_are_those_of_the_program() -> Result<()> {
     let expected = with_sections(COMMANDS, &sections(cli::command()))?;
     if env::var_os("UPDATE_DOCS").is_some() {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
-        fs::write(page, &expected)?;
+        // Other tests read the page at the same time.
+        if expected != COMMANDS {
+            fs::write(page, &expected)?;
+        }
         return Ok(());
     }
     let changed = expected.lines().find(|line| !COMMANDS.contains(line));

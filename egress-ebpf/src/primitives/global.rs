@@ -1,18 +1,19 @@
 //! Global functions, which hold the slow path (`docs/decisions/0009-global-functions.md`).
 //!
-//! The verifier checks a global function once, whatever the state of its callers. Code in line is checked again for each
-//! path that leads to it. A global function takes the context and numbers only (pointers to anything else need Linux
-//! 5.13), and returns one number. So it reads the headers again, and [`global_fn`] encodes what goes in and comes out.
+//! The verifier checks a global function once, whatever the state of its callers. Code in line is checked again for
+//! each path that leads to it. A global function takes the context and numbers only (pointers to anything else need
+//! Linux 5.13), and returns one number. So it reads the headers again, and [`global_fn`] encodes what goes in and comes
+//! out.
 
 use egress_common::{Change, Outcome, Side, extension::Place, tcp};
 
 /// Makes global functions of a step's function, and a typed function that calls them.
 ///
-/// With `<F>` there is one global function for each family, whose names follow. Without, there is one for both. The names are
-/// those that `bpftool prog dump` shows.
+/// With `<F>` there is one global function for each family, whose names follow. Without, there is one for both. The
+/// names are those that `bpftool prog dump` shows.
 ///
-/// Arguments and result are a [`Word`] each, or a `Result` of one. The packet comes first; a function that does not need it
-/// does not take it.
+/// Arguments and result are a [`Word`] each, or a `Result` of one. The packet comes first; a function that does not
+/// need it does not take it.
 ///
 /// ```ignore
 /// global_fn! {
@@ -76,6 +77,26 @@ macro_rules! global_fn {
         extern "C" fn $symbol($($argument: u32),*) -> u64 {
             let result: $result = $body($($crate::primitives::global::Word::from_word($argument)),*);
             $crate::primitives::global::Returned::encode(result)
+        }
+    };
+}
+
+/// Makes an enum a [`Word`] by the numbers of its variants. What is none of them stands for the last one.
+macro_rules! word_enum {
+    ($type:ty: $($variant:ident),+ or $last:ident) => {
+        impl $crate::primitives::global::Word for $type {
+            #[inline(always)]
+            fn to_word(self) -> u32 {
+                self as u32
+            }
+
+            #[inline(always)]
+            fn from_word(word: u32) -> Self {
+                match word {
+                    $(word if word == Self::$variant as u32 => Self::$variant,)+
+                    _ => Self::$last,
+                }
+            }
         }
     };
 }
@@ -183,21 +204,7 @@ impl Word for Outcome {
     }
 }
 
-impl Word for Side {
-    #[inline(always)]
-    fn to_word(self) -> u32 {
-        self as u32
-    }
-
-    #[inline(always)]
-    fn from_word(word: u32) -> Self {
-        if word == Self::Cluster as u32 {
-            Self::Cluster
-        } else {
-            Self::Egress
-        }
-    }
-}
+word_enum!(Side: Cluster or Egress);
 
 impl Word for Change {
     #[inline(always)]

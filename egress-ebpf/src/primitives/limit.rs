@@ -2,7 +2,8 @@
 
 use super::{clock, maps};
 
-/// At most 1,000 packets per second per CPU, in bursts of 100. They go to those who use the router, but need not be many.
+/// At most 1,000 packets per second per CPU, in bursts of 100. They go to those who use the router, but need not be
+/// many.
 const BURST: u32 = 100;
 const INTERVAL_NS: u64 = 100_000_000;
 

@@ -1,7 +1,8 @@
 //! Log records for a person who debugs, off unless the loader asks for a level.
 //!
-//! `aya-log-ebpf` declares its ring buffer the old way, which makes libbpf (and so `bpftool prog loadall`) refuse the whole
-//! object. Its macros are used as they are; what they expand to is given here, with the ring buffer declared by BTF.
+//! `aya-log-ebpf` declares its ring buffer the old way, which makes libbpf (and so `bpftool prog loadall`) refuse the
+//! whole object. Its macros are used as they are; what they expand to is given here, with the ring buffer declared by
+//! BTF.
 
 use aya_log_ebpf_macros::{debug, trace};
 use egress_common::{Outcome, Ports, Side, Verdict};

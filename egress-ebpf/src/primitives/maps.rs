@@ -221,7 +221,8 @@ pub fn config() -> Result<&'static Config, Outcome> {
 ///
 /// # Safety
 ///
-/// Nothing else may have a reference to the element. Programs that packets run, and the timer, do not interrupt each other.
+/// Nothing else may have a reference to the element. Programs that packets run, and the timer, do not interrupt each
+/// other.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "each CPU has an element of its own")]
 pub unsafe fn own<T, const LEN: usize>(

@@ -1,7 +1,7 @@
 //! The lowest floor: what the kernel offers, in Rust. Nothing here knows a step.
 //!
-//! From the bottom: [`global`], [`scratch`], [`maps`]; then [`packet`], [`clock`], [`counters`], [`subscribers`], [`limit`]
-//! and [`log`]; then [`family`].
+//! From the bottom: [`global`], [`scratch`], [`maps`]; then [`packet`], [`clock`], [`counters`], [`subscribers`],
+//! [`limit`] and [`log`]; then [`family`].
 
 #[macro_use]
 pub mod global;

@@ -39,9 +39,9 @@ impl Packet {
 
     /// Where the contiguous part of the packet begins and where it ends.
     ///
-    /// The context has both as 32-bit fields, which the kernel makes pointers of when they are read. Read in Rust they are
-    /// numbers to be widened, and wherever the compiler moves the widening away from the read, the verifier sees pointers
-    /// cut off. In assembly the reads have 64-bit results.
+    /// The context has both as 32-bit fields, which the kernel makes pointers of when they are read. Read in Rust they
+    /// are numbers to be widened, and wherever the compiler moves the widening away from the read, the verifier sees
+    /// pointers cut off. In assembly the reads have 64-bit results.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         let (start, end): (usize, usize);
@@ -169,7 +169,8 @@ impl Packet {
     /// Adds `delta` to the sum of the whole packet that the network device has given (`CHECKSUM_COMPLETE`), if it has.
     #[inline(always)]
     pub fn update_device_checksum(&self, delta: u16) {
-        // SAFETY: the context is valid, see `ether_type`. The helper fails where there is no such sum, which is no error.
+        // SAFETY: the context is valid, see `ether_type`. The helper fails where there is no such sum, which is no
+        // error.
         unsafe { bpf_csum_update(self.skb(), u32::from(delta)) };
     }
 }

@@ -1,13 +1,11 @@
 //! Scratch: a CPU's working memory for what is too large for the stack of 512 bytes.
 //!
-//! The types are the values of the per-CPU maps named `TEMP_…`. What they hold means something within one run of a program
-//! only. Each says which step writes it.
+//! The types are the values of the per-CPU maps named `TEMP_…`. What they hold means something within one run of a
+//! program only. Each says which step writes it.
 
 use egress_common::{
     Flow, FlowEvent, NextHopRef, Port, Rule, SweepItem, TraceRecord, Translation, Tuple,
 };
-
-use super::global::Word;
 
 /// A flow that is being opened: the element of `TEMP_FLOW_V4` and `TEMP_FLOW_V6`.
 ///
@@ -18,7 +16,8 @@ pub struct TempFlow<A> {
     pub plan: Plan<A>,
     /// Written by `ports`; read by `open::enter`.
     pub mapping: Mapping<A>,
-    /// The entry that is inserted next. Written by `ports` as the reply entry; `open::enter` makes the original one of it.
+    /// The entry that is inserted next. Written by `ports` as the reply entry; `open::enter` makes the original one of
+    /// it.
     pub entry: Flow<A>,
     /// The flow's item in the sweep queue. Written and read by `open::enter`.
     pub item: SweepItem<A>,
@@ -72,24 +71,10 @@ pub enum EventSlot {
     Userspace = 1,
 }
 
-impl Word for EventSlot {
-    #[inline(always)]
-    fn to_word(self) -> u32 {
-        self as u32
-    }
+word_enum!(EventSlot: Packets or Userspace);
 
-    #[inline(always)]
-    fn from_word(word: u32) -> Self {
-        if word == Self::Packets as u32 {
-            Self::Packets
-        } else {
-            Self::Userspace
-        }
-    }
-}
-
-/// A traced packet between its arrival and the decision: the element of `TEMP_TRACE_V4` and `TEMP_TRACE_V6`. Written and
-/// read by `trace` only.
+/// A traced packet between its arrival and the decision: the element of `TEMP_TRACE_V4` and `TEMP_TRACE_V6`. Written
+/// and read by `trace` only.
 #[repr(C)]
 pub struct TraceBuffer<A> {
     pub record: TraceRecord<A>,

@@ -16,15 +16,15 @@ pub fn is_own<F: KernelFamily>(side: Side, address: F::Address) -> bool {
 }
 
 global_fn! {
-    /// The outcome of a packet on the egress interface that belongs to no flow. `may_open` says whether it may open a TCP
-    /// connection.
+    /// The outcome of a packet on the egress interface that belongs to no flow. `may_open` says whether it may open a
+    /// TCP connection.
     fn unsolicited<F>(packet: &Packet, may_open: bool) -> Outcome = judge_unsolicited::<F>;
     V4 => judge_unsolicited_v4, V6 => judge_unsolicited_v6
 }
 
 /// Linux accepts a packet for any address of the pod on any interface. Here `net1` accepts those for its own addresses
-/// only, and those that neighbour discovery needs. Connections that the pod itself has opened work, but nobody opens one
-/// from there: what the router serves is the cluster's.
+/// only, and those that neighbour discovery needs. Connections that the pod itself has opened work, but nobody opens
+/// one from there: what the router serves is the cluster's.
 #[inline(always)]
 fn judge_unsolicited<F: KernelFamily>(packet: &Packet, may_open: bool) -> Outcome {
     let Some(addresses) = packet.load::<Pair<F::Address>>(ETHERNET_HEADER_LEN + F::ADDRESSES)
@@ -46,8 +46,8 @@ fn judge_unsolicited<F: KernelFamily>(packet: &Packet, may_open: bool) -> Outcom
 
 /// The outcome of a packet on `side` that belongs to no flow, and opens none.
 ///
-/// On the egress interface TCP passes if it is seen to be no opening. A fragment may be part of one, and what cannot be read
-/// may be one.
+/// On the egress interface TCP passes if it is seen to be no opening. A fragment may be part of one, and what cannot be
+/// read may be one.
 #[inline(always)]
 pub fn judge_without_flow<F: KernelFamily>(
     packet: &Packet,

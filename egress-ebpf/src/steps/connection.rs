@@ -26,8 +26,8 @@ global_fn! {
 
 /// The flags that count, of a packet that has some of [`tcp::Flags::SLOW_PATH`].
 ///
-/// A TCP segment with SYN has its segment size clamped. An SCTP packet with INIT or INIT ACK announces a tag. The end of a
-/// connection counts if it is credible.
+/// A TCP segment with SYN has its segment size clamped. An SCTP packet with INIT or INIT ACK announces a tag. The end
+/// of a connection counts if it is credible.
 #[inline(always)]
 fn examine<F: KernelFamily>(packet: &Packet, side: Side) -> Result<tcp::Flags, Outcome> {
     let headers = parse::headers::<F>(packet)?;

@@ -32,7 +32,8 @@ impl<F: KernelFamily> FlowRef<F> {
     /// The whole entry.
     #[inline(always)]
     pub const fn entry(&self) -> &Flow<F::Address> {
-        // SAFETY: the pointer comes from a lookup, see the type. What packets write into it meanwhile is words by themselves.
+        // SAFETY: the pointer comes from a lookup, see the type. What packets write into it meanwhile is words by
+        // themselves.
         unsafe { &*self.0 }
     }
 
@@ -56,8 +57,8 @@ impl<F: KernelFamily> FlowRef<F> {
 
     /// The cached next hop, or [`NextHopRef::NONE`] to force a kernel lookup.
     ///
-    /// The packet that refreshes the time stamp forces one, about once a second. So the kernel's neighbour table sees that
-    /// the neighbour is in use, and probes it.
+    /// The packet that refreshes the time stamp forces one, about once a second. So the kernel's neighbour table sees
+    /// that the neighbour is in use, and probes it.
     #[inline(always)]
     pub const fn next_hop(&self, accounted: Accounted) -> NextHopRef {
         // SAFETY: the pointer comes from a lookup, see the type.
@@ -92,8 +93,8 @@ impl<F: KernelFamily> FlowRef<F> {
         let bytes = (packet.len() - ETHERNET_HEADER_LEN) as u64;
         let now_ns = clock::now_ns();
         let mut is_refreshed = false;
-        // SAFETY: the pointer comes from a lookup, see the type. Several CPUs may write at once: the counters are
-        // added to atomically, a time stamp is as good as the other, and a flag that is lost comes with the next segment.
+        // SAFETY: the pointer comes from a lookup, see the type. Several CPUs may write at once: the counters are added
+        // to atomically, a time stamp is as good as the other, and a flag that is lost comes with the next segment.
         let rule = unsafe {
             // Written only when they change, so that a flow's packets share the entry's memory unchanged.
             if now_ns.wrapping_sub((*flow).last_seen_ns) > clock::RESOLUTION_NS {
@@ -122,8 +123,8 @@ impl<F: KernelFamily> FlowRef<F> {
         }
     }
 
-    /// Remembers the tag that an SCTP packet with INIT or INIT ACK announces, if it is the first. A later one may be forged,
-    /// or opens a new association between the same ends.
+    /// Remembers the tag that an SCTP packet with INIT or INIT ACK announces, if it is the first. A later one may be
+    /// forged, or opens a new association between the same ends.
     #[inline(always)]
     pub fn remember_tag(&self, packet: &Packet, transport: usize) {
         let Some(tag) = packet.load::<u32>(transport + TransportHeader::INITIATE_TAG_OFFSET) else {

@@ -12,7 +12,7 @@ use egress_common::{
 };
 
 use super::{addresses, flows, forward, parse};
-use crate::primitives::{clock, family::KernelFamily, global::Word, maps, packet::Packet};
+use crate::primitives::{clock, family::KernelFamily, maps, packet::Packet};
 
 /// Remembers a first fragment that arrived on `side`, and re-injects those that were held for it.
 #[inline(always)]
@@ -21,8 +21,8 @@ pub fn remember<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outc
     reinject_held::<F>(packet, side)
 }
 
-/// Translates a later fragment that arrived on `side`, or holds it until its first one arrives. Returns `false` if it belongs
-/// to no flow, or cannot be held.
+/// Translates a later fragment that arrived on `side`, or holds it until its first one arrives. Returns `false` if it
+/// belongs to no flow, or cannot be held.
 ///
 /// # Errors
 ///
@@ -72,21 +72,7 @@ enum Followed {
     NoFirst = 2,
 }
 
-impl Word for Followed {
-    #[inline(always)]
-    fn to_word(self) -> u32 {
-        self as u32
-    }
-
-    #[inline(always)]
-    fn from_word(word: u32) -> Self {
-        match word {
-            0 => Self::Translated,
-            1 => Self::NoFlow,
-            _ => Self::NoFirst,
-        }
-    }
-}
+word_enum!(Followed: Translated, NoFlow or NoFirst);
 
 /// The element of `TEMP_FRAMES` for a frame that is about to be held, and that for a first fragment.
 const TO_HOLD: u32 = 0;
@@ -152,7 +138,8 @@ fn hold<F: KernelFamily>(packet: &Packet, side: Side) -> Result<bool, Outcome> {
 
 /// Re-injects the fragments that were held for the first one in `packet`, which stays as it is.
 ///
-/// The kernel half cannot make packets. It can send copies of the one that it has, so that one becomes each of them in turn.
+/// The kernel half cannot make packets. It can send copies of the one that it has, so that one becomes each of them in
+/// turn.
 #[inline(always)]
 fn reinject<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     let mut key = key::<F>(packet, side)?;
@@ -168,8 +155,8 @@ fn reinject<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome>
         let Some(held) = F::held().get_ptr(&key) else {
             break;
         };
-        // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. Should another
-        // fragment take it over, the copy is of neither, which its receiver finds out.
+        // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. Should
+        // another fragment take it over, the copy is of neither, which its receiver finds out.
         let held = unsafe { &*held };
         if !held.is_expired(now_ns) {
             paste(packet, held)?;
@@ -189,8 +176,8 @@ fn reinject<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome>
 
 /// `len`, if a frame that is held may be so long.
 ///
-/// Of two plain comparisons the compiler makes one, of a register with the difference to the lower bound. What that says
-/// about `len` itself is beyond verifiers up to Linux 6.10.
+/// Of two plain comparisons the compiler makes one, of a register with the difference to the lower bound. What that
+/// says about `len` itself is beyond verifiers up to Linux 6.10.
 #[inline(always)]
 fn frame_len(len: u32) -> Option<u32> {
     if len > HELD_LEN as u32 {
@@ -262,8 +249,9 @@ fn follow<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Followed, Outc
     let Some(first) = F::fragments().get_ptr_mut(&key) else {
         return Ok(Followed::NoFirst);
     };
-    // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. What is read of an
-    // element that is replaced meanwhile is the ports of another packet at worst; what is written then keeps one for longer.
+    // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. What is read of
+    // an element that is replaced meanwhile is the ports of another packet at worst; what is written then keeps one for
+    // longer.
     let first = unsafe { &mut *first };
     if first.is_expired(clock::now_ns()) {
         return Ok(Followed::NoFirst);

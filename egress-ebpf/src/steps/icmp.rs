@@ -54,8 +54,8 @@ fn translate_error<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), O
         return Err(Outcome::TtlExceeded);
     }
     let translation = flow.translation();
-    // The message leaves with the addresses of the flow, whichever host on the way has sent it: only those mean anything
-    // on the other side. The packet inside is one of the other direction.
+    // The message leaves with the addresses of the flow, whichever host on the way has sent it: only those mean
+    // anything on the other side. The packet inside is one of the other direction.
     let outside = rewrite_addresses::<F>(packet, ETHERNET_HEADER_LEN, &translation.addresses)?;
     F::decrement_ttl(packet)?;
     let inside = rewrite_addresses::<F>(packet, inside_offset, &translation.addresses.swapped())?;
@@ -118,8 +118,8 @@ fn unrelated<F: KernelFamily>(packet: &Packet, side: Side, port: Option<Port>) -
     }
 }
 
-/// Gives the packet inside the ports that its sender knows, and updates its checksum, if the message contains it, by them and
-/// by `address_delta`. Returns what all of this adds to the message's own checksum.
+/// Gives the packet inside the ports that its sender knows, and updates its checksum, if the message contains it, by
+/// them and by `address_delta`. Returns what all of this adds to the message's own checksum.
 #[inline(always)]
 fn rewrite_transport<F: KernelFamily>(
     packet: &Packet,

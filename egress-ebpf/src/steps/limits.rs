@@ -4,8 +4,8 @@ use egress_common::{Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Sid
 
 use crate::primitives::{maps, packet::Packet};
 
-/// The segment length of an SCTP packet whose parts are not seen from here (`GSO_BY_FRAGS` in `linux/skbuff.h`). Its sender
-/// has cut them by the path's MTU.
+/// The segment length of an SCTP packet whose parts are not seen from here (`GSO_BY_FRAGS` in `linux/skbuff.h`). Its
+/// sender has cut them by the path's MTU.
 const GSO_BY_FRAGS: usize = 0xffff;
 
 /// Checks a packet that arrived on `side`.

@@ -4,8 +4,8 @@ use egress_common::{AddressKey, NextHopRef, Side};
 
 use crate::primitives::{family::KernelFamily, maps, packet::Packet};
 
-/// The next hop towards `destination`, out of the interface of `side`. An unknown one is entered into `UNRESOLVED_V4` or
-/// `UNRESOLVED_V6`, for userspace to resolve.
+/// The next hop towards `destination`, out of the interface of `side`. An unknown one is entered into `UNRESOLVED_V4`
+/// or `UNRESOLVED_V6`, for userspace to resolve.
 #[inline(always)]
 pub fn find<F: KernelFamily>(side: Side, destination: F::Address, now_ns: u64) -> NextHopRef {
     let key = AddressKey::new(side, destination);

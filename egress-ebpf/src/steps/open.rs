@@ -74,9 +74,10 @@ global_fn! {
 
 /// Writes [`Plan`]: what the rules make of the packet.
 ///
-/// The preferred NAT port is the client's own, or the one that the connection before it had, if the packet reopens that. To
-/// the server it is then the same client again, whose sequence numbers and time stamps go on. From another client's port
-/// the server may take them for those of an old segment, as long as it remembers the connection (TIME-WAIT).
+/// The preferred NAT port is the client's own, or the one that the connection before it had, if the packet reopens
+/// that. To the server it is then the same client again, whose sequence numbers and time stamps go on. From another
+/// client's port the server may take them for those of an old segment, as long as it remembers the connection
+/// (TIME-WAIT).
 ///
 /// [`Plan`]: crate::primitives::scratch::Plan
 #[inline(always)]

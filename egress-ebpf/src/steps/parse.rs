@@ -43,8 +43,8 @@ fn contiguous_headers<F: Family>(packet: &Packet) -> Result<Headers<F>, Outcome>
     Ok(Headers { network, kind })
 }
 
-/// The addresses, protocol and ports of a packet that may have been cut, or whose checks are yet to come; `None` if it has
-/// no ports.
+/// The addresses, protocol and ports of a packet that may have been cut, or whose checks are yet to come; `None` if it
+/// has no ports.
 #[inline(always)]
 pub fn network_and_ports<F: Family>(packet: &Packet) -> Option<(NetworkHeader<F::Address>, Ports)> {
     packet.pull(HEADERS_LEN);
@@ -53,8 +53,8 @@ pub fn network_and_ports<F: Family>(packet: &Packet) -> Option<(NetworkHeader<F:
     Some((network, ports))
 }
 
-/// The ports that follow `network`, which may be the header of a packet inside an ICMP error. Of that one only the ports, or
-/// an echo's first eight bytes, are sure to be there.
+/// The ports that follow `network`, which may be the header of a packet inside an ICMP error. Of that one only the
+/// ports, or an echo's first eight bytes, are sure to be there.
 #[inline(always)]
 pub fn ports<F: Family>(packet: &Packet, network: &NetworkHeader<F::Address>) -> Option<Ports> {
     if matches!(network.part, Part::Later) {

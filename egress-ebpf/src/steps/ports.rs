@@ -3,12 +3,13 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_prandom_u32};
 use egress_common::{Candidates, Outcome, Port, Side, Translation, checksum};
 
-use crate::primitives::{clock, family::KernelFamily, global::Word, maps, scratch::TempFlow};
+use crate::primitives::{clock, family::KernelFamily, maps, scratch::TempFlow};
 
 /// How many candidates one global function tries.
 const BATCH: u32 = 128;
 
-/// For so long after a search that failed, which takes milliseconds, new flows towards the server are refused without one.
+/// For so long after a search that failed, which takes milliseconds, new flows towards the server are refused without
+/// one.
 const RETRY_NS: u64 = 1_000_000_000;
 
 /// `-EEXIST`: the key is in the map already.
@@ -47,21 +48,7 @@ enum Attempt {
     TableFull = 2,
 }
 
-impl Word for Attempt {
-    #[inline(always)]
-    fn to_word(self) -> u32 {
-        self as u32
-    }
-
-    #[inline(always)]
-    fn from_word(word: u32) -> Self {
-        match word {
-            0 => Self::Taken,
-            1 => Self::Succeeded,
-            _ => Self::TableFull,
-        }
-    }
-}
+word_enum!(Attempt: Taken, Succeeded or TableFull);
 
 /// Tries the preferred port, and then all others.
 #[inline(always)]

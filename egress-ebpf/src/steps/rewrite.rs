@@ -96,8 +96,8 @@ fn rewrite_sctp<A>(
     update_sctp_checksum(packet, transport, old, new, network.payload_len).map(|_| ())
 }
 
-/// Updates the CRC of the SCTP packet of `length` bytes at `transport`, whose ports were replaced. Returns what that adds to
-/// an Internet checksum over the packet.
+/// Updates the CRC of the SCTP packet of `length` bytes at `transport`, whose ports were replaced. Returns what that
+/// adds to an Internet checksum over the packet.
 #[inline(always)]
 pub fn update_sctp_checksum(
     packet: &Packet,

@@ -45,8 +45,8 @@ pub fn find<F: KernelFamily>(
     ))
 }
 
-/// Whether a socket of the pod waits for this packet: one that listens, such as for health checks, or one of a connection
-/// that the pod itself has opened. The fallback leaves those alone.
+/// Whether a socket of the pod waits for this packet: one that listens, such as for health checks, or one of a
+/// connection that the pod itself has opened. The fallback leaves those alone.
 #[inline(always)]
 fn is_of_a_local_socket<F: KernelFamily>(packet: &Packet, tuple: &Tuple<F::Address>) -> bool {
     // `struct bpf_sock_tuple` has addresses and ports as a tuple begins.

@@ -1,7 +1,7 @@
 //! Ending flows: expiry by a timer in the kernel, for which no process is needed, and eviction when the table is full.
 //!
-//! Each flow has an item in the sweep queue. Ten times a second the timer pops the oldest items, visits their flows, and
-//! pushes those that live on again. So a large table costs a little all the time instead of much at once.
+//! Each flow has an item in the sweep queue. Ten times a second the timer pops the oldest items, visits their flows,
+//! and pushes those that live on again. So a large table costs a little all the time instead of much at once.
 
 use core::ffi::c_void;
 
@@ -12,7 +12,6 @@ use super::events;
 use crate::primitives::{
     clock, counters,
     family::KernelFamily,
-    global::Word,
     maps::{self, Sweeper},
     scratch::EventSlot,
 };
@@ -120,22 +119,7 @@ enum Visit {
     Kept = 3,
 }
 
-impl Word for Visit {
-    #[inline(always)]
-    fn to_word(self) -> u32 {
-        self as u32
-    }
-
-    #[inline(always)]
-    fn from_word(word: u32) -> Self {
-        match word {
-            0 => Self::QueueEmpty,
-            1 => Self::Stale,
-            2 => Self::Ended,
-            _ => Self::Kept,
-        }
-    }
-}
+word_enum!(Visit: QueueEmpty, Stale, Ended or Kept);
 
 /// Visits the flow at the front of the queue.
 #[inline(always)]
@@ -183,8 +167,8 @@ fn visit<F: KernelFamily>(purpose: Purpose) -> Visit {
 global_fn! {
     /// Makes room in a full table for a new flow, by ending one that is not established: the oldest first.
     ///
-    /// It visits only the [`VISITS_PER_PACKET`] flows at the front of the queue, which go to its end, so that a packet costs
-    /// little. The next packet goes on where this one has stopped.
+    /// It visits only the [`VISITS_PER_PACKET`] flows at the front of the queue, which go to its end, so that a packet
+    /// costs little. The next packet goes on where this one has stopped.
     ///
     /// # Errors
     ///

@@ -134,8 +134,8 @@ fn is_wanted<F: KernelFamily>(
 #[inline(always)]
 fn copy(packet: &Packet, frame: &mut [u8; TRACE_FRAME_LEN]) -> Option<u32> {
     const LAST: u32 = TRACE_FRAME_LEN as u32 - 1;
-    // Every frame has a first byte. The compiler knows by now that the mask changes nothing, the verifier does not; nor do
-    // older ones see by a comparison that a length is not 0.
+    // Every frame has a first byte. The compiler knows by now that the mask changes nothing, the verifier does not; nor
+    // do older ones see by a comparison that a length is not 0.
     let last = core::hint::black_box((packet.len() as u32 - 1).min(LAST));
     let len = (last & LAST) + 1;
     // SAFETY: the context is valid while the program runs, and the frame has room for `len` bytes.

@@ -1,7 +1,7 @@
 //! ICMP errors of the router's own, each made out of the packet that it tells of.
 //!
-//! The packet is cut behind its transport header, gets an IP and an ICMP header in front, and leaves by the interface that
-//! it arrived on. The error's source is the address that the packet was sent to, which is the router's own.
+//! The packet is cut behind its transport header, gets an IP and an ICMP header in front, and leaves by the interface
+//! that it arrived on. The error's source is the address that the packet was sent to, which is the router's own.
 
 use aya_ebpf::{
     bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
@@ -45,8 +45,8 @@ impl ErrorFamily for V4 {
     #[inline(always)]
     fn message(outcome: Outcome) -> [u8; 2] {
         match outcome {
-            // Destination unreachable: fragmentation needed (RFC 1191). Also to senders that allow fragmentation: nobody
-            // fragments here, and Linux heeds the message all the same.
+            // Destination unreachable: fragmentation needed (RFC 1191). Also to senders that allow fragmentation:
+            // nobody fragments here, and Linux heeds the message all the same.
             Outcome::PacketTooBig => [3, 4],
             // Time to live exceeded in transit.
             _ => [11, 0],
