@@ -52,7 +52,7 @@ pub fn script(spec: &Spec) -> Result<String> {
         let is_ours = |server: std::net::IpAddr| server.is_ipv4() == own.is_ipv4();
         for rule in &spec.rules {
             if is_ours(rule.destination.address) {
-                let (protocol, port) = (rule.protocol.name(), rule.port);
+                let (protocol, port) = (rule.protocol.name().to_lowercase(), rule.port);
                 writeln!(
                     redirects,
                     "iif eth0 {protocol} dport {port} dnat to {}",

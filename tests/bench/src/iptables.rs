@@ -20,7 +20,11 @@ pub fn script(spec: &Spec) -> Result<String> {
     let mut script = String::from("*nat\n");
     let rules = spec.rules.iter();
     for rule in rules.filter(|rule| rule.destination.address.is_ipv4()) {
-        let (protocol, port, server) = (rule.protocol.name(), rule.port, rule.server());
+        let (protocol, port, server) = (
+            rule.protocol.name().to_lowercase(),
+            rule.port,
+            rule.server(),
+        );
         writeln!(
             script,
             "-A PREROUTING -i eth0 -p {protocol} --dport {port} -j DNAT --to-destination {server}"

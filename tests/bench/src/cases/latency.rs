@@ -51,7 +51,7 @@ pub fn measure(bench: &mut Bench, case: &'static str, protocol: Protocol) -> Res
     let samples = bench.interleave(case, Better::Lower, &mut tracks, |track| {
         pinned(cpu, || track.sample(burst))
     })?;
-    let name = protocol.name().to_uppercase();
+    let name = protocol.name();
     let tables = QUANTILES
         .iter()
         .zip(samples)
