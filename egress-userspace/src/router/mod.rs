@@ -62,7 +62,7 @@ pub struct Router {
     queries: Queries,
     events: Events,
     /// Held until everything else is gone.
-    lock: InstanceLock,
+    _lock: InstanceLock,
 }
 
 impl Router {

@@ -138,7 +138,7 @@ impl Router {
             flow_log,
             queries,
             events,
-            lock,
+            _lock: lock,
         })
     }
 }
