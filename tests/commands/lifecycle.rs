@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use anyhow::{Result, ensure};
 use egress_tests::addresses::{HTTP, TLS};
 use egress_tests::requirements::skipped;
-use egress_tests::{Connection, Lab, router, skip_unless_lab_works};
+use egress_tests::{Connection, Lab, eventually, router, skip_unless_lab_works};
 use nix::sys::signal::Signal;
 
 use crate::lab::{
@@ -74,6 +74,10 @@ fn a_router_with_the_process_id_of_the_one_before_replaces_it() -> Result<()> {
         Started::new(&mut command)
     };
     container()?.kill()?;
+    // Only `unshare` has been waited for: the kernel kills the router itself a moment later.
+    eventually("the router has ended", || {
+        Ok((status(&lab)?["process_running"] == false).then_some(()))
+    })?;
     assert_eq!(attachments(&lab)?, by_clsact());
     let log = container()?.log()?;
     ensure!(

@@ -1,5 +1,6 @@
 //! A dataplane whose maps are of another version: it is named as such, never read, and replaced with what that loses.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::CString;
 use std::io;
@@ -173,6 +174,30 @@ fn a_dataplane_of_version_6_is_named_and_replaced_and_what_is_lost_is_said() -> 
     }
     pod.end(Signal::SIGTERM)?;
     ensure!(!path.exists(), "something is left");
+    Ok(())
+}
+
+#[test]
+fn a_start_that_fails_leaves_pins_as_they_were() -> Result<()> {
+    skip_unless_lab_works!();
+    let lab = Lab::new()?;
+    let mut pod = Pod::new(&lab)?;
+    let path = pod.pin_path();
+    ensure!(pod.start(&["--flow-log", "/no/such/file"]).is_err());
+    ensure!(!path.exists(), "something is pinned");
+
+    pin_version_6(&lab, &pod)?;
+    let names = || -> Result<BTreeSet<_>> {
+        let entries = std::fs::read_dir(&path)?;
+        Ok(entries
+            .map(|entry| entry.map(|it| it.file_name()))
+            .collect::<io::Result<_>>()?)
+    };
+    let before = names()?;
+    // An address that the pod does not have.
+    ensure!(pod.start(&["--metrics-address", "192.0.2.1:9469"]).is_err());
+    assert_eq!(names()?, before);
+    ensure!(Array::<_, [u8; 760]>::try_from(pinned(&path, "CONFIG")?).is_ok());
     Ok(())
 }
 

@@ -149,13 +149,16 @@ fn discover_those(wanted: impl Fn(&Identity) -> bool) -> Result<Vec<Instance>, D
     };
     let found = found.iter().filter(|(identity, _)| newest(identity));
     found
-        .map(|(identity, infos)| {
-            pins::check_version(identity)?;
+        .filter_map(|(identity, infos)| {
+            if let Err(error) = pins::check_version(identity) {
+                return Some(Err(error.into()));
+            }
             let maps = Maps::from_source(|name| {
                 let info = named_so(infos, name)?;
                 Some(MapData::from_id(info.id()).and_then(Map::from_map_data))
-            })?;
-            Ok(Instance::new(maps, None)?)
+            });
+            // The kernel may have freed them since the program was listed.
+            Some(Instance::new(maps.ok()?, None).map_err(DiscoverError::from))
         })
         .collect()
 }
@@ -181,29 +184,20 @@ pub fn pinned_under(parent: &Path) -> Vec<(Pins, Identity)> {
         .collect()
 }
 
-/// The routers of this network namespace that are pinned in directories under `parent`, as far as they may be opened.
-///
-/// # Errors
-///
-/// If one of them has another layout.
-pub fn discover_pinned(parent: &Path) -> Result<Vec<Instance>, DiscoverError> {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return Ok(Vec::new());
-    };
-    let mut instances = Vec::new();
-    for entry in entries.flatten() {
-        match Instance::pinned(&entry.path()) {
-            Ok(instance) => instances.push(instance),
-            Err(
-                DiscoverError::NotPinned(_)
-                | DiscoverError::Closed { .. }
-                | DiscoverError::Elsewhere { .. }
-                | DiscoverError::Maps(MapsError::Unidentified),
-            ) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(instances)
+/// The routers of this network namespace that are `wanted` and pinned in directories under `parent`, as far as they may be
+/// opened.
+fn discover_pinned(
+    parent: &Path,
+    wanted: impl Fn(&Identity) -> bool,
+) -> Result<Vec<Instance>, DiscoverError> {
+    pinned_under(parent)
+        .into_iter()
+        .filter(|(_, identity)| wanted(identity))
+        .map(|(pins, identity)| {
+            pins.check(&identity)?;
+            Ok(Instance::new(pins.maps()?, Some(pins))?)
+        })
+        .collect()
 }
 
 impl Instance {
@@ -229,7 +223,7 @@ impl Instance {
         let mut instances = match discover_those(is_wanted) {
             // Programs come first, as they are what runs: pins may be those of a router that was started without since.
             Err(error @ DiscoverError::List(_)) => {
-                let instances = discover_pinned(Path::new(Pins::DEFAULT))?;
+                let instances = discover_pinned(Path::new(Pins::DEFAULT), is_wanted)?;
                 if instances.is_empty() {
                     return Err(error);
                 }

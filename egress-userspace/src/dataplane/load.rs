@@ -1,6 +1,6 @@
 //! Loading the kernel half.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, thread, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -23,6 +23,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EGRESS_ROUTER_BPF_OBJEC
 
 /// Fragments of a family that may wait for the first one of their packet, 1.5 KiB each.
 const HELD_FRAGMENTS: u32 = 1024;
+
+/// How often the timer is started until it is given up.
+const TIMER_ATTEMPTS: u32 = 10;
+/// How long after one attempt the next one is made.
+const TIMER_RETRY: Duration = Duration::from_millis(50);
 
 pub(super) fn classifier<'e>(
     ebpf: &'e mut Ebpf,
@@ -224,19 +229,26 @@ impl Dataplane {
     pub fn start_expiry(&mut self) -> Result<(), LoadError> {
         // Any frame will do: the program does not look at it.
         let frame = [0; 64];
-        let result = classifier(&mut self.ebpf, START_SWEEP)?
-            .test_run(TestRunOptions {
-                data_in: Some(&frame),
-                ..TestRunOptions::default()
-            })
-            .map_err(|source| LoadError::Program {
-                name: START_SWEEP,
-                source,
-            })?;
-        match result.return_value {
-            0 => Ok(()),
-            _ => Err(LoadError::Timer),
+        let program = classifier(&mut self.ebpf, START_SWEEP)?;
+        // The kernel takes the timer's memory without waiting for any to be freed, so that it may fail for a moment.
+        for attempt in 0..TIMER_ATTEMPTS {
+            if attempt > 0 {
+                thread::sleep(TIMER_RETRY);
+            }
+            let result = program
+                .test_run(TestRunOptions {
+                    data_in: Some(&frame),
+                    ..TestRunOptions::default()
+                })
+                .map_err(|source| LoadError::Program {
+                    name: START_SWEEP,
+                    source,
+                })?;
+            if result.return_value == 0 {
+                return Ok(());
+            }
         }
+        Err(LoadError::Timer)
     }
 
     /// The reader of the kernel half's log records.

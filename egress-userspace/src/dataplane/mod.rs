@@ -18,9 +18,7 @@ mod subscribers;
 mod trace;
 
 pub use attach::{AttachError, AttachMode, Attachment};
-pub use discover::{
-    DiscoverError, Instance, attached_by_tcx, discover, discover_pinned, pinned_under,
-};
+pub use discover::{DiscoverError, Instance, attached_by_tcx, discover, pinned_under};
 pub use events::FlowChange;
 pub use expiry::Swept;
 pub use instance_lock::{InstanceLock, LockError};

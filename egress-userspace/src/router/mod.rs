@@ -62,8 +62,8 @@ pub struct Router {
     /// What metrics and health ask.
     queries: Queries,
     events: Events,
-    /// Released last.
-    lock: InstanceLock,
+    /// Held until everything else is gone.
+    _lock: InstanceLock,
 }
 
 impl Router {

@@ -74,9 +74,7 @@ impl Router {
         self.attachment
             .detach(*self.dataplane, &self.interfaces)
             .await;
-        let finished = self.flow_log.finish();
-        drop(self.lock);
-        finished
+        self.flow_log.finish()
     }
 
     /// Leaves the dataplane attached, for the next router to take over. It has to be pinned.
@@ -86,9 +84,7 @@ impl Router {
     /// If the last lines of the flow log could not be written.
     pub fn leave(self) -> Result<(), FlowLogError> {
         self.attachment.leave();
-        let finished = self.flow_log.finish();
-        drop(self.lock);
-        finished
+        self.flow_log.finish()
     }
 
     /// What metrics and health say of the router beside what its maps do.

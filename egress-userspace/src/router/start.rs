@@ -16,7 +16,7 @@ use super::{
     events::Events,
     spec_file::SpecFile,
     stale::{self, StaleDataplanes},
-    take_over::{self, Earlier},
+    take_over::{self, Earlier, Unfinished},
 };
 use crate::{
     dataplane::{
@@ -82,6 +82,15 @@ impl Router {
 
         let features = kernel::features()?;
         let options = options(&config, &table, features, pair);
+        let fresh = match &earlier {
+            Earlier::Nothing => pins.as_ref(),
+            Earlier::Replaced(_) | Earlier::TakenOver(_) => None,
+        };
+        let unfinished = Unfinished::new(fresh);
+        if let (Some(pins), Earlier::Replaced(_)) = (&pins, &earlier) {
+            // As late as can be. Its links stay, so that its programs are there until ours replace them.
+            pins.remove_all_maps()?;
+        }
         let mut dataplane = match &pins {
             Some(pins) => Dataplane::load_pinned(&options, pins)?,
             None => Dataplane::load(&options)?,
@@ -124,6 +133,7 @@ impl Router {
         for line in summary(&table) {
             log::info!("{line}");
         }
+        unfinished.finish();
         Ok(Self {
             config,
             resource,
@@ -140,7 +150,7 @@ impl Router {
             flow_log,
             queries,
             events,
-            lock,
+            _lock: lock,
         })
     }
 }

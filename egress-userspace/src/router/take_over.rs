@@ -45,7 +45,7 @@ pub enum Earlier {
     TakenOver(Box<InstanceInfo>),
 }
 
-/// Looks at what an earlier router has left, and clears away what cannot be taken over.
+/// Looks at what an earlier router has left, and clears away what is of other interfaces.
 pub fn take_over(pins: &Pins, pair: InterfacePair) -> Result<Earlier, PinsError> {
     let directory = pins.directory().display();
     match pins.state(pair)? {
@@ -60,16 +60,35 @@ pub fn take_over(pins: &Pins, pair: InterfacePair) -> Result<Earlier, PinsError>
             log::warn!(
                 "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
             );
-            // Its links stay, so that its programs are there until ours replace them.
-            let former = pins.former(pair);
-            pins.remove_all_maps()?;
-            Ok(Earlier::Replaced(former))
+            Ok(Earlier::Replaced(pins.former(pair)))
         }
         PinnedState::Foreign(reason) => {
             log::warn!("what is in {directory} is not for this router and is removed: {reason}");
             pins.remove()?;
             Pins::at(pins.directory())?;
             Ok(Earlier::Nothing)
+        }
+    }
+}
+
+/// Removes what this router has pinned, unless it comes up. For one that began with nothing pinned.
+pub struct Unfinished<'p>(Option<&'p Pins>);
+
+impl<'p> Unfinished<'p> {
+    pub const fn new(pins: Option<&'p Pins>) -> Self {
+        Self(pins)
+    }
+
+    /// The router is up.
+    pub fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.map(Pins::remove) {
+            log::warn!("{error}");
         }
     }
 }
