@@ -9,8 +9,6 @@ use std::{
 use anyhow::Context as _;
 use clap_mangen::Man;
 
-use super::{markdown, output};
-
 /// Print the manual page, or write that of each command
 ///
 /// Without a directory the page of `egress-router` itself is printed. With one, a page for it and for each command is
@@ -24,17 +22,11 @@ pub struct Args {
     /// Where to write a page for each command; has to be there
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-
-    /// Print the generated parts of `docs/commands.md` instead
-    #[arg(long, hide = true, conflicts_with = "directory")]
-    markdown: bool,
 }
 
 /// Prints or writes the manual.
 pub fn run(args: Args, command: clap::Command) -> anyhow::Result<ExitCode> {
-    if args.markdown {
-        output::text(&markdown::sections(command))?;
-    } else if let Some(directory) = args.directory {
+    if let Some(directory) = args.directory {
         clap_mangen::generate_to(command, &directory)
             .with_context(|| format!("could not write to {}", directory.display()))?;
     } else {

@@ -9,7 +9,6 @@ mod flows;
 mod follow;
 mod instance;
 mod man;
-mod markdown;
 mod output;
 mod protocol;
 mod rules;

@@ -1,10 +1,9 @@
-//! Description, usage and options of each subcommand as Markdown, for `docs/commands.md`.
+//! The description, usage and options of each subcommand as Markdown, for `docs/commands.md`.
 
 use std::fmt::Write as _;
 
 use clap::{Arg, Command};
-
-use super::terminal;
+use textwrap::{Options, WordSplitter};
 
 /// The longest line of prose in the documentation.
 const COLUMNS: usize = 120;
@@ -21,7 +20,12 @@ fn section(command: &mut Command) -> String {
     let short = command.get_about().unwrap_or_default().to_string();
     let about = command.get_long_about().unwrap_or_default().to_string();
     let about = format!("{short}.{}", about.strip_prefix(&short).unwrap_or(""));
-    let about = terminal::wrap(&about, Some(COLUMNS), 0);
+    let about = textwrap::fill(
+        &about,
+        Options::new(COLUMNS)
+            .break_words(false)
+            .word_splitter(WordSplitter::NoHyphenation),
+    );
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     let rows: String = command
@@ -37,7 +41,7 @@ fn section(command: &mut Command) -> String {
     section + "<!-- end -->\n"
 }
 
-/// The row of an option: how it is written, its default, and what it does, with its values if it has a list of them.
+/// The row of an option: its syntax, its default, and its help with the meanings of its values.
 fn row(argument: &Arg) -> String {
     let help = argument.get_long_help().or(argument.get_help());
     let mut cell = help.unwrap_or_default().to_string();
