@@ -1,4 +1,4 @@
-//! `egress-router man`: the manual.
+//! `egress-router man`: manual pages.
 
 use std::{
     io::{self, Write as _},
@@ -24,7 +24,7 @@ pub struct Args {
     directory: Option<PathBuf>,
 }
 
-/// Prints or writes the manual.
+/// Prints the main page, or writes all pages to a directory.
 pub fn run(args: Args, command: clap::Command) -> anyhow::Result<ExitCode> {
     if let Some(directory) = args.directory {
         clap_mangen::generate_to(command, &directory)
