@@ -319,7 +319,7 @@ fn without_a_free_port_towards_the_server_it_ends() -> Result<()> {
 }
 
 #[test]
-fn a_gateway_that_does_not_answer_ends_it() -> Result<()> {
+fn a_gateway_that_does_not_answer_ends_the_connection() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     let _router = Running::start(&lab, &[])?;
@@ -363,7 +363,7 @@ fn a_ping_of_the_other_family_is_wrong_usage() -> Result<()> {
     skip_unless_lab_works!();
     let lab = Lab::new()?;
     for (client, protocol) in [(V4.client(0), "icmpv6"), (V6.client(0), "icmp")] {
-        explain(&lab, client.address, 1, protocol)?.failure(USAGE, &["is of IPv"])?;
+        explain(&lab, client.address, 1, protocol)?.failure(USAGE, &["requires an IPv"])?;
     }
     Ok(())
 }

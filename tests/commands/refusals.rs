@@ -188,7 +188,7 @@ fn an_unknown_or_invalid_timeout_is_refused_with_what_was_expected() -> Result<(
             "tpc_close=5",
             "no timeout \"tpc_close\"; expected one of tcp_syn_sent, ",
         ),
-        ("udp=soon", "\"soon\" is not a time"),
+        ("udp=soon", "\"soon\" is not a duration"),
         ("udp=0", "not between 1 second and 1 year"),
         ("udp=1500ms", "in whole seconds"),
     ] {

@@ -1,4 +1,4 @@
-//! `egress-router check`: is a spec valid, and what would it do?
+//! `egress-router check`: validates specs and summarizes what they do.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -38,7 +38,7 @@ pub struct Args {
     output: Output,
 }
 
-/// Checks each file and prints what came out.
+/// Checks each file and prints the results.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let results: Vec<_> = args
         .files
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(exit_code(results.iter().map(|(_, result)| result)))
 }
 
-/// A file that cannot be read outweighs a spec with errors: nothing is known about it.
+/// The exit code of the worst result. An unreadable file is worse than a spec with errors.
 fn exit_code<'r>(results: impl Iterator<Item = &'r Result<EgressRouter, LoadError>>) -> ExitCode {
     results
         .filter_map(|result| result.as_ref().err())
@@ -102,7 +102,7 @@ fn report(file: &str, result: &Result<EgressRouter, LoadError>) -> serde_json::V
     }
 }
 
-/// What a router does, a line for each address and each rule.
+/// What a router does: a line for each address and each rule.
 struct Summary<'r>(&'r EgressRouter);
 
 impl fmt::Display for Summary<'_> {
@@ -201,7 +201,7 @@ router.yaml: 2 errors
     }
 
     #[test]
-    fn the_exit_code_tells_the_worst_result() {
+    fn the_exit_code_is_that_of_the_worst_result() {
         let unreadable = egress_api::load("/does/not/exist");
         let all = [checked(EXAMPLE), checked("kind: Pod"), unreadable];
         assert_eq!(exit_code(all[..1].iter()), ExitCode::SUCCESS);

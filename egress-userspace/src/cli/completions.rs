@@ -1,4 +1,4 @@
-//! `egress-router completions`: what a shell completes.
+//! `egress-router completions`: shell completions.
 
 use std::{
     io::{self, Write as _},
@@ -23,7 +23,7 @@ pub struct Args {
 /// Prints the script.
 pub fn run(args: Args, mut command: clap::Command) -> anyhow::Result<ExitCode> {
     let name = command.get_name().to_owned();
-    // The generator takes a writer's error for a bug, and a closed pipe is none.
+    // The generator panics if its writer fails, and a closed pipe is no reason to panic.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
     io::stdout().lock().write_all(&script)?;

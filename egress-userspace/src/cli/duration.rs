@@ -1,4 +1,4 @@
-//! Durations, as people write and read them.
+//! Durations in options and in output.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text).map_err(|error| {
-            format!("{text:?} is not a time: {error}; expected seconds, or such as 500ms, 90s, 2h, 5days")
+            format!("{text:?} is not a duration: {error}; expected seconds, or a value such as 500ms, 90s, 2h or 5days")
         }),
     }
 }
@@ -27,12 +27,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_in_seconds_or_says_its_unit() {
+    fn a_duration_is_in_seconds_or_has_a_unit() {
         assert_eq!(parse("5"), Ok(Duration::from_secs(5)));
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("2min 5s"), Ok(Duration::from_secs(125)));
         for text in ["", "often", "-1", "5 apples"] {
-            assert!(parse(text).is_err(), "{text:?} was taken");
+            assert!(parse(text).is_err(), "{text:?} was accepted");
         }
     }
 

@@ -32,13 +32,13 @@ const PRIVILEGES: u8 = 5;
 const KERNEL: u8 = 6;
 const ALREADY_RUNNING: u8 = 7;
 const NOT_RUNNING: u8 = 8;
-/// What `explain` gives for a connection that is not forwarded.
+/// The exit code of `explain` for a connection that would not be forwarded.
 pub const NOT_FORWARDED: u8 = 9;
 
-/// Prints the error with its causes, and gives the exit code for it.
+/// Prints the error with its causes, and returns its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if is_closed_pipe(error) {
-        // `egress-router flows | head` has seen enough.
+        // The reader has seen enough, as in `egress-router flows | head`.
         return ExitCode::SUCCESS;
     }
     let text = format!("error: {}", message(error));
@@ -47,17 +47,17 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code(error))
 }
 
-/// The error and its causes, without those that a message before has told of already.
+/// The error and its causes, without a cause that an earlier message already contains.
 fn message(error: &anyhow::Error) -> String {
-    let mut told = String::new();
+    let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if told.is_empty() {
-            told = cause;
-        } else if !told.contains(&cause) {
-            told = format!("{told}: {cause}");
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
     }
-    told
+    text
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -90,7 +90,7 @@ fn code(error: &anyhow::Error) -> u8 {
     FAILURE
 }
 
-/// The exit code for a resource that is not there.
+/// The exit code for a resource that could not be loaded.
 pub const fn load_error(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable { .. } => FAILURE,
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_that_was_told_of_is_not_told_again() {
+    fn a_cause_is_not_repeated() {
         let error = anyhow::anyhow!("disk full")
             .context("could not write: disk full")
             .context("giving up");

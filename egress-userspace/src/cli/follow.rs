@@ -1,4 +1,4 @@
-//! `egress-router flows --follow`: flows as they are opened and end.
+//! `egress-router flows --follow`: prints flows as they are opened and end.
 
 use std::{
     io::{self, Write as _},
@@ -23,7 +23,7 @@ use crate::{
     telemetry::flow_log::{self, FlowLine, Line},
 };
 
-/// How often the kernel half is told that somebody still listens.
+/// How often a command renews its lease as a subscriber.
 pub const RENEWAL: Duration = Duration::from_secs(1);
 
 /// Prints events until SIGINT or SIGTERM.
@@ -40,7 +40,7 @@ async fn print_events(instance: Instance, output: Output) -> anyhow::Result<()> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let subscriber = instance.maps.subscribe(Subscriber::Follow)?;
     let events = subscriber.listen(instance.info.identity.cluster_ifindex)?;
-    // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
+    // SAFETY: the listener owns its file descriptor, and keeps it open until it is dropped.
     let mut events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
         .map_err(io::Error::from)?;
     let mut renewals = interval(RENEWAL);
@@ -77,7 +77,7 @@ fn text(line: &Line) -> String {
     let (sign, line) = match line {
         Line::Lost { time, records } => {
             return format!(
-                "{time} ! {records} events were lost: they came faster than they were read"
+                "{time} ! {records} events were lost: they arrived faster than they were read"
             );
         }
         Line::Start(line) => ('+', line),

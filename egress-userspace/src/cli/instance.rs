@@ -1,4 +1,4 @@
-//! Which running router a command is about.
+//! The options that select a running router.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ impl Selector {
         let instance = Instance::pinned(directory)?;
         if index.is_some_and(|index| index != instance.info.identity.cluster_ifindex) {
             return Err(DiscoverError::NotPinned(directory.clone()))
-                .context("no router of that interface");
+                .context("no router with that cluster interface");
         }
         Ok(instance)
     }

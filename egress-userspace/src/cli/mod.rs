@@ -39,7 +39,7 @@ struct Cli {
     command: Command,
 }
 
-/// Each command's help is the documentation of its arguments.
+/// The subcommands. The help of each is the doc comment of its `Args`.
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
@@ -73,7 +73,7 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| exit::report(&error))
 }
 
-/// The command line, for whatever describes it.
+/// The definition of the command line, from which completions and documentation are generated.
 pub fn command() -> clap::Command {
     Cli::command()
 }

@@ -1,4 +1,4 @@
-//! How results are printed: as a table for people, or as JSON for programs.
+//! Printing results: tables for people, JSON for programs.
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -21,9 +21,9 @@ pub enum Output {
 
 /// Prints a value as JSON.
 pub fn json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
-    // Standard output by itself writes line by line.
+    // Standard output alone writes line by line.
     let mut out = BufWriter::new(io::stdout().lock());
-    // As the error that it is, so that a closed pipe is known for one.
+    // As the underlying error, so that a closed pipe is recognized.
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
     writeln!(out)?;
     out.flush()?;
@@ -61,25 +61,26 @@ impl Column {
     }
 }
 
-/// How a table is made to fit a terminal that is too narrow for it.
+/// How a table is fitted to a terminal that is too narrow for it.
 #[derive(Clone, Copy, Debug)]
 pub enum Narrow {
     /// The last column is prose and is wrapped.
     Wrap,
-    /// The column with this index goes below the others. The function formats its cells for a terminal with so many
-    /// columns.
+    /// The column with this index goes below the others. The function formats its cells for a terminal of the given
+    /// width.
     Below(usize, fn(&str, usize) -> String),
 }
 
 /// The space between two columns of a table.
 const GAP: usize = 2;
-/// Prose is never wrapped narrower than this.
+/// The least width that prose is wrapped to.
 const MIN_PROSE: usize = 24;
-/// How many rows, with the titles, decide the width of a column. A wider cell further down shifts only its own row.
+/// How many rows, including the titles, determine the width of a column. A wider cell further down shifts only its own
+/// row.
 const MEASURED: usize = 10_000;
 
-/// A table without borders: the titles and then each row, which may take several lines. At most [`MEASURED`] rows are
-/// held in memory. `terminal` is the width of the terminal, if the output goes to one.
+/// Formats a table without borders: the titles and then each row, which may take several lines. Holds at most
+/// [`MEASURED`] rows in memory. `terminal` is the width of the terminal, if the output goes to one.
 pub fn table<'t>(
     columns: &'t [Column],
     rows: impl IntoIterator<Item = Vec<String>> + 't,
@@ -127,7 +128,7 @@ pub fn table<'t>(
     })
 }
 
-/// How many columns of a terminal a text takes.
+/// The width of a text in columns of a terminal.
 pub fn display_width(text: &str) -> usize {
     textwrap::core::display_width(text)
 }
@@ -170,7 +171,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A number of packets as people read it.
+/// A number of packets with its unit.
 pub fn packets(number: u64) -> String {
     format!(
         "{number} {}",
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prose_of_a_table_is_as_wide_as_the_terminal_lets_it_be() {
+    fn the_prose_of_a_table_is_wrapped_to_the_terminal() {
         let prose = "twenty-four columns are.the.least";
         let columns = [Column::text("NAME"), Column::text("MEANING")];
         let text = |terminal| lines(columns, ["a", prose], terminal, Narrow::Wrap);

@@ -1,4 +1,4 @@
-//! The protocols that options name.
+//! The protocols that options accept.
 
 use clap::{ValueEnum, builder::PossibleValue};
 use egress_api::{Family, Protocol};
@@ -7,7 +7,7 @@ use egress_common::protocol;
 /// A protocol whose packets are translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowProtocol {
-    /// One that rules can name.
+    /// A protocol of rules.
     Transport(Protocol),
     /// Echo requests and replies of ICMP, or of `ICMPv6`. They have an identifier in place of ports.
     Echo(Family),
@@ -23,7 +23,7 @@ impl FlowProtocol {
         }
     }
 
-    /// Its name, as flows and rules have it.
+    /// Its name in flows and rules.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Transport(transport) => transport.name(),
@@ -32,7 +32,7 @@ impl FlowProtocol {
         }
     }
 
-    /// Whether it is that of pings.
+    /// Returns `true` for pings.
     pub const fn is_echo(self) -> bool {
         matches!(self, Self::Echo(_))
     }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_that_flows_have() {
+    fn names_are_those_of_flows() {
         for it in FlowProtocol::value_variants() {
             assert_eq!(protocol::name(it.number()), Some(it.name()));
         }

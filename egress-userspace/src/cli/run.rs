@@ -1,4 +1,4 @@
-//! `egress-router run`: the router itself.
+//! `egress-router run`: runs the router.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -160,14 +160,14 @@ impl Args {
     fn log_level(&self) -> LevelFilter {
         self.log_level
             .parse()
-            .expect("clap admits the levels' names only")
+            .expect("clap accepts only the names of levels")
     }
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let level = args.log_level();
-    // The netlink crates log each message at debug and trace: the router's own log is meant.
+    // The level is for the router's own log. The netlink crates log every message at debug and trace.
     env_logger::Builder::new()
         .filter_module("egress", level)
         .filter_level(level.min(LevelFilter::Warn))
@@ -181,19 +181,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let served = runtime.block_on(serve(&args, resource));
-    // Without waiting for a walk through the flow table that a scrape has begun.
+    // Does not wait for a walk of the flow table that a scrape has started.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// What a signal asks for.
+/// What a signal requests.
 enum Request {
     ReopenFiles,
     End(&'static str),
 }
 
 async fn serve(args: &Args, resource: EgressRouter) -> anyhow::Result<()> {
-    // Before anything is attached, so that no signal finds us without a handler.
+    // Installed before anything is attached, so that no signal ends the process without detaching.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -225,5 +225,5 @@ async fn serve(args: &Args, resource: EgressRouter) -> anyhow::Result<()> {
         log::info!("{reason}: detaching");
         router.shut_down().await
     };
-    finished.context("flows are missing in the flow log")
+    finished.context("the flow log is incomplete")
 }

@@ -1,4 +1,4 @@
-//! `egress-router status`: one screen.
+//! `egress-router status`: the running router on one screen.
 
 use std::{fmt::Write as _, net::IpAddr, process::ExitCode};
 
@@ -37,24 +37,24 @@ const OUTCOMES: &[Column] = &[
     Column::text("REASON"),
     Column::text("MEANING"),
 ];
-/// The columns that the names of the summary take.
-const NAMES: usize = 11;
+/// The width of the summary's first column.
+const NAME_WIDTH: usize = 11;
 
-/// The router itself.
+/// The process, the interfaces and the limits of a router.
 #[derive(Clone, Debug, Serialize)]
 pub struct Router {
     pub pid: u32,
-    /// Whether the process that started the router is still there; the dataplane may go on without.
+    /// Whether the process that started the router still runs. The dataplane works without it.
     pub process_running: bool,
     pub uptime_seconds: u64,
     pub attached: AttachMode,
     pub cluster_interface: String,
     pub egress_interface: String,
-    /// How many flows the table of a family holds at most.
+    /// The capacity of the flow table of each family.
     pub max_flows: u32,
-    /// Flows that were ended to make room for others.
+    /// Flows that were evicted from a full table.
     pub flows_evicted: u64,
-    /// How changes of the spec went since the dataplane was started.
+    /// Reloads since the dataplane was started.
     pub reloads: Reloads,
 }
 
@@ -72,14 +72,14 @@ struct Status {
     outcomes: Vec<OutcomeReport>,
 }
 
-/// How changes of the spec went.
+/// Changes of the spec, and what became of them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reloads {
     pub applied: u32,
     pub refused: u32,
     /// How long the rules have been in force.
     pub rules_age_seconds: u64,
-    /// Why the last change was refused, if none was applied since.
+    /// Why the last change was refused; `None` if it was applied.
     pub error: Option<String>,
 }
 
@@ -114,7 +114,7 @@ fn interface_name(index: u32) -> String {
 }
 
 impl Router {
-    /// As it is at `now_ns`, by `CLOCK_MONOTONIC`.
+    /// Its state at the time `now_ns` of `CLOCK_MONOTONIC`.
     pub fn of(instance: &Instance, now_ns: u64) -> anyhow::Result<Self> {
         let info = &instance.info;
         Ok(Self {
@@ -157,9 +157,9 @@ impl Status {
         })
     }
 
-    /// All on one screen, whose width is `columns`.
+    /// The status as text, wrapped to `columns`.
     fn text(&self, columns: Option<usize>) -> String {
-        let mut text = terminal::wrap(&self.summary(), columns, NAMES);
+        let mut text = terminal::wrap(&self.summary(), columns, NAME_WIDTH);
         if let Some(error) = &self.router.reloads.error {
             let error = terminal::wrap(&refusal(error), columns, 4);
             let _ = write!(text, "\n\n{error}\n");
@@ -172,20 +172,20 @@ impl Status {
             let outcomes = outcomes.unwrap_or_else(|| format!("{title}: nothing"));
             let _ = write!(text, "\n{outcomes}");
         }
-        let title = "not forwarded, for reasons of a newer version";
+        let title = "not forwarded, for reasons that this version does not know";
         if let Some(outcomes) = self.outcomes(title, &["unknown"], columns) {
             let _ = write!(text, "\n{outcomes}");
         }
         text
     }
 
-    /// A line for each thing that there is one of.
+    /// The lines before the outcomes.
     fn summary(&self) -> String {
         let router = &self.router;
         let process = if router.process_running {
             ""
         } else {
-            " (gone; the dataplane goes on by itself)"
+            " (gone; the dataplane keeps working)"
         };
         let reserved: Vec<_> = self
             .reserved_addresses
@@ -194,7 +194,7 @@ impl Status {
             .collect();
         let evicted = match router.flows_evicted {
             0 => String::new(),
-            number => format!(", {number} ended early to make room"),
+            number => format!(", {number} evicted"),
         };
         format!(
             "process    {}{process}, up {}\n\
@@ -220,7 +220,7 @@ impl Status {
         )
     }
 
-    /// The outcomes with these verdicts that packets had; `None` if there are none.
+    /// The outcomes with these verdicts; `None` if no packet had one.
     fn outcomes(&self, title: &str, verdicts: &[&str], columns: Option<usize>) -> Option<String> {
         let of_kind =
             |outcome: &&OutcomeReport| verdicts.contains(&outcome.verdict) && outcome.packets > 0;
@@ -242,13 +242,13 @@ impl Status {
     }
 }
 
-/// What is said of a change of the spec that was refused, with the `error` as it is kept: cut off at some length.
+/// The message about a refused change of the spec. The map keeps `error` only up to some length.
 fn refusal(error: &str) -> String {
-    // It is cut off between characters.
+    // The error is cut off between characters.
     let is_cut = error.len() + char::MAX_LEN_UTF8 > egress_common::Reloads::message("").len();
     let cut = if is_cut { " …" } else { "" };
     let error = error.replace('\n', "\n  ");
-    format!("The spec has changed, but is refused, and those rules stay:\n  {error}{cut}")
+    format!("The changed spec was refused, and the rules stay as they are:\n  {error}{cut}")
 }
 
 #[cfg(test)]
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wider_than_the_terminal_and_each_thing_begins_a_line() {
+    fn nothing_is_wider_than_the_terminal_and_each_item_begins_a_line() {
         for columns in [80, 200] {
             let text = status().text(Some(columns));
             for line in text.lines() {
@@ -317,7 +317,7 @@ mod tests {
                 "dropped: 1000000000 packets",
                 "  1000000000  unrelated_icmp_error  A frame",
                 "left to the pod's own stack: 1 packet",
-                "not forwarded, for reasons of a newer version: 2 packets",
+                "not forwarded, for reasons that this version does not know: 2 packets",
             ] {
                 let is_there = text.lines().any(|line| line.starts_with(start));
                 assert!(is_there, "no {start:?} in\n{text}");

@@ -1,13 +1,13 @@
-//! Addresses and subnets that options name.
+//! Addresses and subnets in options.
 
 use egress_api::cidr::{self, CidrError};
 use ipnet::IpNet;
 
-/// Reads an address, which stands for itself alone, or a subnet.
+/// Parses a subnet, or an address as the subnet of only itself.
 pub fn parse(text: &str) -> Result<IpNet, String> {
     cidr::parse_address_or_subnet(text).map_err(|error| match error {
         CidrError::Address(_) => {
-            format!("{error}; expected such as 10.128.0.2 or 10.128.0.0/16")
+            format!("{error}; expected a value such as 10.128.0.2 or 10.128.0.0/16")
         }
         error => error.to_string(),
     })

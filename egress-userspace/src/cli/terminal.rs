@@ -1,23 +1,23 @@
-//! Fitting text to the terminal that it is printed to. What goes into a pipe or a file is left as it is.
+//! Fits text to the width of a terminal. Output to a pipe or a file is not wrapped.
 
 use std::{io, os::fd::AsFd};
 
 use terminal_size::{Width, terminal_size_of};
 use textwrap::{Options, WordSplitter};
 
-/// How many columns the terminal has that standard output is; `None` if it is none.
+/// The width of standard output; `None` if it is not a terminal.
 pub fn columns() -> Option<usize> {
     columns_of(io::stdout())
 }
 
-/// How many columns the terminal has that this file is; `None` if it is none, or does not tell.
+/// The width of this file; `None` if it is not a terminal or its width is unknown.
 pub fn columns_of(file: impl AsFd) -> Option<usize> {
     let (Width(columns), _) = terminal_size_of(file)?;
     Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
-/// Breaks the lines of `text` between words so that each has no more than `columns` columns. What follows a break is
-/// indented by `hanging` more than the line itself. Words, such as addresses, stay whole.
+/// Wraps the lines of `text` to `columns`. Continuations are indented by `hanging` more than their line. Words, such as
+/// addresses, stay whole.
 pub fn wrap(text: &str, columns: Option<usize>, hanging: usize) -> String {
     let Some(columns) = columns else {
         return text.to_owned();
@@ -29,8 +29,7 @@ pub fn wrap(text: &str, columns: Option<usize>, hanging: usize) -> String {
     lines.join("\n")
 }
 
-/// Breaks `text` between words into `columns` columns, and indents every line but the first by `indent`: it stands
-/// beside a name.
+/// Wraps `text` to `columns`, and indents every line but the first by `indent`, for text beside a name.
 pub fn wrap_beside(text: &str, columns: Option<usize>, indent: usize) -> String {
     let beside = format!("\n{:indent$}", "");
     wrap(text, columns, 0).replace('\n', &beside)
@@ -53,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_broken_between_words_and_indented() {
+    fn lines_are_wrapped_between_words_and_indented() {
         let text = "  a few words\nand [2001:db8:1234:5678::1]:443";
         assert_eq!(
             wrap(text, Some(10), 2),

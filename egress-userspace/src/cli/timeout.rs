@@ -1,4 +1,4 @@
-//! `--timeout NAME=TIME`: how long idle flows live.
+//! `--timeout NAME=TIME`: idle timeouts of flows.
 
 use std::{fmt::Write as _, str::FromStr, time::Duration};
 
@@ -41,7 +41,7 @@ impl FromStr for Setting {
 
 const MAX_SECONDS: u64 = 365 * 86400;
 
-/// The defaults, with these settings; of two for the same timeout the later one holds.
+/// The default timeouts, changed by these settings. The last setting of a timeout wins.
 pub fn apply(settings: &[Setting]) -> Timeouts {
     let mut timeouts = Timeouts::DEFAULT;
     for setting in settings {
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_is_told_what_was_expected() {
+    fn an_error_says_what_is_expected() {
         for (text, expected) in [
             ("udp", "expected NAME=TIME"),
             ("tpc_close=5", "expected one of tcp_syn_sent, "),
             ("udp=soon", "expected seconds"),
             ("udp=0", "between 1 second and 1 year"),
             ("udp=1500ms", "whole seconds"),
-            ("udp=-5", "is not a time"),
+            ("udp=-5", "is not a duration"),
         ] {
             let error = text.parse::<Setting>().unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_setting_of_a_timeout_holds() {
+    fn the_last_setting_of_a_timeout_wins() {
         let settings = ["icmp=5", "icmp=6", "tcp_close=7"].map(|text| text.parse().unwrap());
         let timeouts = apply(&settings);
         assert_eq!((timeouts.icmp, timeouts.tcp_close), (6, 7));

@@ -105,7 +105,7 @@ async fn trace(args: &Args, instance: Instance) -> anyhow::Result<()> {
     let mut printer = Printer::new(&instance, args.output, args.count);
     let mut packets = subscriber.listen(instance.info.identity.cluster_ifindex)?;
     packets.set_filter(&args.filter())?;
-    // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
+    // SAFETY: the listener owns its file descriptor, and keeps it open until it is dropped.
     let mut packets = unsafe { AsyncFd::register_with_interest(packets, Interest::READABLE) }
         .map_err(io::Error::from)?;
     let mut renewals = interval(RENEWAL);
@@ -134,16 +134,16 @@ async fn trace(args: &Args, instance: Instance) -> anyhow::Result<()> {
     }
 }
 
-/// How many packets are printed at a time.
+/// How many packets are printed in one batch.
 const BATCH: usize = 256;
 
-/// What is to be done after a batch.
+/// What to do after a batch.
 enum Next {
     /// There may be more.
     Read,
-    /// There is nothing more now.
+    /// There are no more for now.
     Wait,
-    /// All that were asked for are printed.
+    /// As many as requested are printed.
     End,
 }
 
@@ -151,9 +151,9 @@ struct Printer {
     /// The names of both interfaces, by side.
     interfaces: [String; 2],
     output: Output,
-    /// Of the terminal, if it is one.
+    /// The width of standard output, if it is a terminal.
     columns: Option<usize>,
-    /// How many are still to be printed.
+    /// How many are still to be printed; `None` for any number.
     left: Option<u64>,
 }
 
@@ -211,9 +211,9 @@ impl Printer {
         out.flush()?;
         let lost = packets.take_lost()?;
         if lost > 0 {
-            // Not among the packets, which a program may read.
+            // Not on standard output, which a program may read.
             eprintln!(
-                "warning: {lost} packets are not shown: they came faster than they were read"
+                "warning: {lost} packets are not shown: they arrived faster than they were read"
             );
         }
         Ok(next)
@@ -277,9 +277,9 @@ impl Printer {
                 }
                 let is_addressed = Decision::Forwarded { is_addressed: true };
                 let by = if traced.decision == is_addressed {
-                    "to the next hop that is known"
+                    "to the known next hop"
                 } else {
-                    "the kernel looks for the next hop"
+                    "the kernel looks up the next hop"
                 };
                 let out = &self.interfaces[side.opposite() as usize];
                 step(&format!("forward: out of {out}, {by}"));
@@ -321,10 +321,10 @@ fn flow_step(found: FoundFlow, flow: Option<&FlowReport>, side: Side) -> String 
             format!("found, {} before this one", output::packets(packets_before))
         }
         FoundFlow::Opened => "opened by this packet".to_owned(),
-        FoundFlow::Reopened => "opened anew by this packet".to_owned(),
+        FoundFlow::Reopened => "reopened by this packet".to_owned(),
     };
     match flow {
-        None => format!("flow: {what}, and gone by now"),
+        None => format!("flow: {what}, but gone by now"),
         Some(flow) => format!(
             "flow: {what}; rule {}, {} of {}",
             flow.rule, flow.state, flow.client

@@ -1,4 +1,4 @@
-//! What `explain` is asked.
+//! The arguments of `explain`.
 
 use std::net::IpAddr;
 
@@ -40,13 +40,13 @@ pub struct Args {
 }
 
 impl Args {
-    /// Ends the process if no such packet exists.
+    /// Exits with a usage error if the protocol and the client are of different address families.
     pub fn check(&self) {
         if let FlowProtocol::Echo(needed) = self.protocol
             && needed != Family::of(self.client)
         {
             let message = format!(
-                "{} is of {needed}, and {} is not\n",
+                "{} requires an {needed} address, and {} is not one\n",
                 self.protocol.name(),
                 self.client
             );

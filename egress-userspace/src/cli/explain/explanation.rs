@@ -1,4 +1,4 @@
-//! What is said of a connection, step by step.
+//! The result of `explain`: the steps of a connection, and whether it would be forwarded.
 
 use std::fmt::Write as _;
 
@@ -6,33 +6,33 @@ use serde::Serialize;
 
 use super::super::terminal;
 
-/// The columns before a step's detail.
-const NAMES: usize = 13;
+/// The width of the columns before a step's detail.
+const DETAIL_INDENT: usize = 13;
 
 /// What a step means for the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
-    /// It goes on.
+    /// The connection proceeds.
     Good,
-    /// It goes on, unless what is said happens.
+    /// The connection proceeds, unless the detail says otherwise.
     Doubt,
-    /// It ends here.
+    /// The connection ends here.
     End,
 }
 
-/// A step on the connection's way.
+/// A step of the connection.
 #[derive(Debug, Serialize)]
 pub struct Step {
     /// Its name.
     pub name: &'static str,
     /// What it means for the connection.
     pub finding: Finding,
-    /// What was found, for people.
+    /// What was found, as text.
     pub detail: String,
 }
 
-/// The steps of a connection, as far as it comes.
+/// The steps of a connection, up to the last one that it reaches.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     /// Whether the connection would be forwarded.
@@ -42,7 +42,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// With no step yet.
+    /// An explanation without steps.
     pub const fn new() -> Self {
         Self {
             forwarded: true,
@@ -50,7 +50,7 @@ impl Explanation {
         }
     }
 
-    /// Adds a step. Whether the connection goes on.
+    /// Adds a step. Returns `true` if the connection proceeds.
     pub fn note(
         &mut self,
         name: &'static str,
@@ -62,12 +62,12 @@ impl Explanation {
             finding,
             detail: detail.into(),
         });
-        let goes_on = finding != Finding::End;
-        self.forwarded &= goes_on;
-        goes_on
+        let proceeds = finding != Finding::End;
+        self.forwarded &= proceeds;
+        proceeds
     }
 
-    /// A line for each step, and one for the result, in a terminal with so many columns.
+    /// A line for each step and one for the result, wrapped to `columns`.
     pub fn text(&self, columns: Option<usize>) -> String {
         let mut text = String::new();
         for step in &self.steps {
@@ -76,8 +76,8 @@ impl Explanation {
                 Finding::Doubt => '?',
                 Finding::End => '!',
             };
-            let detail = columns.map(|columns| columns.saturating_sub(NAMES));
-            let detail = terminal::wrap_beside(&step.detail, detail, NAMES);
+            let detail = columns.map(|columns| columns.saturating_sub(DETAIL_INDENT));
+            let detail = terminal::wrap_beside(&step.detail, detail, DETAIL_INDENT);
             let _ = writeln!(text, "{mark} {:<9}  {detail}", step.name);
         }
         text.push_str(if self.forwarded {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_are_broken_beside_the_names() {
+    fn details_are_wrapped_beside_the_names() {
         let mut explanation = Explanation::new();
         assert!(explanation.note("rule", Finding::Doubt, "1, to a server"));
         assert!(!explanation.note("source", Finding::End, "none"));

@@ -2,11 +2,11 @@
 
 mod args;
 mod explanation;
+mod route;
 mod rule;
 mod sockets;
 mod steps;
 mod table;
-mod way;
 
 use std::process::ExitCode;
 

@@ -1,11 +1,11 @@
-//! Which rule a connection is for.
+//! The rule that a connection matches.
 
 use egress_api::Family;
 
 use super::super::protocol::FlowProtocol;
 use crate::dataplane::RuleReport;
 
-/// The rule that a connection of this family is for: that of its port, else the fallback.
+/// The rule that a connection of this family matches: that of its port, else the fallback.
 pub fn find(
     rules: &[RuleReport],
     family: Family,
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_of_the_family_goes_before_the_fallback() {
+    fn a_rule_of_the_family_precedes_the_fallback() {
         let rules = [
             rule(0, None, "203.0.113.99"),
             rule(1, Some(8080), "2001:db8::1"),

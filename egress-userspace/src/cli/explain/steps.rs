@@ -1,4 +1,4 @@
-//! The way of a new connection through the router.
+//! Follows a new connection through the router.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,16 +9,15 @@ use super::{
     super::protocol::FlowProtocol,
     args::Args,
     explanation::{Explanation, Finding},
-    rule, sockets,
+    route, rule, sockets,
     table::Table,
-    way,
 };
 use crate::{
     dataplane::{Endpoint, Instance, RuleReport},
     net::{interface::Interfaces, kernel},
 };
 
-/// A connection that is followed.
+/// A connection that is being followed.
 pub struct Steps<'c> {
     args: &'c Args,
     family: Family,
@@ -29,7 +28,7 @@ pub struct Steps<'c> {
 }
 
 impl<'c> Steps<'c> {
-    /// Goes from step to step as far as the connection comes. Has to be called within a tokio runtime.
+    /// Follows the connection up to the last step that it reaches. Must be called within a tokio runtime.
     pub async fn follow(args: &'c Args, instance: &'c Instance) -> anyhow::Result<Explanation> {
         let mut steps = Self {
             args,
@@ -39,11 +38,11 @@ impl<'c> Steps<'c> {
             interfaces: Interfaces::connect()?,
             explanation: Explanation::new(),
         };
-        steps.go().await?;
+        steps.note_all().await?;
         Ok(steps.explanation)
     }
 
-    async fn go(&mut self) -> anyhow::Result<()> {
+    async fn note_all(&mut self) -> anyhow::Result<()> {
         let rules = self.instance.maps.rules()?;
         let Some(server) = self.find_server(&rules).await? else {
             return Ok(());
@@ -65,19 +64,18 @@ impl<'c> Steps<'c> {
             ),
         ] {
             let explanation = &mut self.explanation;
-            way::note(explanation, &self.interfaces, side, index, destination).await?;
+            route::note(explanation, &self.interfaces, side, index, destination).await?;
         }
         Ok(())
     }
 
-    /// The router's address, and the rule of the port. The server that it leads to; `None` where it ends.
+    /// Adds the steps `router` and `rule`. Returns the server, or `None` if the connection ends here.
     async fn find_server(&mut self, rules: &[RuleReport]) -> anyhow::Result<Option<Endpoint>> {
         let (family, args) = (self.family, self.args);
-        let addresses = self
+        let mut own = self
             .interfaces
             .addresses(self.instance.info.identity.cluster_ifindex)
             .await?;
-        let mut own = addresses;
         own.retain(|own| Family::of(*own) == family);
         let Some(address) = own.first() else {
             let detail = format!("the router has no {family} address for clients");
@@ -103,31 +101,31 @@ impl<'c> Steps<'c> {
         let (finding, detail) = if rule.port.is_some() {
             (Finding::Good, format!("{}, to {server}", rule.id))
         } else {
-            let waiting = sockets::find(args.protocol, &own, args.port)?;
-            by_fallback(rule.id, args.protocol, server, waiting)
+            let socket = sockets::find(args.protocol, &own, args.port)?;
+            by_fallback(rule.id, args.protocol, server, socket)
         };
-        let goes_on = self.explanation.note("rule", finding, detail);
-        Ok(goes_on.then_some(server))
+        let proceeds = self.explanation.note("rule", finding, detail);
+        Ok(proceeds.then_some(server))
     }
 
     fn without_rule(&self) -> String {
         let (family, protocol) = (self.family, self.args.protocol);
         let what = if protocol.is_echo() {
-            "pings are for the fallback".to_owned()
+            "pings match only a fallback".to_owned()
         } else {
             format!("none for {}/{}", self.args.port, protocol.name())
         };
         let then = match protocol {
             FlowProtocol::Transport(Protocol::Sctp) => {
                 let outcome = Outcome::SctpRefused.name();
-                format!("refused by an ABORT ({outcome})")
+                format!("refused with an ABORT ({outcome})")
             }
             _ => left_to_the_pod(),
         };
         format!("{what}, and no {family} fallback: {then}")
     }
 
-    /// The reserved address. Whether there is one.
+    /// Adds the step `source`. Returns `true` if there is a reserved address.
     fn find_source(&mut self) -> bool {
         let set = self.config.rule_set(self.config.rules_in_force());
         let reserved: IpAddr = match self.family {
@@ -143,18 +141,19 @@ impl<'c> Steps<'c> {
             .note("source", Finding::Good, reserved.to_string())
     }
 
-    /// Room in the flow table, and a NAT port. Whether there may be both.
+    /// Adds the steps `flows`, `table` and `nat port`. Returns `true` if the flow table may have room and a NAT port is
+    /// free.
     fn find_room(&mut self, server: Endpoint) -> anyhow::Result<bool> {
         let (args, config) = (self.args, &self.config);
         let maps = &self.instance.maps;
         let flows = maps.walk_flows(kernel::monotonic_ns())?;
         let table = Table::of(flows, args, server, config.nat_range);
-        let by = if args.protocol.is_echo() {
+        let to = if args.protocol.is_echo() {
             "with this identifier"
         } else {
-            "by this port"
+            "to this port"
         };
-        let detail = format!("{} of this client {by} now", table.of_client);
+        let detail = format!("{} of this client {to}", table.of_client);
         let explanation = &mut self.explanation;
         explanation.note("flows", Finding::Good, detail);
         let expendable = || maps.count_expendable(self.family);
@@ -176,30 +175,30 @@ fn left_to_the_pod() -> String {
     format!("left to the pod's own stack ({})", Outcome::NoRule.name())
 }
 
-/// What the fallback does, if this socket of the pod waits for the packet.
+/// What the fallback does. `socket` is the pod's own socket that receives the packet, if there is one.
 fn by_fallback(
     id: u32,
     protocol: FlowProtocol,
     server: Endpoint,
-    waiting: Option<sockets::Waiting>,
+    socket: Option<sockets::OpenSocket>,
 ) -> (Finding, String) {
     let to = if protocol.is_echo() {
         server.address.to_string()
     } else {
         SocketAddr::new(server.address, server.port).to_string()
     };
-    match waiting {
+    match socket {
         None => (Finding::Good, format!("the fallback ({id}), to {to}")),
-        Some(socket) if socket.is_in_doubt => {
+        Some(socket) if socket.may_be_ipv6_only => {
             let detail = format!(
-                "the fallback ({id}), to {to}, unless the pod's socket at {} is for IPv4 as well",
+                "the fallback ({id}), to {to}, unless the pod's socket at {} also receives IPv4",
                 socket.address
             );
             (Finding::Doubt, detail)
         }
         Some(socket) => {
             let detail = format!(
-                "not the fallback ({id}), as a socket of the pod waits at {}: {}",
+                "not the fallback ({id}), because the pod has a socket at {}: {}",
                 socket.address,
                 left_to_the_pod()
             );

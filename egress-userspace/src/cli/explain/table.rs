@@ -1,4 +1,4 @@
-//! Room for a connection: in the flow table, and among the ports towards its server.
+//! Room for a connection: a flow entry, and a free NAT port towards its server.
 
 use std::collections::HashSet;
 
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::dataplane::{Endpoint, FlowReport};
 
-/// What the flow table has to say about a connection.
+/// The flows that matter to a connection.
 #[derive(Debug, Default)]
 pub struct Table {
     /// Flows of the family.
     pub flows: usize,
-    /// Flows of this client by this port.
+    /// Flows of this client to this port.
     pub of_client: usize,
     /// NAT ports in use towards the server.
     ports: HashSet<u16>,
@@ -53,7 +53,8 @@ impl Table {
         table
     }
 
-    /// Room for a flow. `expendable` tells how many flows of a full table may make room.
+    /// Adds the step about the flow table. `expendable` returns how many flows of a full table may be evicted. Returns
+    /// `true` if there may be room.
     pub fn note_room<E>(
         &self,
         explanation: &mut Explanation,
@@ -67,20 +68,19 @@ impl Table {
         Ok(match expendable()? {
             0 => {
                 let outcome = Outcome::FlowTableFull.name();
-                let detail =
-                    format!("{flows}, full, and none of them makes room: dropped ({outcome})");
+                let detail = format!("{flows}, full, and none can be evicted: dropped ({outcome})");
                 explanation.note("table", Finding::End, detail)
             }
             number => {
                 let detail = format!(
-                    "{flows}, full: one of the {number} that were only begun or are over has to make room"
+                    "{flows}, full: one of the {number} that are unestablished or finished must be evicted"
                 );
                 explanation.note("table", Finding::Doubt, detail)
             }
         })
     }
 
-    /// A port towards the server.
+    /// Adds the step about NAT ports. Returns `true` if one is free towards the server.
     pub fn note_ports(&self, explanation: &mut Explanation, args: &Args, range: NatRange) -> bool {
         let all = range.len();
         let (name, what) = if args.protocol.is_echo() {
@@ -95,7 +95,7 @@ impl Table {
             return explanation.note(name, Finding::End, detail);
         }
         let detail = format!(
-            "{free} of {all} free towards this server; the client's own {what} if it is among them"
+            "{free} of {all} free towards this server; the client's own {what} is kept if it is free"
         );
         explanation.note(name, Finding::Good, detail)
     }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_table_ends_it_unless_others_make_room() {
+    fn a_full_table_ends_the_connection_unless_a_flow_can_be_evicted() {
         let table = Table {
             flows: 2,
             ..Table::default()
@@ -114,10 +114,10 @@ mod tests {
         let finding = |max_flows, expendable| {
             let mut explanation = Explanation::new();
             let expendable = || Ok::<_, ()>(expendable);
-            let goes_on = table
+            let proceeds = table
                 .note_room(&mut explanation, max_flows, expendable)
                 .unwrap();
-            assert_eq!(explanation.forwarded, goes_on);
+            assert_eq!(explanation.forwarded, proceeds);
             explanation.steps[0].finding
         };
         assert_eq!(finding(3, 0), Finding::Good);

@@ -1,4 +1,4 @@
-//! Which flows are asked for.
+//! The options that select flows.
 
 use std::str::FromStr;
 
@@ -59,7 +59,7 @@ pub struct Filter {
     state: Vec<String>,
 }
 
-/// A server, or several.
+/// A server, or the servers of a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Destination {
     subnet: IpNet,
@@ -101,23 +101,23 @@ impl FromStr for Destination {
 }
 
 impl Destination {
-    fn has(&self, server: Endpoint) -> bool {
+    fn contains(&self, server: Endpoint) -> bool {
         self.subnet.contains(&server.address) && self.port.is_none_or(|port| port == server.port)
     }
 }
 
-/// Whether any of the values fits, or there are none.
+/// Returns `true` if any of the values fits, or if there are none.
 fn any<T>(values: &[T], fits: impl Fn(&T) -> bool) -> bool {
     values.is_empty() || values.iter().any(fits)
 }
 
 impl Filter {
-    /// Whether the flow is asked for.
-    pub fn has(&self, flow: &FlowReport) -> bool {
+    /// Returns `true` if the flow fits all options.
+    pub fn selects(&self, flow: &FlowReport) -> bool {
         any(&self.rule, |rule| *rule == flow.rule)
             && any(&self.client, |subnet| subnet.contains(&flow.client.address))
             && any(&self.destination, |destination| {
-                destination.has(flow.server)
+                destination.contains(flow.server)
             })
             && any(&self.protocol, |it| it.name() == flow.protocol)
             && any(&self.state, |name| name.eq_ignore_ascii_case(flow.state))
@@ -137,14 +137,17 @@ mod tests {
             "203.0.113.26:80",
             "0.0.0.0/0",
         ] {
-            assert!(text.parse::<Destination>().unwrap().has(server), "{text}");
+            assert!(
+                text.parse::<Destination>().unwrap().contains(server),
+                "{text}"
+            );
         }
         for text in ["203.0.113.27", "203.0.113.26:81", "[::]/0", "::/0"] {
             let destination = text.parse::<Destination>();
-            assert!(!destination.is_ok_and(|it| it.has(server)), "{text}");
+            assert!(!destination.is_ok_and(|it| it.contains(server)), "{text}");
         }
         let v6: Destination = "[2001:db8::/32]:443".parse().unwrap();
-        assert!(v6.has(Endpoint {
+        assert!(v6.contains(Endpoint {
             address: "2001:db8::1".parse().unwrap(),
             port: 443
         }));
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_reason() {
+    fn an_invalid_destination_is_refused_with_the_reason() {
         let error = |text: &str| text.parse::<Destination>().unwrap_err();
         assert!(error("10.0.0.0/33").contains("(0–32)"));
         assert!(error("10.0.0.1:http").contains("not a port"));
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn several_values_are_any_of_them_and_several_options_all() {
+    fn one_of_several_values_is_enough_but_every_option_counts() {
         let filter = |rules: &[u32], clients: &[&str]| Filter {
             rule: rules.to_vec(),
             client: clients
@@ -172,9 +175,9 @@ mod tests {
             ..Filter::default()
         };
         let flow = flow(1);
-        assert!(Filter::default().has(&flow));
-        assert!(filter(&[7, flow.rule], &[]).has(&flow));
-        assert!(!filter(&[7], &["10.128.0.0/16"]).has(&flow));
-        assert!(filter(&[flow.rule], &["192.0.2.1", "10.128.0.0/16"]).has(&flow));
+        assert!(Filter::default().selects(&flow));
+        assert!(filter(&[7, flow.rule], &[]).selects(&flow));
+        assert!(!filter(&[7], &["10.128.0.0/16"]).selects(&flow));
+        assert!(filter(&[flow.rule], &["192.0.2.1", "10.128.0.0/16"]).selects(&flow));
     }
 }

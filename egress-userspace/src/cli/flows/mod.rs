@@ -1,4 +1,4 @@
-//! `egress-router flows`: who talks to whom through the router.
+//! `egress-router flows`: the flows of the running router.
 
 mod filter;
 pub mod order;
@@ -10,7 +10,7 @@ use self::{filter::Filter, order::Order, print::Format};
 use super::{follow, instance, output::Output};
 use crate::{dataplane::FlowReport, net::kernel};
 
-/// Without `--sort`, more flows than these are printed as the table has them, without holding them all.
+/// Without `--sort`, more flows than this are printed in the order of the table, and never held in memory at once.
 const SORTED_BY_DEFAULT: usize = 10_000;
 
 /// Show the flows of the running router
@@ -68,7 +68,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let flows = instance
         .maps
         .walk_flows(kernel::monotonic_ns())?
-        .filter(|flow| args.filter.has(flow));
+        .filter(|flow| args.filter.selects(flow));
     match (args.sort, args.limit) {
         (Some(order), Some(limit)) => {
             print::print(args.output, order.first(limit, flows).into_iter())?;
@@ -78,19 +78,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             order.sort(&mut flows);
             print::print(args.output, flows.into_iter())?;
         }
-        (None, limit) => print_unasked(args.output, flows.take(limit.unwrap_or(usize::MAX)))?,
+        (None, limit) => print_by_default(args.output, flows.take(limit.unwrap_or(usize::MAX)))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints flows that nobody asked to be sorted: by client if they are few, else as they come.
-fn print_unasked(
+/// Prints flows without `--sort`: by client if they are few, else in the order of the table.
+fn print_by_default(
     format: Format,
     mut flows: impl Iterator<Item = FlowReport>,
 ) -> anyhow::Result<()> {
     let mut first: Vec<_> = flows.by_ref().take(SORTED_BY_DEFAULT + 1).collect();
     if first.len() > SORTED_BY_DEFAULT {
-        eprintln!("more than {SORTED_BY_DEFAULT} flows: not sorted (--sort does it in memory)");
+        eprintln!("more than {SORTED_BY_DEFAULT} flows: not sorted (--sort sorts them in memory)");
         return print::print(format, first.into_iter().chain(flows));
     }
     Order::Client.sort(&mut first);

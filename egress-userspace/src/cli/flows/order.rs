@@ -1,4 +1,4 @@
-//! In which order flows are shown, and how many.
+//! The order in which flows are shown.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -24,7 +24,7 @@ pub enum Order {
     Idle,
 }
 
-/// Where a flow stands: what it is sorted by, and then its key.
+/// What a flow is sorted by: a number, the largest first, then the flow's key.
 type Rank = (Reverse<u64>, FlowKey);
 
 impl Order {
@@ -43,21 +43,21 @@ impl Order {
         self.rank(one).cmp(&self.rank(other))
     }
 
-    /// Sorts flows; one that was met again is there once.
+    /// Sorts flows and removes duplicates, which a walk of a changing table may have.
     pub fn sort(self, flows: &mut Vec<FlowReport>) {
         flows.sort_by(|one, other| self.compare(one, other));
         let mut seen = HashSet::new();
         flows.retain(|flow| seen.insert(flow.key()));
     }
 
-    /// The first `limit` flows in this order. No more than that are held.
+    /// The first `limit` flows in this order. Holds no more than that in memory.
     pub fn first(self, limit: usize, flows: impl Iterator<Item = FlowReport>) -> Vec<FlowReport> {
         let mut first: BTreeMap<Rank, FlowReport> = BTreeMap::new();
         for flow in flows {
             let rank = self.rank(&flow);
-            let is_among_them =
+            let is_among_first =
                 first.len() < limit || first.last_key_value().is_some_and(|(last, _)| rank < *last);
-            if !is_among_them {
+            if !is_among_first {
                 continue;
             }
             first.insert(rank, flow);
@@ -78,7 +78,7 @@ pub mod tests {
 
     use super::*;
 
-    /// A flow whose numbers follow from `number`.
+    /// A flow whose ports and counters are derived from `number`.
     pub fn flow(number: u16) -> FlowReport {
         let endpoint = |address: &str, port| Endpoint {
             address: address.parse().unwrap(),
@@ -116,7 +116,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_busiest_come_first_and_one_that_is_met_again_is_there_once() {
+    fn the_busiest_come_first_and_duplicates_are_removed() {
         let flows = [1, 3, 2, 3].map(flow);
         let first = Order::Bytes.first(2, flows.into_iter());
         assert_eq!(first, [flow(3), flow(2)]);

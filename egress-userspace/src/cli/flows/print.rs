@@ -1,4 +1,4 @@
-//! How flows are printed: one by one, however many there are.
+//! Prints flows one by one, so that any number of them takes little memory.
 
 use std::io::{self, BufWriter, Write};
 
@@ -35,7 +35,7 @@ const COLUMNS: &[Column] = &[
     Column::number("BYTES <"),
 ];
 /// A narrow terminal shows the widest column below the others.
-const NARROW: Narrow = Narrow::Below(1, way);
+const NARROW: Narrow = Narrow::Below(1, endpoints);
 
 /// Prints flows to standard output.
 pub fn print(format: Format, flows: impl Iterator<Item = FlowReport>) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ pub fn print(format: Format, flows: impl Iterator<Item = FlowReport>) -> anyhow:
         Format::Json => {
             serde_json::Serializer::pretty(&mut out)
                 .collect_seq(flows)
-                // As the error that it is, so that a closed pipe is known for one.
+                // As the underlying error, so that a closed pipe is recognized.
                 .map_err(io::Error::from)?;
             writeln!(out)?;
         }
@@ -69,10 +69,9 @@ fn text(
         .try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// A flow's way on a line of its own; on two, one for each connection, where that is too long; else on one for each
-/// end.
-fn way(way: &str, columns: usize) -> String {
-    let whole = format!("  {way}");
+/// A flow's endpoints on one line; if that is too long, on two, one for each connection; else each on its own line.
+fn endpoints(endpoints: &str, columns: usize) -> String {
+    let whole = format!("  {endpoints}");
     let two = whole.replace(" ⇒ ", "\n    ⇒ ");
     let four = two.replace(" → ", "\n    → ");
     let fits = |text: &String| {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_narrow_terminal_the_way_has_lines_of_its_own() {
+    fn in_a_narrow_terminal_the_endpoints_have_their_own_lines() {
         let with_address = |address: &str| {
             let mut flow = flow(60000);
             for end in [

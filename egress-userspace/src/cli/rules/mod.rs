@@ -1,4 +1,4 @@
-//! `egress-router rules`: what is redirected where, and how much of it.
+//! `egress-router rules`: the rules of the running router, with their counters.
 
 mod order;
 pub mod print;

@@ -1,4 +1,4 @@
-//! In which order rules are shown.
+//! The order in which rules are shown.
 
 use std::cmp::Reverse;
 
@@ -22,7 +22,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Sorts rules; equal ones by their numbers.
+    /// Sorts rules. Equal ones are sorted by id.
     pub fn sort(self, rules: &mut [RuleReport]) {
         rules.sort_by_key(|rule| {
             let port = rule.port.map_or(u32::MAX, u32::from);

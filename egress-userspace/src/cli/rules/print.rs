@@ -1,4 +1,4 @@
-//! How rules are printed for people.
+//! Formats rules as a table.
 
 use crate::dataplane::{RuleReport, TrafficReport};
 
@@ -15,8 +15,8 @@ const COLUMNS: &[Column] = &[
     Column::number("BYTES <"),
 ];
 
-/// A table of the first `limit` rules, and of the sums of all. Where it is wider than the terminal's `columns`, each
-/// destination has a line of its own.
+/// A table of the first `limit` rules, and the sums of all rules. If it is wider than `columns`, each destination has
+/// its own line.
 pub fn text(rules: &[RuleReport], limit: usize, columns: Option<usize>) -> String {
     let rows = rules[..limit].iter().map(row);
     let sums = (rules.len() > 1).then(|| sums(rules));
@@ -45,7 +45,7 @@ fn row(rule: &RuleReport) -> Vec<String> {
     )
 }
 
-/// The port that a rule is for.
+/// The port and protocol of a rule.
 pub fn port(rule: &RuleReport) -> String {
     rule.port.map_or_else(
         || "any other".to_owned(),
@@ -101,7 +101,7 @@ pub mod tests {
 
     use super::*;
 
-    /// A rule to a server with a long address, whose numbers follow from `number`.
+    /// A rule to a server with a long address. Its counters are derived from `number`.
     pub fn rule(id: u32, port: Option<u16>, number: u64) -> RuleReport {
         let traffic = TrafficReport {
             packets: number,
@@ -122,7 +122,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_last_line_has_the_sums_of_all_rules_also_of_those_that_are_not_shown() {
+    fn the_last_line_has_the_sums_of_all_rules_even_of_those_not_shown() {
         let rules = [rule(0, Some(80), 1), rule(1, None, 2)];
         let text = text(&rules, 1, None);
         let lines: Vec<_> = text.lines().collect();
@@ -138,7 +138,7 @@ pub mod tests {
     }
 
     #[test]
-    fn in_a_narrow_terminal_destinations_have_lines_of_their_own() {
+    fn in_a_narrow_terminal_destinations_have_their_own_lines() {
         let rules = [rule(0, Some(65535), 1 << 30), rule(1, None, 2)];
         for (columns, lines) in [(80, 7), (200, 4)] {
             let text = text(&rules, 2, Some(columns));

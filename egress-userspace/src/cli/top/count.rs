@@ -1,6 +1,6 @@
-//! How many flows there are, where not all are looked at.
+//! The number of all flows, if a snapshot has only some of them.
 //!
-//! A million flows take seconds to count, so that a thread does it, and seldom.
+//! Counting a million flows takes seconds, so a thread does it, and rarely.
 
 use std::{
     thread::{self, JoinHandle},
@@ -9,10 +9,10 @@ use std::{
 
 use super::super::instance::Selector;
 
-/// How long a count stands.
+/// How long a count is used.
 const GOOD_FOR: Duration = Duration::from_secs(15);
 
-/// The last count, and the next one. A thread that still counts when this is dropped is left to itself.
+/// The last count, and the thread that makes the next one. A thread outlives this if it is still counting.
 #[derive(Default)]
 pub struct Count {
     last: Option<usize>,
@@ -21,7 +21,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// The last count, if there is one. Starts the next one when it is time.
+    /// Returns the last count, if there is one, and starts the next one when it is due.
     pub fn last(&mut self, selector: &Selector) -> Option<usize> {
         if let Some(thread) = self.thread.take_if(|thread| thread.is_finished()) {
             self.last = thread.join().ok().flatten();

@@ -1,4 +1,4 @@
-//! Snapshots for tests.
+//! Examples of snapshots for tests.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub fn traffic(packets: u64, bytes: u64) -> TrafficReport {
     TrafficReport { packets, bytes }
 }
 
-/// A flow of a client's port that has sent so many packets of 1000 bytes.
+/// A flow from this client port. The client has sent `packets` of 1000 bytes each.
 pub fn flow(port: u16, packets: u64) -> FlowReport {
     FlowReport {
         age_seconds: 60,
@@ -24,7 +24,7 @@ pub fn flow(port: u16, packets: u64) -> FlowReport {
     }
 }
 
-/// A rule that has opened so many flows, with ten packets of 1000 bytes from the client in each, and one back.
+/// A rule that has opened `flows`. In each, the client has sent ten packets of 1000 bytes, and the server one.
 pub fn rule(id: u32, flows: u64) -> RuleReport {
     RuleReport {
         destination: Target {
@@ -47,7 +47,7 @@ pub fn outcome(name: &'static str, packets: u64) -> OutcomeReport {
     }
 }
 
-/// A snapshot, so many seconds after the router was started.
+/// A snapshot, taken `seconds` after the router was started.
 pub fn snapshot(seconds: u64) -> Snapshot {
     Snapshot {
         taken: Duration::from_secs(1000 + seconds),

@@ -1,4 +1,4 @@
-//! What is shown of the frame and how, and the keys that change it.
+//! The keys, and the state of the view that they change.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ pub const INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from
 pub const HELP: &[(&str, &str)] = &[
     ("q, Esc, Ctrl-C", "quit"),
     ("?, h", "this help"),
-    ("p, Space", "pause, and go on"),
-    ("s", "which flows come first"),
-    ("Tab, Shift-Tab", "the next pane, the one before"),
+    ("p, Space", "pause or resume"),
+    ("s", "change the order of flows"),
+    ("Tab, Shift-Tab", "select the next or previous pane"),
     ("Up, Down, k, j", "scroll by a line"),
     ("PgUp, PgDn", "scroll by a page"),
-    ("Home, End", "to the first, to the last line"),
-    ("+, -", "refresh less often, more often"),
+    ("Home, End", "scroll to the first or last line"),
+    ("+, -", "refresh less or more often"),
 ];
 
-/// What a person has chosen.
+/// What the user has chosen.
 #[derive(Clone, Debug)]
 pub struct State {
     pub pane: Pane,
@@ -31,26 +31,26 @@ pub struct State {
     pub is_paused: bool,
     pub shows_help: bool,
     pub interval: Duration,
-    /// Where each pane is scrolled to. Drawing keeps it within the rows.
+    /// The scroll position of each pane. Drawing keeps it within the rows.
     pub tables: [TableState; 3],
-    /// How many rows the chosen pane had room for when it was drawn.
+    /// How many rows the selected pane had room for when it was last drawn.
     pub page: usize,
 }
 
-/// What is to be done about a key.
+/// What to do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing but to draw again.
+    /// Only draw again.
     Draw,
-    /// The flows are to be sorted anew.
+    /// Sort the flows again.
     Sort,
-    /// The time between refreshes is another one.
+    /// Use the new interval between refreshes.
     Reschedule,
     Quit,
 }
 
 impl State {
-    /// As the command is started.
+    /// The state at the start of the command.
     pub fn new(sort: Sort, interval: Duration) -> Self {
         Self {
             pane: Pane::Flows,
@@ -63,7 +63,7 @@ impl State {
         }
     }
 
-    /// Does what a key asks for.
+    /// Handles a key.
     pub fn press(&mut self, key: KeyEvent) -> Action {
         if key.kind == KeyEventKind::Release {
             return Action::Draw;
@@ -75,7 +75,7 @@ impl State {
             };
         }
         match key.code {
-            // Esc leaves what is on top first.
+            // Esc closes the help first.
             KeyCode::Esc if self.shows_help => self.shows_help = false,
             KeyCode::Char('q') | KeyCode::Esc => return Action::Quit,
             KeyCode::Char('?' | 'h') => self.shows_help = !self.shows_help,
@@ -177,14 +177,14 @@ mod tests {
     #[test]
     fn sorting_goes_around() {
         let mut state = state();
-        let mut met = vec![state.sort];
+        let mut seen = vec![state.sort];
         loop {
             assert_eq!(press(&mut state, KeyCode::Char('s')), Action::Sort);
-            if met.contains(&state.sort) {
+            if seen.contains(&state.sort) {
                 break;
             }
-            met.push(state.sort);
+            seen.push(state.sort);
         }
-        assert_eq!((met.len(), state.sort), (4, Sort::Rate));
+        assert_eq!((seen.len(), state.sort), (4, Sort::Rate));
     }
 }

@@ -1,4 +1,4 @@
-//! The full-screen view: refreshes, keys and signals, one after the other.
+//! The full-screen view: handles refreshes, keys and signals in turn.
 
 use std::{
     env,
@@ -23,7 +23,7 @@ use super::{
 
 /// Shows the router until a key or a signal ends it.
 pub fn run(selector: Selector, sort: Sort, interval: Duration) -> anyhow::Result<()> {
-    // Without a router, or without the right to look, there is nothing to show.
+    // Fails before the screen changes if there is no router, or no privilege to read its maps.
     let session = Session::start(selector, sort)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -63,7 +63,7 @@ async fn watch(mut session: Session, mut state: State) -> anyhow::Result<()> {
                     Action::Reschedule => refreshes = every(state.interval),
                     Action::Quit => return Ok(()),
                 },
-                // Another size, for one: the frame is drawn again.
+                // For example a resize: only draws again.
                 Some(Ok(_)) => {}
             },
         }
@@ -72,12 +72,12 @@ async fn watch(mut session: Session, mut state: State) -> anyhow::Result<()> {
 
 fn every(interval: Duration) -> Interval {
     let mut refreshes = interval_at(tokio::time::Instant::now() + interval, interval);
-    // After a pause of the whole program one refresh is enough, and rates need time between two.
+    // One refresh is enough after the process was stopped, and rates need time between two.
     refreshes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     refreshes
 }
 
-/// What is known of the router.
+/// What is known about the router.
 struct Session {
     selector: Selector,
     before: Option<Snapshot>,
@@ -103,13 +103,13 @@ impl Session {
         Ok(session)
     }
 
-    /// Looks for the router anew each time: it may have ended, and another may have taken its place. Nothing of it is
-    /// held meanwhile, so that what it leaves behind can go.
+    /// Finds the router again each time, because another may have replaced it. Keeps no file descriptor of it in
+    /// between, so that the kernel can free the dataplane of a router that ended.
     fn refresh(&mut self, sort: Sort) {
         match self.selector.find().and_then(|it| Snapshot::take(&it)) {
             Ok(snapshot) => {
                 if snapshot.started_ns != self.now.started_ns {
-                    // Another router has other flows.
+                    // The count is that of another router.
                     self.count = Count::default();
                 }
                 self.before = Some(std::mem::replace(&mut self.now, snapshot));
@@ -120,7 +120,7 @@ impl Session {
             Err(error) => {
                 let since = self.gone_since.get_or_insert_with(Instant::now);
                 let time = duration::short(since.elapsed().as_secs());
-                self.frame.gone = Some(format!("for {time}; this is the last of it: {error:#}"));
+                self.frame.gone = Some(format!("for {time}; below is its last state: {error:#}"));
             }
         }
     }

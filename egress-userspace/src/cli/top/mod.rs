@@ -1,4 +1,4 @@
-//! `egress-router top`: what goes on now, on a screen that keeps itself up to date.
+//! `egress-router top`: a screen of current rates that refreshes itself.
 
 mod count;
 mod keys;
@@ -114,7 +114,7 @@ mod tests {
             assert!(interval(text).is_ok(), "{text:?} was refused");
         }
         for text in ["0", "10ms", "2h"] {
-            assert!(interval(text).is_err(), "{text:?} was taken");
+            assert!(interval(text).is_err(), "{text:?} was accepted");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is shown: rates, out of the counters of two snapshots.
+//! What is shown: rates, computed from the counters of two snapshots.
 
 use std::{
     cmp::Reverse,
@@ -13,7 +13,7 @@ use crate::dataplane::{FlowReport, OutcomeReport, RuleReport, TrafficReport};
 
 use super::{super::status::Router, snapshot::Snapshot};
 
-/// So many flows are shown, those that come first.
+/// How many flows a frame has at most.
 pub const BUSIEST: usize = 200;
 
 /// Which flows come first.
@@ -31,13 +31,13 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// The next one, around.
+    /// The next order. The first follows the last.
     pub fn next(self) -> Self {
         let all = Self::value_variants();
         all[(self as usize + 1) % all.len()]
     }
 
-    /// As it stands in a title.
+    /// Its name in a title.
     pub fn title(self) -> &'static str {
         match self {
             Self::Rate => "by bytes per second",
@@ -65,7 +65,7 @@ pub struct Rates {
     pub reply: Rate,
 }
 
-/// A rule. Rates are there from the second snapshot on.
+/// A rule. It has rates from the second snapshot on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RuleRow {
     #[serde(flatten)]
@@ -75,7 +75,7 @@ pub struct RuleRow {
     pub rates: Option<Rates>,
 }
 
-/// A flow. Rates are there from the second snapshot on that has it.
+/// A flow. It has rates from the second snapshot on that it is part of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FlowRow {
     #[serde(flatten)]
@@ -83,7 +83,7 @@ pub struct FlowRow {
     pub rates: Option<Rates>,
 }
 
-/// Why packets were not forwarded.
+/// An outcome that packets had.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OutcomeRow {
     #[serde(flatten)]
@@ -92,7 +92,7 @@ pub struct OutcomeRow {
 }
 
 impl OutcomeRow {
-    /// Whether the packets went to the pod's own stack, and were not lost.
+    /// Returns `true` if the packets went to the pod's own stack, and were not lost.
     pub fn is_pass(&self) -> bool {
         self.outcome.verdict == "pass"
     }
@@ -101,9 +101,9 @@ impl OutcomeRow {
 /// The flows that come first.
 #[derive(Clone, Debug, Serialize)]
 pub struct Flows {
-    /// How many there are, where it is known: not all are looked at.
+    /// The number of flows, if it is known: a snapshot may have only some of them.
     pub total: Option<usize>,
-    /// So many of them were looked at.
+    /// The number of flows in the snapshot.
     pub looked_at: usize,
     pub sort: Sort,
     pub busiest: Vec<FlowRow>,
@@ -115,16 +115,16 @@ pub struct Frame {
     /// Set if the router is gone: since when, and the error. The other fields then hold what was last seen.
     #[serde(skip)]
     pub gone: Option<String>,
-    /// The time between the two snapshots; none for the first of a dataplane.
+    /// The time between the two snapshots; `None` for the first one of a dataplane.
     pub elapsed_seconds: Option<f64>,
     pub router: Router,
-    /// Flows opened, by all rules.
+    /// Flows opened by all rules.
     pub flows_per_second: Option<f64>,
-    /// Of all rules.
+    /// The sums of all rules.
     pub rates: Option<Rates>,
     pub rules: Vec<RuleRow>,
     pub flows: Flows,
-    /// Those that packets had: what was lost first, and of that what is lost most now.
+    /// The outcomes that packets had. Losses come first, those with the highest rate before others.
     pub outcomes: Vec<OutcomeRow>,
 }
 
@@ -136,7 +136,7 @@ struct Before<'s> {
 }
 
 impl Before<'_> {
-    /// The rate of a counter, per second. It is 0 if the counter went back.
+    /// The rate of a counter, per second. It is 0 if the counter decreased.
     fn rate(&self, before: u64, now: u64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a rate is shown with 3 digits")]
         let difference = now.saturating_sub(before) as f64;
@@ -156,9 +156,7 @@ impl Before<'_> {
 }
 
 impl Frame {
-    /// What `now` shows, with rates since `before`.
-    ///
-    /// A dataplane that took another one's place counts anew, and so does the frame: it has no rates then.
+    /// The state at `now`, with rates since `before`. If the snapshots are of two dataplanes, there are no rates.
     pub fn between(before: Option<&Snapshot>, now: &Snapshot, sort: Sort) -> Self {
         let before = before.and_then(|snapshot| {
             let elapsed = now.taken.saturating_sub(snapshot.taken);
@@ -201,7 +199,7 @@ fn rules(before: Option<&Before<'_>>, now: &Snapshot) -> Vec<RuleRow> {
     now.rules.iter().map(row).collect()
 }
 
-/// What all rules do. The fallbacks of both families are one rule, with one set of counters.
+/// The sums of all rules. The fallbacks of both families are one rule, with one set of counters.
 fn total(rules: &[RuleRow]) -> (Option<f64>, Option<Rates>) {
     let add = |one: Rate, other: Rate| Rate {
         packets_per_second: one.packets_per_second + other.packets_per_second,
@@ -231,14 +229,14 @@ fn flows(before: Option<&Before<'_>>, now: &Snapshot, sort: Sort) -> Flows {
     let rates = |flow: &FlowReport| {
         let before = before?;
         let counters = match known.get(&flow.key()) {
-            // A flow that was opened again since counts from zero, as a new one does.
+            // A flow that was reopened in between counts from zero, as a new one does.
             Some(it) if it.age_seconds <= flow.age_seconds => [it.original, it.reply],
             None if !is_new(before, flow) => return None,
             _ => [TrafficReport::default(); 2],
         };
         Some(before.rates(counters, [flow.original, flow.reply]))
     };
-    // While flows end, the kernel shows some twice.
+    // The kernel may return a flow twice while others end.
     let mut met = HashSet::new();
     let mut rows: Vec<_> = now
         .flows
@@ -263,7 +261,8 @@ fn flows(before: Option<&Before<'_>>, now: &Snapshot, sort: Sort) -> Flows {
     }
 }
 
-/// Whether a flow was opened since then. Where not all flows were looked at its age has to say so, in whole seconds.
+/// Returns `true` if a flow was opened after `before`. If that snapshot has only some flows, the flow's age in whole
+/// seconds decides.
 fn is_new(before: &Before<'_>, flow: &FlowReport) -> bool {
     before.snapshot.has_all_flows
         || Duration::from_secs(flow.age_seconds + 1).as_secs_f64() <= before.seconds
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_differences_by_the_time_between() {
+    fn rates_are_differences_per_second() {
         let (mut before, mut now) = (snapshot(10), snapshot(12));
         before.rules = vec![rule(0, 5), rule(1, 100)];
         now.rules = vec![rule(0, 9), rule(1, 100)];
@@ -371,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn another_dataplane_starts_anew() {
+    fn another_dataplane_has_no_rates_yet() {
         let (mut before, mut now) = (snapshot(10), snapshot(11));
         before.rules = vec![rule(0, 5)];
         now.rules = vec![rule(0, 500)];
@@ -381,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_went_back_and_clocks_that_stand_give_no_absurd_rates() {
+    fn decreasing_counters_and_stopped_clocks_give_no_absurd_rates() {
         let (mut before, mut now) = (snapshot(10), snapshot(11));
         before.rules = vec![rule(0, 500)];
         now.rules = vec![rule(0, 5)];
@@ -416,9 +415,9 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_was_opened_since_counts_from_zero() {
+    fn a_flow_that_was_opened_in_between_counts_from_zero() {
         let (mut before, mut now) = (snapshot(10), snapshot(12));
-        // The second one's client has closed, and uses its port again.
+        // The second one's client has closed its connection and uses the port again.
         before.flows = vec![flow(2, 1000)];
         now.flows = vec![flow(1, 10), flow(2, 10)];
         now.flows[1].age_seconds = 1;
@@ -429,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn where_not_all_were_looked_at_only_a_young_flow_is_new() {
+    fn if_a_snapshot_has_only_some_flows_a_new_one_must_be_young() {
         let (mut before, mut now) = (snapshot(10), snapshot(12));
         before.has_all_flows = false;
         now.flows = vec![flow(1, 1_000_000), flow(2, 10)];
@@ -445,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn few_of_many_flows_are_kept_and_one_that_is_met_again_is_there_once() {
+    fn only_the_first_flows_are_kept_and_duplicates_are_removed() {
         let mut now = snapshot(10);
         now.flows = (1..=1000)
             .chain(1..=10)
@@ -459,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_now_comes_first_and_what_never_was_is_left_out() {
+    fn current_losses_come_first_and_unused_outcomes_are_left_out() {
         let (mut before, mut now) = (snapshot(10), snapshot(11));
         before.outcomes = ["much", "now", "never", "passed"]
             .map(|name| outcome(name, 0))

@@ -60,7 +60,7 @@ impl Pane {
     /// From the top down.
     pub const ALL: [Self; 3] = [Self::Rules, Self::Flows, Self::Drops];
 
-    /// The pane so many places below. After the last comes the first.
+    /// The pane that many places below. The first follows the last.
     pub fn below(self, panes: usize) -> Self {
         Self::ALL[(self as usize + panes) % Self::ALL.len()]
     }
@@ -119,7 +119,7 @@ pub fn text(mut frame: Frame) -> String {
     parts.join("\n")
 }
 
-/// Such as `Flows: 200 of the first 20,000 of 1,000,000, by bytes per second`.
+/// The title of the flows, such as `Flows: 200 of the first 20,000 of 1,000,000, by bytes per second`.
 fn flows_title(frame: &Frame) -> String {
     let flows = &frame.flows;
     let (shown, looked_at) = (flows.busiest.len(), output::grouped(flows.looked_at as u64));
@@ -167,7 +167,7 @@ pub fn header(frame: &Frame) -> Vec<Header> {
     let process = if router.process_running {
         ""
     } else {
-        " GONE (the dataplane goes on by itself)"
+        " GONE (the dataplane keeps working)"
     };
     let up = format!(
         "up {}, process {}{process}, {} on {} and {}",
@@ -180,7 +180,7 @@ pub fn header(frame: &Frame) -> Vec<Header> {
     line("router", !router.process_running, up);
     let evicted = match router.flows_evicted {
         0 => String::new(),
-        number => format!(", {} ended early to make room", output::grouped(number)),
+        number => format!(", {} evicted", output::grouped(number)),
     };
     line("flows", false, fill(frame) + &evicted);
     line("traffic", false, traffic(frame));
@@ -198,14 +198,14 @@ pub fn header(frame: &Frame) -> Vec<Header> {
     );
     line("rules", false, changes);
     if let Some(error) = &reloads.error {
-        // An error may have lines, of which a header has one.
+        // An error may have several lines, a header has one.
         let error: Vec<_> = error.split_whitespace().collect();
         line("REFUSED", true, error.join(" "));
     }
     lines
 }
 
-/// How full the table is, with a bar of ten.
+/// How full the flow table is, with a bar of ten characters.
 fn fill(frame: &Frame) -> String {
     let max = u64::from(frame.router.max_flows);
     let (total, more) = match frame.flows.total {

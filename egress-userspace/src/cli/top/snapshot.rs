@@ -1,4 +1,4 @@
-//! What the router says at one moment.
+//! The state of the router at one moment.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use crate::{
 
 use super::super::status::Router;
 
-/// At most so many flows are looked at: each takes a few system calls, and that for every refresh.
+/// The limit of flows in a snapshot. Each takes a few system calls at every refresh.
 pub const FLOWS: usize = 20_000;
 
-/// Everything that is shown, as counters.
+/// Everything that is shown, as absolute counters.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When: `CLOCK_MONOTONIC`.
+    /// The time of `CLOCK_MONOTONIC`.
     pub taken: Duration,
-    /// When the dataplane was started: another one has other counters.
+    /// When the dataplane was started, which tells it from another one.
     pub started_ns: u64,
     pub router: Router,
     pub rules: Vec<RuleReport>,
     pub outcomes: Vec<OutcomeReport>,
-    /// At most [`FLOWS`], as the table has them.
+    /// At most [`FLOWS`], in the order of the table.
     pub flows: Vec<FlowReport>,
-    /// Whether those are all.
+    /// Whether `flows` has all flows.
     pub has_all_flows: bool,
 }
 
 impl Snapshot {
-    /// Looks at the router.
+    /// Reads the router's maps.
     pub fn take(instance: &Instance) -> anyhow::Result<Self> {
         let now_ns = kernel::monotonic_ns();
         let (rules, outcomes) = (instance.maps.rules()?, instance.maps.outcomes()?);

@@ -11,11 +11,11 @@ use ratatui::{
 
 use super::super::output::{self, Narrow};
 
-/// How a cell that is too long is cut, and the width below which the column does not shrink while another column can
-/// go.
+/// How a long cell is cut. The number is a width: while another column can be left out, this one does not shrink below
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Not at all.
+    /// It is not cut.
     Never,
     /// The beginning is kept.
     End(usize),
@@ -46,8 +46,8 @@ impl Cut {
     }
 }
 
-/// A column, its rank and its cut. If the columns do not fit, the one with the highest rank goes first; those of rank 0
-/// stay.
+/// A column, its rank and its cut. If the columns do not fit, the one with the highest rank is left out first. Those of
+/// rank 0 stay.
 #[derive(Clone, Copy, Debug)]
 pub struct Column(pub output::Column, pub u8, pub Cut);
 
@@ -74,7 +74,7 @@ impl Column {
 #[derive(Clone, Debug)]
 pub struct Table {
     pub columns: &'static [Column],
-    /// As many cells as columns in each.
+    /// Each has as many cells as there are columns.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -86,7 +86,7 @@ impl Table {
         lines.join("\n")
     }
 
-    /// The table as a widget for so many columns of the screen, with a style for each row.
+    /// The table as a widget of this width, with a style for each row.
     pub fn widget(&self, width: u16, style: impl Fn(usize) -> Style) -> Widget<'static> {
         let (columns, gap) = self.columns_for(width);
         let row = |cell: &dyn Fn(usize) -> String| {
@@ -143,7 +143,7 @@ impl Table {
 /// Splits an area among parts. Each part is what it needs, in columns or lines, and its weight.
 ///
 /// A part never gets more than it needs. If the area is too small, parts of weight 0 still get what they need, and the
-/// others share the rest by weight. This is what [`Layout`] has no constraint for: a share with a limit.
+/// others share the rest by weight. [`Layout`] has no such constraint: a share with a limit.
 pub fn share(
     whole: Rect,
     direction: Direction,

@@ -41,7 +41,7 @@ pub fn draw(area: &mut Area<'_>, frame: &Frame, state: &mut State, alarm: Style)
     let whole = area.area();
     if whole.width < LEAST.0 || whole.height < LEAST.1 {
         let text = format!(
-            "{}x{} is too small: 80x24 shows it all. q quits",
+            "{}x{} is too small: 80x24 shows everything. q quits",
             whole.width, whole.height
         );
         area.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), whole);
@@ -86,7 +86,7 @@ fn title_bar(width: u16, state: &State) -> Line<'static> {
 
 fn header(frame: &Frame, alarm: Style, width: u16) -> Vec<Line<'static>> {
     let mut lines = panes::header(frame);
-    // Alarms stand first, so that a small screen does not lose them.
+    // Alarms come first, so that a small screen shows them.
     lines.sort_by_key(|line| !line.is_alarming);
     let line = |line: Header| {
         let value = Cut::End(0).fit(&line.value, width.saturating_sub(9).into());
@@ -130,7 +130,7 @@ fn draw_panes(area: &mut Area<'_>, whole: Rect, frame: &Frame, state: &mut State
         }
         let title = bar(&format!(" {}", pane.title(frame)), &place, inside.width);
         let title = Line::from(title).bold();
-        // It stands out without colours, too.
+        // The selected pane stands out without colours, too.
         let title = if is_chosen { title.reversed() } else { title };
         let block = Block::new().title(title).padding(Padding::horizontal(1));
         if table.rows.is_empty() {
@@ -154,7 +154,7 @@ fn draw_panes(area: &mut Area<'_>, whole: Rect, frame: &Frame, state: &mut State
     }
 }
 
-/// The areas of the panes, each of which needs so many lines.
+/// The areas of the panes. `needs` are the lines that each of them needs.
 ///
 /// If they do not all fit, the selected pane gets twice the share of the others. Spare lines go to the flows. If the
 /// screen is too small for three panes, only the selected one is shown.
@@ -226,7 +226,7 @@ mod tests {
         terminal.backend().buffer().clone()
     }
 
-    /// What is on a screen of this size.
+    /// The lines of a screen of this size.
     fn screen(frame: &Frame, state: &mut State, size: (u16, u16)) -> Vec<String> {
         let buffer = render(frame, state, size, Style::new().red());
         let rows = buffer.content.chunks(usize::from(size.0.max(1)));
@@ -284,7 +284,7 @@ mod tests {
         assert_has(&screen(&frame(), &mut state(), SIZES[1]), "RESERVED");
         let narrow = screen(&frame(), &mut state(), SIZES[0]);
         assert!(!narrow.join("").contains("RESERVED"));
-        // What is left is not cut.
+        // The remaining columns are not cut.
         assert_has(&narrow, "10.128.0.2:300 203.0.113.26:80 ");
     }
 
@@ -319,14 +319,14 @@ mod tests {
         let mut frame = frame();
         frame.router.process_running = false;
         frame.router.reloads.error = Some("spec.redirect:\n  no rules".to_owned());
-        frame.gone = Some("for 1m5s; this is the last of it: no egress router runs".to_owned());
+        frame.gone = Some("for 1m5s; below is its last state: no egress router runs".to_owned());
         let screen = screen(&frame, &mut state(), SIZES[0]);
         assert!(
-            screen[1].starts_with(" GONE    for 1m5s; this is the last of it: no egress router"),
+            screen[1].starts_with(" GONE    for 1m5s; below is its last state: no egress router"),
             "{screen:#?}"
         );
         assert!(
-            screen[2].contains("GONE (the dataplane goes on by itself)"),
+            screen[2].contains("GONE (the dataplane keeps working)"),
             "{screen:#?}"
         );
         assert!(

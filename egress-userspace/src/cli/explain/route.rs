@@ -1,4 +1,4 @@
-//! The ways to the server and back to the client: the kernel's routes and neighbours.
+//! The routes to the server and back to the client, with the neighbour entries of their next hops.
 
 use std::net::IpAddr;
 
@@ -10,8 +10,8 @@ use crate::net::{
     neighbours::Neighbour,
 };
 
-/// The route to `destination` by the interface of `side` with this index, and its neighbour. Whether the connection
-/// goes on.
+/// Adds the step about the route to `destination` through the interface with the index `index`, which is that of
+/// `side`. Returns `true` if the connection proceeds.
 pub async fn note(
     explanation: &mut Explanation,
     interfaces: &Interfaces,
@@ -25,7 +25,7 @@ pub async fn note(
     };
     let next_hop = match interfaces.next_hop(index, destination).await {
         Ok(next_hop) => next_hop,
-        // The kernel answers so where it has no route.
+        // The kernel's answer if it has no route.
         Err(InterfaceError::Netlink(error)) => {
             let detail = format!("no route to {destination}: {error}");
             return Ok(explanation.note(name, Finding::End, detail));
@@ -33,15 +33,15 @@ pub async fn note(
         Err(error) => return Err(error.into()),
     };
     let Some(next_hop) = next_hop else {
-        let detail = format!("no route to {destination} by this interface that can be told here");
+        let detail = format!("found no route to {destination} through this interface");
         return Ok(explanation.note(name, Finding::Doubt, detail));
     };
-    let (finding, known) = known(interfaces.neighbour(index, next_hop).await?, side);
-    Ok(explanation.note(name, finding, format!("by {next_hop}{known}")))
+    let (finding, state) = judge(interfaces.neighbour(index, next_hop).await?, side);
+    Ok(explanation.note(name, finding, format!("by {next_hop}{state}")))
 }
 
-/// What it means for a connection that the kernel knows so much of a next hop.
-fn known(neighbour: Neighbour, side: Side) -> (Finding, String) {
+/// What the state of the next hop's neighbour entry means for a connection, and its description.
+fn judge(neighbour: Neighbour, side: Side) -> (Finding, String) {
     match (neighbour, side) {
         (Neighbour::Known(mac), _) => {
             let mac = mac.map(|octet| format!("{octet:02x}")).join(":");
@@ -50,21 +50,22 @@ fn known(neighbour: Neighbour, side: Side) -> (Finding, String) {
         (Neighbour::NeedsNone, _) => (Finding::Good, String::new()),
         (Neighbour::Unknown, _) => (
             Finding::Doubt,
-            ", whose MAC address is not known now: the kernel will ask for it".to_owned(),
+            ", whose MAC address is unknown: the kernel will resolve it".to_owned(),
         ),
         (Neighbour::Asked, _) => (
             Finding::Doubt,
-            ", which the kernel is asking for its MAC address now (INCOMPLETE)".to_owned(),
+            ", whose MAC address the kernel is resolving (INCOMPLETE)".to_owned(),
         ),
         (Neighbour::Silent, Side::Egress) => (
             Finding::End,
-            ", which has not answered when the kernel asked for its MAC address (FAILED): packets are lost until it does"
+            ", which did not answer address resolution (FAILED): packets are lost until it does"
                 .to_owned(),
         ),
-        // A packet that comes from there shows that it is there again.
+        // The client's own packet shows that it is reachable again.
         (Neighbour::Silent, Side::Cluster) => (
             Finding::Doubt,
-            ", which has not answered when the kernel asked for its MAC address (FAILED): it will ask again".to_owned(),
+            ", which did not answer address resolution (FAILED): the kernel will try again"
+                .to_owned(),
         ),
     }
 }
@@ -74,10 +75,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_gateway_ends_it_and_a_silent_client_may_be_back() {
-        assert_eq!(known(Neighbour::Silent, Side::Egress).0, Finding::End);
-        assert_eq!(known(Neighbour::Silent, Side::Cluster).0, Finding::Doubt);
-        assert_eq!(known(Neighbour::Asked, Side::Egress).0, Finding::Doubt);
-        assert_eq!(known(Neighbour::NeedsNone, Side::Egress).0, Finding::Good);
+    fn a_silent_gateway_ends_the_connection_and_a_silent_client_does_not() {
+        assert_eq!(judge(Neighbour::Silent, Side::Egress).0, Finding::End);
+        assert_eq!(judge(Neighbour::Silent, Side::Cluster).0, Finding::Doubt);
+        assert_eq!(judge(Neighbour::Asked, Side::Egress).0, Finding::Doubt);
+        assert_eq!(judge(Neighbour::NeedsNone, Side::Egress).0, Finding::Good);
     }
 }
