@@ -86,7 +86,7 @@ impl Router {
             Earlier::Nothing => pins.as_ref(),
             Earlier::Replaced(_) | Earlier::TakenOver(_) => None,
         };
-        let unfinished = Unfinished::new(fresh);
+        let unfinished = Unfinished::new(fresh, pair);
         if let (Some(pins), Earlier::Replaced(_)) = (&pins, &earlier) {
             // As late as can be. Its links stay, so that its programs are there until ours replace them.
             pins.remove_all_maps()?;

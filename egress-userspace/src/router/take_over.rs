@@ -72,22 +72,32 @@ pub fn take_over(pins: &Pins, pair: InterfacePair) -> Result<Earlier, PinsError>
 }
 
 /// Removes what this router has pinned, unless it comes up. For one that began with nothing pinned.
-pub struct Unfinished<'p>(Option<&'p Pins>);
+pub struct Unfinished<'p> {
+    pins: Option<&'p Pins>,
+    pair: InterfacePair,
+}
 
 impl<'p> Unfinished<'p> {
-    pub const fn new(pins: Option<&'p Pins>) -> Self {
-        Self(pins)
+    pub const fn new(pins: Option<&'p Pins>, pair: InterfacePair) -> Self {
+        Self { pins, pair }
     }
 
     /// The router is up.
     pub fn finish(mut self) {
-        self.0 = None;
+        self.pins = None;
     }
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.map(Pins::remove) {
+        let Some(pins) = self.pins else {
+            return;
+        };
+        // A router of another pod may have taken the place meanwhile.
+        if matches!(pins.state(self.pair), Ok(PinnedState::Foreign(_))) {
+            return;
+        }
+        if let Err(error) = pins.remove() {
             log::warn!("{error}");
         }
     }
