@@ -1,8 +1,8 @@
-//! The `EgressRouter` resource (`network.operator.openshift.io/v1`): its types, and the reader that turns YAML or JSON
-//! into them or reports everything that is wrong.
+//! The `EgressRouter` resource (`network.operator.openshift.io/v1`): its types, and a reader that parses YAML or JSON
+//! and reports every error.
 //!
-//! An [`EgressRouter`] that came out of [`parse`], [`load`] or serde is valid. [`RuleTable`] is what a dataplane takes
-//! of it. The fields, what each one means and what is checked are described for users in `docs/spec.md`.
+//! An [`EgressRouter`] from [`parse`], [`load`] or serde is valid. A dataplane takes the [`RuleTable`] that is derived
+//! from it. `docs/spec.md` describes the fields and checks for users.
 
 mod address;
 pub mod cidr;

@@ -1,6 +1,6 @@
-//! The resource as types. Field names and values are those of the custom resource definition.
+//! The types of the resource. Field names and values are those of the custom resource definition.
 //!
-//! The doc comments of everything that serialises are also the descriptions in the JSON Schema.
+//! The doc comments of serialised types and fields are also the descriptions in the JSON Schema.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -86,7 +86,7 @@ pub enum Mode {
     Redirect(Redirect),
 }
 
-/// [`EgressRouterSpec`] as it is written: the mode is one field, and what it takes stands in another.
+/// The serialised form of [`EgressRouterSpec`]: the mode is one field, and its settings are another.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(inline)]

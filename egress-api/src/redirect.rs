@@ -13,9 +13,9 @@ use crate::protocol::Protocol;
 use crate::reader::{Located, Object, Path, Reader};
 
 const PORT: &str = "a port (1–65535)";
-const SOMETHING: &str = "redirectRules, fallbackIP or both";
+const RULE_OR_FALLBACK: &str = "redirectRules, fallbackIP or both";
 
-/// Reads rules and fallback.
+/// Reads the rules and the fallback.
 pub(crate) fn read<'n>(
     reader: &mut Reader<'n>,
     spec: &Object<'n>,
@@ -28,7 +28,7 @@ pub(crate) fn read<'n>(
     };
     let find = |name: &str| match &object {
         Some(object) => reader.optional(object, name),
-        // Wrongly indented rules are not missing rules.
+        // Rules with the wrong indentation are not missing.
         None => reader.misplaced(name),
     };
     let (rules_place, fallback_place) = (find("redirectRules"), find("fallbackIP"));
@@ -36,10 +36,10 @@ pub(crate) fn read<'n>(
     if fallback_place.is_none() && rules_place.as_ref().is_none_or(is_empty) {
         let path = spec.path.field("redirect");
         reader.error(match object {
-            // What the unknown fields of an object were meant to be is not known.
+            // An unknown field may be a misspelt one of these, and is an error already.
             Some(object) if object.has_unknown => return None,
-            Some(_) => SpecError::instead(path, "neither rules nor a fallback", SOMETHING),
-            None => SpecError::missing(path, SOMETHING),
+            Some(_) => SpecError::instead(path, "neither rules nor a fallback", RULE_OR_FALLBACK),
+            None => SpecError::missing(path, RULE_OR_FALLBACK),
         });
     }
     let rules = match rules_place {
@@ -67,7 +67,7 @@ fn rules<'n>(
     rules.into_iter().collect()
 }
 
-/// What a packet is matched by: no two rules may share it.
+/// What a rule matches: no two rules may have the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     port: NonZeroU16,
@@ -104,7 +104,7 @@ fn rule<'n>(
         protocol,
         family: Family::of(destination_ip),
     };
-    unique(reader, item, key, taken);
+    check_unique(reader, item, key, taken);
     Some(RedirectRule {
         destination_ip,
         port,
@@ -113,7 +113,7 @@ fn rule<'n>(
     })
 }
 
-fn unique<'n>(
+fn check_unique<'n>(
     reader: &mut Reader<'n>,
     item: &Located<'n>,
     key: Key,
@@ -153,7 +153,7 @@ fn port<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<NonZeroU16> 
     None
 }
 
-/// A port that is a text: nearly a number, a range, or a name.
+/// The error for a port that is a text: a quoted number, a range, or a name.
 fn quoted_port(place: &Located<'_>, text: &str) -> SpecError {
     let error = place.is_not(PORT);
     let is_number = |text: &str| text.trim().parse::<u16>().is_ok();
