@@ -1,14 +1,14 @@
-//! Which machine this is, and who is asking.
+//! The distribution and the user that this program runs on and as.
 
 use std::fs;
 
 use anyhow::{Result, ensure};
 
-/// The distribution, as `os-release(5)` describes it.
+/// The distribution, from `os-release(5)`.
 pub struct Distribution {
-    /// The name for people, such as `Debian GNU/Linux 12 (bookworm)`.
+    /// Its name, such as `Debian GNU/Linux 12 (bookworm)`.
     pub name: String,
-    /// Whether Debian's package names hold here.
+    /// Whether it has Debian's package names.
     pub is_debian_like: bool,
 }
 
@@ -46,7 +46,7 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Fails unless this is root. `who` begins the message.
+/// Fails unless the user is root. `who` is the subject of the message.
 pub fn ensure_root(who: &str, subcommand: &str) -> Result<()> {
     ensure!(
         is_root(),
