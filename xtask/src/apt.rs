@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::os::{Distribution, is_root};
 use crate::process::{answer, cmd, find_program, sh};
+use crate::root::is_root;
 
 /// Installs without questions and extras, and never removes a package.
 const INSTALL: [&str; 4] = ["install", "-y", "--no-install-recommends", "--no-remove"];
@@ -19,8 +19,9 @@ pub struct Apt {
 impl Apt {
     /// The machine's apt, if the distribution has Debian's package names.
     pub fn find() -> Option<Self> {
-        let is_usable =
-            find_program("apt-get").is_some() && Distribution::of_this_machine().is_debian_like;
+        // The package `base-files` of Debian and its derivatives has this file.
+        let is_debian_like = Path::new("/etc/debian_version").exists();
+        let is_usable = is_debian_like && find_program("apt-get").is_some();
         is_usable.then_some(Self { updated: false })
     }
 

@@ -5,8 +5,8 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::os::ensure_root;
 use crate::process::exit_code;
+use crate::root::ensure_root;
 use crate::setup;
 use crate::workspace::Workspace;
 

@@ -12,9 +12,9 @@ use nix::unistd::dup2_stdout;
 use serde_json::{Map, Value, json};
 
 use crate::build::{self, Profile};
-use crate::os::ensure_root;
 use crate::process::exit_code;
 use crate::results::Summary;
+use crate::root::ensure_root;
 use crate::workspace::Workspace;
 use crate::{Format, setup, test};
 
@@ -31,8 +31,8 @@ pub struct Options {
     #[arg(long, default_value_t = 1, value_name = "S")]
     seed: u64,
     /// Only packets of this IP version
-    #[arg(long)]
-    family: Option<Family>,
+    #[arg(long, value_name = "FAMILY", value_parser = ["4", "6"])]
+    family: Option<String>,
     /// Play only the script with this number, and show what happens
     #[arg(long, value_name = "N")]
     script: Option<u64>,
@@ -42,17 +42,6 @@ pub struct Options {
     /// The format of the summary; with `json`, the tests' output goes to standard error
     #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
-}
-
-/// An IP version.
-#[derive(Clone, Copy, ValueEnum)]
-enum Family {
-    /// IPv4
-    #[value(name = "4")]
-    V4,
-    /// IPv6
-    #[value(name = "6")]
-    V6,
 }
 
 /// A part of the comparison.
@@ -121,11 +110,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
 fn compare_packets(workspace: &Workspace, options: &Options) -> Result<(bool, Option<Value>)> {
     let Options { packets, seed, .. } = options;
     let words = "run --quiet --package egress-tests --bin conformance --";
-    let mut cargo = workspace.cargo(&format!("{words} --packets {packets} --seed {seed}"));
-    if let Some(family) = options.family.and_then(|family| family.to_possible_value()) {
-        cargo = cargo.args(["--family", family.get_name()]);
-    }
-    cargo = cargo.args(options.script.map(|script| format!("--script={script}")));
+    let cargo = workspace
+        .cargo(&format!("{words} --packets {packets} --seed {seed}"))
+        .args(options.family.iter().map(|it| format!("--family={it}")))
+        .args(options.script.map(|it| format!("--script={it}")));
     let mut cargo = Command::from(cargo);
     if !options.is_json() {
         return Ok((cargo.status()?.success(), None));

@@ -14,8 +14,8 @@ use egress_tests::{Lab, Namespace, RouterProcess, requirements, tcp, udp};
 
 use self::page::Page;
 use crate::build::{self, Profile};
-use crate::os::ensure_root;
 use crate::process::sh;
+use crate::root::ensure_root;
 use crate::setup;
 use crate::workspace::Workspace;
 

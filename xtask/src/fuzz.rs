@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::build;
-use crate::os::is_root;
 use crate::process::sh;
 use crate::requirements::REQUIREMENTS;
+use crate::root::is_root;
 use crate::setup;
 use crate::workspace::Workspace;
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::apt::{self, Apt, make_empty};
-use crate::os::is_root;
 use crate::process::{cmd, find_program, sh};
+use crate::root::is_root;
 use crate::workspace::Workspace;
 
 const PACKAGE: &str = "prometheus";

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::apt::Apt;
 use crate::linker;
-use crate::os::{Distribution, is_root};
 use crate::process::{cmd, find_program, sh};
 use crate::requirements::{Found, REQUIREMENTS, Requirement};
+use crate::root::is_root;
 use crate::toolchain::{OLDEST_RUST, Route, Search, Toolchain, is_at_least, llvm_prefix};
 use crate::workspace::Workspace;
 
@@ -73,10 +73,7 @@ pub fn ensure_programs(requirements: &'static [Requirement]) -> Result<()> {
         println!("missing  {program}: {why}");
     }
     let packages: Vec<_> = missing.iter().map(|it| it.apt.clone()).collect();
-    let mut apt = Apt::find().with_context(|| {
-        let name = Distribution::of_this_machine().name;
-        format!("setup does not know how to install on {name}: please install these programs")
-    })?;
+    let mut apt = Apt::find().context("setup can install only with apt: install them yourself")?;
     install_programs(&mut apt, &packages)
 }
 
@@ -264,7 +261,7 @@ impl Inventory {
         })
     }
 
-    /// What to install by hand on a distribution that this program does not know.
+    /// What to install by hand on a machine without apt.
     fn instructions(&self) -> String {
         let item = |it: &Requirement| {
             let Requirement {
@@ -297,10 +294,9 @@ impl Inventory {
             }
             Some(_) => {}
         }
-        let (name, items) = (Distribution::of_this_machine().name, items.join("\n  - "));
         format!(
-            "setup does not know how to install on {name}. Please install, then run \
-             `cargo xtask setup` again:\n  - {items}"
+            "setup cannot install this here. Please install it, then run `cargo xtask setup` again:\n  - {}",
+            items.join("\n  - ")
         )
     }
 }

@@ -6,10 +6,10 @@ use std::process::{Command, ExitCode, ExitStatus};
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, Profile};
-use crate::os::is_root;
 use crate::process::{exit_code, path_with};
 use crate::prometheus;
 use crate::results::{Summary, read_cargo_line};
+use crate::root::is_root;
 use crate::setup;
 use crate::workspace::Workspace;
 

@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest::Kernel;
 use crate::apt::{self, Apt, make_empty};
-use crate::os::is_root;
 use crate::process::{answer, cmd, sh};
+use crate::root::is_root;
 
 /// Debian's signing keys, at their path in Debian and its derivatives.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
