@@ -13,10 +13,10 @@ use serde_json::{Map, Value, json};
 
 use crate::build::{self, Profile};
 use crate::process::exit_code;
-use crate::results::Summary;
+use crate::results::{Format, Summary};
 use crate::root::ensure_root;
 use crate::workspace::Workspace;
-use crate::{Format, setup, test};
+use crate::{setup, test};
 
 /// The values of the variable that selects the dataplane of the tests' lab.
 const DATAPLANES: [&str; 2] = ["egress-router", "nftables"];

@@ -31,9 +31,9 @@ use self::vm::Machine;
 use crate::build::{self, Profile};
 use crate::process::{exit_code, sh};
 use crate::requirements::REQUIREMENTS;
-use crate::results::Outcome;
+use crate::results::{Format, Outcome};
+use crate::setup;
 use crate::workspace::Workspace;
-use crate::{Format, setup};
 
 /// Programs that the tests and the kernel call, in addition to those of the lab.
 const PROGRAMS: [&str; 8] = [

@@ -24,7 +24,7 @@ mod workspace;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::build::Profile;
 use crate::workspace::Workspace;
@@ -140,15 +140,6 @@ enum Task {
         #[arg(long)]
         deny: bool,
     },
-}
-
-/// The format of results.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 fn main() -> ExitCode {

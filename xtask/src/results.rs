@@ -6,10 +6,20 @@
 use std::fmt;
 
 use anstream::adapter::strip_str;
+use clap::ValueEnum;
 use serde::Serialize;
 
 /// How many bytes of a failed test's output are kept.
 const MAX_OUTPUT: usize = 8 << 10;
+
+/// The format of results.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
 
 /// The results of one test binary.
 #[derive(Debug, Default, Serialize)]
