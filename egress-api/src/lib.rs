@@ -20,6 +20,7 @@ mod protocol;
 mod reader;
 mod redirect;
 mod resource;
+mod rule;
 mod rule_table;
 mod schema;
 mod source;
@@ -30,9 +31,10 @@ pub use error::{SpecError, SpecErrors};
 pub use family::Family;
 pub use model::{
     Address, ApiVersion, EgressRouter, EgressRouterSpec, Kind, Macvlan, MacvlanMode, Metadata,
-    Mode, NetworkInterface, Redirect, RedirectRule,
+    Mode, NetworkInterface, Redirect,
 };
 pub use protocol::Protocol;
-pub use rule_table::{Rule, RuleTable};
+pub use rule::{RedirectRule, Rule};
+pub use rule_table::RuleTable;
 pub use schema::json_schema;
 pub use source::{LoadError, STDIN, load, parse};

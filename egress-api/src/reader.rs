@@ -334,7 +334,7 @@ impl<'n> Reader<'n> {
 }
 
 /// `a, b or c`
-fn listed(names: &[&str], conjunction: &str) -> String {
+pub(crate) fn listed(names: &[&str], conjunction: &str) -> String {
     match names {
         [] => String::new(),
         [only] => (*only).to_owned(),

@@ -1,11 +1,10 @@
 //! The rule table: the part of a resource that the dataplane takes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
 
 use crate::family::Family;
-use crate::model::{EgressRouter, Mode, RedirectRule};
-use crate::protocol::Protocol;
+use crate::model::{EgressRouter, Mode};
+use crate::rule::Rule;
 
 /// All rules of a router, with its reserved addresses and its fallback.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,19 +19,6 @@ pub struct RuleTable {
     pub fallback_v4: Option<Ipv4Addr>,
     /// The destination of IPv6 packets that match no rule. The port stays.
     pub fallback_v6: Option<Ipv6Addr>,
-}
-
-/// Port and protocol → destination and target port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Rule {
-    /// The transport protocol.
-    pub protocol: Protocol,
-    /// The router's port, where clients connect.
-    pub port: NonZeroU16,
-    /// The server. Its family is the rule's.
-    pub destination: IpAddr,
-    /// The server's port.
-    pub target_port: NonZeroU16,
 }
 
 impl RuleTable {
@@ -86,16 +72,5 @@ impl From<&EgressRouter> for RuleTable {
             None => {}
         }
         table
-    }
-}
-
-impl From<&RedirectRule> for Rule {
-    fn from(rule: &RedirectRule) -> Self {
-        Self {
-            protocol: rule.protocol,
-            port: rule.port,
-            destination: rule.destination_ip,
-            target_port: rule.destination_port(),
-        }
     }
 }

@@ -12,7 +12,8 @@ use egress_common::{
 use object::{Object as _, ObjectSection as _};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../egress-common/layouts.txt");
-/// `1` rewrites the file if the version is new or the change needs no new one; `compatible` rewrites it in any case.
+/// `1` rewrites the file if the change needs no new version, `new-version` rewrites it with the next one, and
+/// `compatible` rewrites it with the same version in any case.
 const VARIABLE: &str = "UPDATE_LAYOUTS";
 /// The records in ring buffers, which are not part of their maps' declarations.
 const RECORDS: [&str; 2] = ["FlowEvent", "TraceRecord"];
@@ -43,9 +44,14 @@ fn layouts_are_as_written_down_or_have_another_version() {
     }
     let request = env::var(VARIABLE).unwrap_or_default();
     let difference = difference(&committed, &current);
-    let is_harmless = version(&current) > version(&committed)
-        || difference.iter().all(|line| is_outcome(&line[1..]));
-    if request == "compatible" || (request == "1" && is_harmless) {
+    let is_harmless = difference.iter().all(|line| is_outcome(&line[1..]));
+    let current = if request == "new-version" {
+        let line = |version| format!("\nversion {version}\n");
+        current.replacen(&line(LAYOUT_VERSION), &line(LAYOUT_VERSION + 1), 1)
+    } else {
+        current
+    };
+    if request == "new-version" || request == "compatible" || (request == "1" && is_harmless) {
         fs::write(FILE, current).expect("egress-common/layouts.txt can be written");
         return;
     }
@@ -59,10 +65,10 @@ fn layouts_are_as_written_down_or_have_another_version() {
     );
     panic!(
         "layouts that programs share have changed, but LAYOUT_VERSION is {LAYOUT_VERSION} as before:\n{difference}\n\
-         If this program cannot use the maps that an earlier one has pinned, or the reverse, raise LAYOUT_VERSION in\n\
-         egress-common/src/instance.rs, and write egress-common/layouts.txt again:\n    {}\n\
+         If this program cannot use the maps that an earlier one has pinned, or the reverse, write\n\
+         egress-common/layouts.txt with the next version:\n    {}\n\
          If it can, such as after a field was only renamed:\n    {}",
-        command("1"),
+        command("new-version"),
         command("compatible")
     );
 }
@@ -99,11 +105,6 @@ fn check_outcomes(before: &str, now: &str) -> Result<(), String> {
 
 fn is_outcome(line: &str) -> bool {
     line.starts_with("outcome ") || line.starts_with("retired ")
-}
-
-fn version(text: &str) -> Option<u32> {
-    text.lines()
-        .find_map(|line| line.strip_prefix("version ")?.parse().ok())
 }
 
 /// The lines that only one of the texts has: `-` before, `+` now. Fields come with the name of their type.
