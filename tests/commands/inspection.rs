@@ -455,20 +455,9 @@ fn the_help_of_every_command_fits_a_terminal_and_explains() -> Result<()> {
     const COLUMNS: usize = 100;
     skip_unless_lab_works!();
     let lab = Lab::new()?;
-    for command in [
-        "",
-        "run",
-        "check",
-        "schema",
-        "rules",
-        "flows",
-        "status",
-        "top",
-        "explain",
-        "trace",
-        "completions",
-        "man",
-    ] {
+    let program = egress_userspace::cli::command();
+    let commands = program.get_subcommands().map(clap::Command::get_name);
+    for command in std::iter::once("").chain(commands) {
         let mut help = lab.router().command(router::binary()?);
         help.args((!command.is_empty()).then_some(command))
             .arg("--help")

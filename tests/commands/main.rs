@@ -1,6 +1,6 @@
 //! The commands of `egress-router` as a user meets them: what they print, their exit codes, and what they leave behind.
 
-mod addresses;
+mod address_changes;
 mod background;
 mod expiry;
 mod explain;

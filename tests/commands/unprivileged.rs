@@ -380,7 +380,7 @@ fn other_users_cannot_open_pinned_files() -> Result<()> {
         let _router = Running::start(&lab, &["--pin-path", directory])?;
         published
             .as_nobody(&["status", "--pin-path", directory], Stdio::null())?
-            .failure(PRIVILEGES, &["may not open", directory])
+            .failure(PRIVILEGES, &["cannot open", directory])
     })
 }
 

@@ -50,7 +50,10 @@ fn the_table_of_outcomes_has_each_with_its_verdict() {
             (outcome.name(), verdict)
         })
         .collect();
-    assert_eq!(documented, actual);
+    assert_eq!(
+        documented, actual,
+        "docs/packet-flow.md, Outcomes: a row for each outcome, in the order of egress-common/src/outcome.rs"
+    );
 }
 
 #[test]
@@ -91,7 +94,10 @@ fn the_table_of_states_has_each_with_its_timeout() {
         .into_iter()
         .map(|(name, cells)| (name, cells[1].to_owned()))
         .collect();
-    assert_eq!(documented, actual);
+    assert_eq!(
+        documented, actual,
+        "docs/packet-flow.md, States and timeouts: a row for each state with its default timeout"
+    );
 }
 
 #[test]
@@ -136,7 +142,10 @@ fn the_table_of_metrics_has_each_with_its_type_and_labels() {
             )
         })
         .collect();
-    assert_eq!(documented, actual);
+    assert_eq!(
+        documented, actual,
+        "docs/metrics.md, Metrics: a row for each metric, in the order of telemetry/metrics/registry.rs"
+    );
 }
 
 /// Verdict and tests of each requirement.

@@ -93,7 +93,7 @@ fn another_size_of_the_flow_table_keeps_the_rules_counters() -> Result<()> {
     pod.end(Signal::SIGKILL)?;
     let opened = flows_by_rule(&pod)?;
     pod.start(&["--max-flows", "2000"])?;
-    pod.wait_for_log("another size")?;
+    pod.wait_for_log("has changed: its flows end")?;
     assert_eq!(flows_by_rule(&pod)?, opened);
     Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
     Ok(())

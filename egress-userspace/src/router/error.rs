@@ -133,9 +133,6 @@ pub enum ReloadError {
     /// The rules could not be put in force.
     #[error(transparent)]
     Rules(#[from] RulesError),
-    /// The rules are in force, but the flows of the previous rules could not be ended.
-    #[error("the rules are in force, but flows of the previous rules may continue")]
-    FlowsNotEnded(#[source] LoadError),
 }
 
 /// Formats an error and its causes on one line.

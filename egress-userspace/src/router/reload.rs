@@ -88,11 +88,16 @@ impl Router {
         let change = self.dataplane.maps.apply_rules(&table)?;
         (self.resource, self.table) = (resource, table);
         if self.config.on_rule_change == OnRuleChange::Close {
-            let ended = self
-                .dataplane
-                .end_flows_without_rule()
-                .map_err(ReloadError::FlowsNotEnded)?;
-            log::info!("ended {ended} flows of rules that are no longer in force");
+            // The new rules are in force by now, so an error does not refuse them.
+            match self.dataplane.end_flows_without_rule() {
+                Ok(ended) => {
+                    log::info!("ended {ended} flows of rules that are no longer in force");
+                }
+                Err(error) => log::error!(
+                    "the new rules are in force, but the flows of old ones could not be ended: {}",
+                    chain(&error)
+                ),
+            }
         }
         Ok(Some(change))
     }

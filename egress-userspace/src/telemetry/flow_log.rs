@@ -83,7 +83,7 @@ pub struct FlowLine {
     pub reserved: Endpoint,
     /// The server.
     pub server: Endpoint,
-    /// The rule's index in the spec.
+    /// The rule id.
     pub rule: u32,
     /// The connection's state.
     pub state: &'static str,
