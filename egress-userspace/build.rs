@@ -1,7 +1,7 @@
-//! Finds the kernel half, which the program embeds.
+//! Finds the object file of the kernel half, which the program embeds, and lists the maps that a router pins.
 //!
-//! The variable `EGRESS_ROUTER_BPF_OBJECT` names it; otherwise it is where
-//! `cargo xtask build-ebpf` puts it, in cargo's target directory. It also lists the object's maps that are pinned.
+//! The environment variable `EGRESS_ROUTER_BPF_OBJECT` names the object. Without it, the script takes the one that
+//! `cargo xtask build-ebpf` puts into cargo's target directory.
 
 use std::env;
 use std::error::Error;
@@ -14,9 +14,9 @@ use aya_obj::{EbpfSectionKind, Object};
 
 const VARIABLE: &str = "EGRESS_ROUTER_BPF_OBJECT";
 const OBJECT: &str = "egress-router.bpf.o";
-/// What the kernel half is made of.
+/// The crates that the kernel half is built from.
 const SOURCES: [&str; 2] = ["../egress-ebpf", "../egress-common"];
-/// How the names of maps begin that are no state: a CPU's working memory, and aya's log.
+/// Name prefixes of the maps that hold no state: scratch memory, and aya's log.
 const NOT_PINNED: [&str; 2] = ["TEMP_", "AYA_LOGS"];
 
 fn main() {
@@ -31,14 +31,17 @@ fn main() {
             println!("cargo::rustc-env={VARIABLE}={}", object.display());
             warn_if_stale(&object);
             if let Err(reason) = list_pinned_maps(&object) {
-                println!("cargo::error=the maps of {}: {reason}", object.display());
+                println!(
+                    "cargo::error=cannot list the maps of {}: {reason}",
+                    object.display()
+                );
             }
         }
         Err(reason) => println!("cargo::error={reason}"),
     }
 }
 
-/// The object, or what to tell the person who builds.
+/// Returns the object's path, or an error message for the person who builds.
 fn find_object() -> Result<PathBuf, String> {
     if let Some(object) = env::var_os(VARIABLE).map(PathBuf::from) {
         // A build script and the compiler have different working directories.
@@ -63,16 +66,16 @@ fn find_object() -> Result<PathBuf, String> {
     for candidate in candidates {
         println!("cargo::rerun-if-changed={}", candidate.display());
     }
-    let place = targets
+    let directory = targets
         .last()
         .map_or_else(|| "target".to_owned(), |t| t.display().to_string());
     Err(format!(
-        "the kernel half is not built: there is no {OBJECT} in {place}. \
+        "the kernel half is not built: there is no {OBJECT} in {directory}. \
          Run `cargo xtask build-ebpf` once, then build again."
     ))
 }
 
-/// Writes down the maps that are pinned, in the order of their names, as elements of an array of `PinnedMap`.
+/// Writes the pinned maps, sorted by name, as an array expression of `PinnedMap` for `include!`.
 fn list_pinned_maps(object: &Path) -> Result<(), Box<dyn Error>> {
     let object = Object::parse(&fs::read(object)?)?;
     let mut maps: Vec<_> = object
@@ -118,7 +121,7 @@ fn warn_if_stale(object: &Path) {
     }
 }
 
-/// The source file below a directory that was changed last.
+/// The most recently changed source file below a directory.
 fn newest(directory: &Path) -> Option<(SystemTime, PathBuf)> {
     let entries = fs::read_dir(directory).ok()?.flatten();
     entries

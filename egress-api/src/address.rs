@@ -15,16 +15,16 @@ const AT_LEAST_ONE: &str = "at least one reserved source address";
 const OWN: &str = "the router's own unicast address";
 const PREFIX: &str = "an address with its subnet's prefix length";
 
-/// The router's own addresses, as far as they could be read.
+/// The router's own addresses, as far as they are valid.
 #[derive(Debug, Default)]
 pub(crate) struct OwnAddresses {
     readable: Vec<(Path, Address)>,
-    /// Whether there is an address that could not be read, and that may be of either family.
+    /// Whether an address could not be read. It may be of either family.
     is_partial: bool,
 }
 
 impl OwnAddresses {
-    /// The first address that `matches`, and its path.
+    /// The path and value of the first address that `matches`.
     pub fn find(&self, matches: impl Fn(IpNet) -> bool) -> Option<(&Path, IpNet)> {
         self.readable
             .iter()
@@ -32,12 +32,12 @@ impl OwnAddresses {
             .find(|(_, ip)| matches(*ip))
     }
 
-    /// Whether nothing of this family can leave, for certain.
+    /// Whether there is certainly no address of this family.
     pub fn lacks(&self, family: Family) -> bool {
         !self.is_partial && self.find(|ip| Family::of(ip.addr()) == family).is_none()
     }
 
-    /// The addresses, if all of them could be read.
+    /// All addresses; `None` if one could not be read.
     pub fn into_addresses(self) -> Option<Vec<Address>> {
         (!self.is_partial).then(|| self.readable.into_iter().map(|(_, own)| own).collect())
     }
@@ -63,7 +63,7 @@ pub(crate) fn read<'n>(reader: &mut Reader<'n>, spec: &Object<'n>) -> OwnAddress
     for item in &items {
         match read_one(reader, item) {
             Some(address) => {
-                unique(reader, item, address.ip, &own);
+                check_unique(reader, item, address.ip, &own);
                 own.readable.push((item.path.clone(), address));
             }
             None => own.is_partial = true,
@@ -90,8 +90,8 @@ fn read_one<'n>(reader: &mut Reader<'n>, item: &Located<'n>) -> Option<Address> 
     Some(Address { ip, gateway })
 }
 
-/// One address of each family: the router has one source address to translate to.
-fn unique<'n>(reader: &mut Reader<'n>, item: &Located<'n>, ip: IpNet, own: &OwnAddresses) {
+/// Checks that there is one address per family: the router translates to one source address.
+fn check_unique<'n>(reader: &mut Reader<'n>, item: &Located<'n>, ip: IpNet, own: &OwnAddresses) {
     let family = Family::of(ip.addr());
     let path = item.path.field("ip");
     if let Some((first, _)) = own.find(|other| other.addr() == ip.addr()) {
@@ -122,7 +122,7 @@ fn prefix<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<IpNet> {
         reader.error(place.instead(format!("{} is {kind}", ip.addr()), OWN));
         return None;
     }
-    // The subnet is known, so that the gateway can be checked all the same.
+    // The subnet is known in spite of this error, so the gateway is still checked.
     if let Some(kind) = edge(ip) {
         reader.error(place.instead(format!("{} is {kind} of {}", ip.addr(), ip.trunc()), OWN));
     }
@@ -165,7 +165,7 @@ fn wrong_length(place: &Located<'_>, address: IpAddr, length: &str) -> SpecError
     }
 }
 
-/// The directed broadcast address: IPv4 only, and only where the subnet is large enough to have one (RFC 3021).
+/// The directed broadcast address. Only IPv4 subnets shorter than /31 have one (RFC 3021).
 pub(crate) fn broadcast(ip: IpNet) -> Option<Ipv4Addr> {
     match ip {
         IpNet::V4(ip) if ip.prefix_len() < 31 => Some(ip.broadcast()),
@@ -173,13 +173,13 @@ pub(crate) fn broadcast(ip: IpNet) -> Option<Ipv4Addr> {
     }
 }
 
-/// What the address is, if it is not a host's in its subnet.
+/// The role of the address in its subnet, if it is not a host address.
 fn edge(ip: IpNet) -> Option<&'static str> {
     let has_edges = ip.prefix_len() < ip.max_prefix_len() - 1;
     if broadcast(ip).is_some_and(|broadcast| broadcast == ip.addr()) {
         Some("the broadcast address")
     } else if has_edges && ip.network() == ip.addr() {
-        // RFC 4291, section 2.6.1: every router of the subnet answers to it.
+        // RFC 4291, section 2.6.1: every router of the subnet answers to the subnet-router anycast address.
         Some(match Family::of(ip.addr()) {
             Family::V4 => "the network address",
             Family::V6 => "the subnet-router anycast address",
@@ -189,10 +189,10 @@ fn edge(ip: IpNet) -> Option<&'static str> {
     }
 }
 
-/// Why `gateway` cannot be the next hop from `ip`.
+/// The error if `gateway` cannot be the next hop from `ip`.
 fn wrong_gateway(place: &Located<'_>, gateway: IpAddr, ip: IpNet) -> Option<SpecError> {
     let family = Family::of(gateway);
-    // IPv6 routers announce themselves by their link-local address, which is on every link (RFC 4861, section 4.2).
+    // IPv6 routers announce themselves with their link-local address (RFC 4861, section 4.2).
     let is_link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
     if family != Family::of(ip.addr()) {
         return Some(place.instead(
@@ -221,7 +221,7 @@ fn wrong_gateway(place: &Located<'_>, gateway: IpAddr, ip: IpNet) -> Option<Spec
             format!("a gateway in the subnet of {ip}"),
         ));
     }
-    // Routers of an IPv6 subnet do answer to its anycast address.
+    // IPv6 is not checked: the anycast address of the subnet reaches a router.
     let kind = match IpNet::new(gateway, ip.prefix_len()) {
         Ok(gateway @ IpNet::V4(_)) => edge(gateway)?,
         _ => return None,

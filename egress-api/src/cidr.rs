@@ -1,4 +1,4 @@
-//! An address with a prefix length (CIDR notation): the one parser of it, for resources and for command lines.
+//! Parses CIDR notation, for resources and for command lines.
 
 use std::net::IpAddr;
 
@@ -7,30 +7,30 @@ use thiserror::Error;
 
 use crate::family::Family;
 
-/// Why a text is not an address with a prefix length.
+/// Why a text is not in CIDR notation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CidrError {
-    /// What stands before the slash, or the whole text.
+    /// The part before the slash, or the whole text, is not an address.
     #[error("{0:?} is not an IP address")]
     Address(String),
-    /// It is an address alone.
+    /// The text is an address without a prefix length.
     #[error("{0} has no prefix length")]
     NoLength(IpAddr),
-    /// What stands after the slash.
+    /// The part after the slash is not a prefix length.
     #[error("{length:?} is not a prefix length (0–{})", Family::of(*.address).bits())]
     Length {
         /// The address, which is valid.
         address: IpAddr,
-        /// What was found in place of its prefix length.
+        /// The part after the slash.
         length: String,
     },
 }
 
-/// Reads such as `192.168.12.99/24`. Host bits are kept.
+/// Parses an address with a prefix length, such as `192.168.12.99/24`. Keeps the host bits.
 ///
 /// # Errors
 ///
-/// Which part is wrong.
+/// The part that is wrong.
 pub fn parse(text: &str) -> Result<IpNet, CidrError> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
@@ -52,11 +52,11 @@ pub fn parse(text: &str) -> Result<IpNet, CidrError> {
         })
 }
 
-/// Reads an address, which stands for itself alone, or such as `10.128.0.0/16`.
+/// Parses a single address, or a subnet such as `10.128.0.0/16`.
 ///
 /// # Errors
 ///
-/// Which part is wrong.
+/// The part that is wrong.
 pub fn parse_address_or_subnet(text: &str) -> Result<IpNet, CidrError> {
     match parse(text) {
         Err(CidrError::NoLength(address)) => Ok(address.into()),

@@ -1,4 +1,4 @@
-//! Where traffic goes: the addresses of servers.
+//! The destinations of rules and of the fallback.
 
 use std::net::IpAddr;
 
@@ -7,20 +7,20 @@ use crate::family::Family;
 use crate::ip::{self, unusable};
 use crate::reader::{Located, Reader};
 
-/// Reads an address that a rule or the fallback sends traffic to.
+/// Reads a destination.
 ///
-/// One that nothing can be sent to is an error, but still tells the address family.
+/// An unusable address is an error, but is returned all the same: its family is needed for further checks.
 pub(crate) fn read<'n>(
     reader: &mut Reader<'n>,
     place: &Located<'n>,
     own: &OwnAddresses,
 ) -> Option<IpAddr> {
     let address = ip::read(reader, place)?;
-    judge(reader, place, address, own);
+    check(reader, place, address, own);
     Some(address)
 }
 
-fn judge<'n>(reader: &mut Reader<'n>, place: &Located<'n>, address: IpAddr, own: &OwnAddresses) {
+fn check<'n>(reader: &mut Reader<'n>, place: &Located<'n>, address: IpAddr, own: &OwnAddresses) {
     const EXPECTED: &str = "the unicast address of a server";
     let family = Family::of(address);
     let error = if let Some(kind) = unusable(address) {

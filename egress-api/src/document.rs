@@ -1,4 +1,4 @@
-//! From text to the one value in it.
+//! Parses a text with exactly one document.
 
 use serde::Deserialize as _;
 
@@ -8,34 +8,38 @@ use crate::node::Node;
 const DOCUMENT: &str = "document";
 const ONE_ROUTER: &str = "one EgressRouter, as YAML or JSON";
 
-/// The YAML reader takes a time that grows with the square of the nesting, before it refuses more than 128 levels.
-const DEEPEST: usize = 1000;
+/// The YAML parser refuses more than 128 levels, but only after a time that grows with the square of the nesting.
+const MAX_NESTING: usize = 1000;
 
 /// Reads the text's only document.
 pub(crate) fn read(text: &str) -> Result<Node, Vec<SpecError>> {
     let documents = documents(text).map_err(|error| vec![error])?;
     match <[Node; 1]>::try_from(documents) {
         Ok([document]) => Ok(document),
-        Err(none) if none.is_empty() => {
+        Err(documents) if documents.is_empty() => {
             Err(vec![SpecError::instead(DOCUMENT, "empty", ONE_ROUTER)])
         }
-        Err(several) => Err(vec![
-            SpecError::instead(DOCUMENT, format!("{} documents", several.len()), ONE_ROUTER)
-                .help("write each to a file of its own"),
+        Err(documents) => Err(vec![
+            SpecError::instead(
+                DOCUMENT,
+                format!("{} documents", documents.len()),
+                ONE_ROUTER,
+            )
+            .help("write each to a file of its own"),
         ]),
     }
 }
 
-/// The text's documents, without the empty ones: a lone `---` at the end means nothing.
+/// The documents of a text, without empty ones: a trailing `---` has no meaning.
 fn documents(text: &str) -> Result<Vec<Node>, SpecError> {
-    // JSON is YAML except for details such as surrogate pairs in escapes, which the YAML reader does not know.
+    // JSON is YAML except for details such as surrogate pairs in escapes, which the YAML parser does not support.
     if let Ok(document) = serde_json::from_str(text) {
         return Ok(without_empty(vec![document]));
     }
-    if nesting(text) > DEEPEST {
+    if nesting(text) > MAX_NESTING {
         return Err(SpecError::instead(
             DOCUMENT,
-            format!("nested deeper than {DEEPEST} levels"),
+            format!("nested deeper than {MAX_NESTING} levels"),
             ONE_ROUTER,
         ));
     }
@@ -46,7 +50,7 @@ fn documents(text: &str) -> Result<Vec<Node>, SpecError> {
     Ok(without_empty(documents))
 }
 
-/// How deep the brackets go. Those in quotes count as well: there, too, they come in pairs.
+/// The depth of nested brackets. Brackets in quotes count too, as they usually come in pairs.
 fn nesting(text: &str) -> usize {
     let mut depth = 0_usize;
     let mut deepest = 0;

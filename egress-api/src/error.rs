@@ -1,23 +1,23 @@
-//! What is wrong with a spec, for people and for programs.
+//! Errors in a spec, for people and for programs.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// One thing that is wrong: where, what was found, what was expected, and what to do about it where that is known.
+/// An error: where it is, what was found, what was expected and, if known, what to do.
 ///
 /// Displayed as `spec.redirect.redirectRules[2].port: 70000 is not a port (1–65535)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SpecError {
-    /// The field, as `spec.redirect.redirectRules[2].port`; `line 3, column 7` for a syntax error, `document` for
-    /// what concerns the whole text.
+    /// The field, such as `spec.redirect.redirectRules[2].port`. `line 3, column 7` for a syntax error, `document` for
+    /// an error in the whole text.
     pub path: String,
-    /// What the spec says.
+    /// What the spec contains.
     pub found: String,
-    /// What the field takes.
+    /// What the field accepts.
     pub expected: String,
-    /// What to do, where there is more to say than `expected` does.
+    /// Advice that goes beyond `expected`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
     #[serde(skip)]
@@ -34,7 +34,7 @@ enum Phrase {
 }
 
 impl SpecError {
-    /// `found` is a value that is not an `expected`.
+    /// "FOUND is not EXPECTED", where `found` is a value.
     pub(crate) fn is_not(
         path: impl ToString,
         found: impl Into<String>,
@@ -43,7 +43,7 @@ impl SpecError {
         Self::new(path, found.into(), expected.into(), Phrase::IsNot)
     }
 
-    /// `found` says what is the case instead of `expected`.
+    /// "FOUND; expected EXPECTED", where `found` is a statement.
     pub(crate) fn instead(
         path: impl ToString,
         found: impl Into<String>,
@@ -52,12 +52,12 @@ impl SpecError {
         Self::new(path, found.into(), expected.into(), Phrase::Instead)
     }
 
-    /// A required field that is not there.
+    /// A required field is missing.
     pub(crate) fn missing(path: impl ToString, expected: impl Into<String>) -> Self {
         Self::instead(path, "missing", expected)
     }
 
-    /// Adds what to do.
+    /// Adds advice.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
@@ -95,15 +95,15 @@ impl fmt::Display for SpecError {
 
 impl std::error::Error for SpecError {}
 
-/// Everything that is wrong with one spec: never empty.
+/// All errors in a spec, at least one.
 ///
 /// Displayed as `file: 2 errors` and one indented line per error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpecErrors {
-    /// What the text was read from.
+    /// The name of the file or other source.
     pub file: String,
-    /// The errors, one for each thing that has to be changed.
+    /// The errors, one for each necessary change.
     pub errors: Vec<SpecError>,
 }
 

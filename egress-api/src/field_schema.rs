@@ -7,15 +7,15 @@ use serde_json::json;
 
 /// Four octets without leading zeros.
 const IPV4_PATTERN: &str = r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3})";
-/// Wider than RFC 4291, section 2.2: an exact pattern is too long for anybody who reads an editor's message.
+/// Accepts more than RFC 4291, section 2.2: an exact pattern would be unreadable in an editor's error message.
 const IPV6_PATTERN: &str =
     r"([0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,7}([0-9]{1,3}(\.[0-9]{1,3}){3})?)";
-/// A DNS subdomain in lower case, as names of Kubernetes objects are.
+/// A DNS subdomain in lower case, as in the names of Kubernetes objects.
 pub(crate) const NAME_PATTERN: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-/// A DNS label in lower case, as names of namespaces are.
+/// A DNS label in lower case, as in the names of namespaces.
 pub(crate) const NAMESPACE_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-/// What the kernel takes as the name of an interface, except for `.` and `..`.
+/// The interface names that the kernel accepts, and also `.` and `..`, which it does not.
 pub(crate) const INTERFACE_PATTERN: &str = r"^[^\s/:]+$";
 
 /// The schema of a single address.
@@ -78,7 +78,7 @@ impl JsonSchema for Port {
     }
 }
 
-/// What the type of `redirect` cannot say: at least one rule, or a fallback.
+/// The constraint that the type of `redirect` cannot express: at least one rule, or a fallback.
 pub(crate) fn rule_or_fallback() -> serde_json::Value {
     json!([
         {

@@ -12,7 +12,7 @@ const MODES: [(&str, MacvlanMode); 4] = [
 const INTERFACE_NAME: &str =
     "an interface name (1–15 bytes, without white space, '/' and ':', and neither '.' nor '..')";
 
-/// Reads the interface, or the default where there is none.
+/// Reads the interface, or returns the default if the field is absent.
 pub(crate) fn read<'n>(
     reader: &mut Reader<'n>,
     place: Option<&Located<'n>>,

@@ -1,4 +1,4 @@
-//! Single addresses: what they look like, and which of them traffic can go to.
+//! Single addresses: parsing, and the check that traffic can go to them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use crate::reader::{Located, Reader};
 
 const ADDRESS: &str = "an IP address";
 
-/// Reads a single address without a judgement on it.
+/// Reads a single address of any kind.
 pub(crate) fn read<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<IpAddr> {
     let Node::Text(text) = place.node else {
         reader.error(place.is_not(ADDRESS).help("such as 203.0.113.26"));
@@ -18,15 +18,15 @@ pub(crate) fn read<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<I
         return Some(address);
     }
     let error = place.is_not(ADDRESS);
-    reader.error(match what_else(text) {
+    reader.error(match suggestion(text) {
         Some(help) => error.help(help),
         None => error,
     });
     None
 }
 
-/// What to do about a text that is no address, by what it looks like.
-fn what_else(text: &str) -> Option<String> {
+/// Advice for a text that is not an address, by what it looks like.
+fn suggestion(text: &str) -> Option<String> {
     let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
     if bare != text && bare.parse::<IpAddr>().is_ok() {
         return Some(format!("write {bare}"));
@@ -41,7 +41,7 @@ fn what_else(text: &str) -> Option<String> {
         && let Ok(address) = address.parse::<IpAddr>()
     {
         return Some(format!(
-            "one address is meant here and not a subnet, such as {address} without the prefix length"
+            "an address is expected and not a subnet, such as {address} without the prefix length"
         ));
     }
     if let Some((address, _)) = text.split_once('%')
@@ -53,7 +53,7 @@ fn what_else(text: &str) -> Option<String> {
     }
     if let Some(decimal) = without_leading_zeros(text) {
         return Some(format!(
-            "leading zeros make a number octal for some, write {decimal} if that is meant"
+            "some programs read numbers with leading zeros as octal, write {decimal} if that is meant"
         ));
     }
     is_host_name(text)
@@ -79,7 +79,7 @@ fn is_host_name(text: &str) -> bool {
         })
 }
 
-/// Why nothing can be sent to, or from, an address: it is "a …".
+/// What an address is if no packet can be sent to or from it, such as "a multicast address".
 pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => {

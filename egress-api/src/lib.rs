@@ -1,8 +1,8 @@
-//! The `EgressRouter` resource (`network.operator.openshift.io/v1`): its types, and the reader that turns YAML or JSON
-//! into them or reports everything that is wrong.
+//! The `EgressRouter` resource (`network.operator.openshift.io/v1`): its types, and a reader that parses YAML or JSON
+//! and reports every error.
 //!
-//! An [`EgressRouter`] that came out of [`parse`], [`load`] or serde is valid. [`RuleTable`] is what a dataplane takes
-//! of it. The fields, what each one means and what is checked are described for users in `docs/spec.md`.
+//! An [`EgressRouter`] from [`parse`], [`load`] or serde is valid. A dataplane takes the [`RuleTable`] that is derived
+//! from it. `docs/spec.md` describes the fields and checks for users.
 
 mod address;
 pub mod cidr;
@@ -20,6 +20,7 @@ mod protocol;
 mod reader;
 mod redirect;
 mod resource;
+mod rule;
 mod rule_table;
 mod schema;
 mod source;
@@ -30,9 +31,10 @@ pub use error::{SpecError, SpecErrors};
 pub use family::Family;
 pub use model::{
     Address, ApiVersion, EgressRouter, EgressRouterSpec, Kind, Macvlan, MacvlanMode, Metadata,
-    Mode, NetworkInterface, Redirect, RedirectRule,
+    Mode, NetworkInterface, Redirect,
 };
 pub use protocol::Protocol;
-pub use rule_table::{Rule, RuleTable};
+pub use rule::{RedirectRule, Rule};
+pub use rule_table::RuleTable;
 pub use schema::json_schema;
 pub use source::{LoadError, STDIN, load, parse};

@@ -5,10 +5,12 @@ use crate::model::Metadata;
 use crate::node::Node;
 use crate::reader::{Located, Reader};
 
-const NAME: &str = "a name of lower-case letters, digits, '-' and '.' that starts and ends with a letter or digit (at most 253 characters)";
-const NAMESPACE: &str = "a namespace of lower-case letters, digits and '-' that starts and ends with a letter or digit (at most 63 characters)";
+const NAME: &str = "a name of lower-case letters, digits, '-' and '.' that starts and ends with a letter or digit (at \
+                    most 253 characters)";
+const NAMESPACE: &str = "a namespace of lower-case letters, digits and '-' that starts and ends with a letter or digit \
+                         (at most 63 characters)";
 
-/// Reads what the router needs of the metadata. Whatever else a cluster writes there is accepted as it is.
+/// Reads name and namespace. The other fields, which a cluster writes, are ignored.
 pub(crate) fn read<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<Metadata> {
     let Node::Fields(fields) = place.node else {
         reader.error(place.is_not("an object with name and namespace"));
@@ -41,18 +43,18 @@ fn checked<'n>(
     reader: &mut Reader<'n>,
     place: &Located<'n>,
     expected: &str,
-    longest: usize,
+    max_len: usize,
     is_valid: fn(&str) -> bool,
 ) -> Option<String> {
     let text = reader.text(place, expected)?;
-    if text.len() > longest || !is_valid(text) {
+    if text.len() > max_len || !is_valid(text) {
         reader.error(place.is_not(expected));
         return None;
     }
     Some(text.to_owned())
 }
 
-/// Labels with dots between them (RFC 1123, section 2.1), in lower case as Kubernetes wants them.
+/// Whether a text is labels separated by dots (RFC 1123, section 2.1), in lower case as Kubernetes requires.
 fn is_subdomain(text: &str) -> bool {
     text.split('.').all(is_label)
 }

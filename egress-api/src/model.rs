@@ -1,17 +1,15 @@
-//! The resource as types. Field names and values are those of the custom resource definition.
+//! The types of the resource. Field names and values are those of the custom resource definition.
 //!
-//! The doc comments of everything that serialises are also the descriptions in the JSON Schema.
+//! The doc comments of serialised types and fields are also the descriptions in the JSON Schema.
 
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::family::Family;
 use crate::field_schema;
-use crate::protocol::Protocol;
+use crate::rule::RedirectRule;
 
 /// A router that lets pods reach servers outside of the cluster from a reserved source address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -86,7 +84,7 @@ pub enum Mode {
     Redirect(Redirect),
 }
 
-/// [`EgressRouterSpec`] as it is written: the mode is one field, and what it takes stands in another.
+/// The serialised form of [`EgressRouterSpec`]: the mode is one field, and its settings are another.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(inline)]
@@ -192,36 +190,4 @@ pub struct Redirect {
     #[schemars(with = "Option<field_schema::IpAddress>")]
     #[serde(rename = "fallbackIP", skip_serializing_if = "Option::is_none")]
     pub fallback_ip: Option<IpAddr>,
-}
-
-/// Sends what arrives on a port of the router to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(inline)]
-pub struct RedirectRule {
-    /// The server's IPv4 or IPv6 address. Clients reach the rule over the same family.
-    #[serde(rename = "destinationIP")]
-    #[schemars(with = "field_schema::IpAddress")]
-    pub destination_ip: IpAddr,
-    /// The port that clients connect to, on the router.
-    #[schemars(with = "field_schema::Port")]
-    pub port: NonZeroU16,
-    /// The transport protocol.
-    pub protocol: Protocol,
-    /// The server's port. Left out: the port that clients connect to.
-    #[schemars(with = "Option<field_schema::Port>")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_port: Option<NonZeroU16>,
-}
-
-impl RedirectRule {
-    /// The server's port: `targetPort`, or the port that clients connect to.
-    pub fn destination_port(&self) -> NonZeroU16 {
-        self.target_port.unwrap_or(self.port)
-    }
-
-    /// The address family that the rule applies to.
-    pub const fn family(&self) -> Family {
-        Family::of(self.destination_ip)
-    }
 }

@@ -1,4 +1,4 @@
-//! The text's values before they mean anything.
+//! Untyped values of a document.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde::de::{self, Deserialize, Deserializer, EnumAccess, MapAccess, SeqAcces
 
 /// A value of a YAML or JSON text.
 ///
-/// Other than `yaml_serde::Value` it keeps a field that is given twice, so that this is one error among others
-/// instead of the end of reading.
+/// Unlike `yaml_serde::Value` it keeps fields that are given twice, so that the reader can report them along with other
+/// errors.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Node {
     Null,
@@ -19,18 +19,18 @@ pub(crate) enum Node {
     Fields(Vec<(String, Node)>),
 }
 
-/// Texts are cut here in messages, in characters.
-const LONGEST_SHOWN: usize = 60;
+/// The number of characters of a text that a message shows.
+const MAX_SHOWN: usize = 60;
 
-/// `text` as a message shows it: quoted, escaped and not too long.
+/// A text as a message shows it: quoted, escaped and truncated.
 pub(crate) fn quote(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
+    match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }
 }
 
-/// The value as a message shows it.
+/// Formats a value for messages.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -89,7 +89,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
-        // No field takes a number of this size: that it is shown without losing a digit is all that matters.
+        // No field takes a number of this size. A text shows all of its digits in the error.
         Ok(i128::try_from(value).map_or_else(|_| Node::Text(value.to_string()), Node::Integer))
     }
 

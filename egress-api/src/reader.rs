@@ -1,4 +1,4 @@
-//! Walks the values of a spec and collects what is wrong with their structure: fields, types and enumerations.
+//! Reads the values of a spec and collects errors in their structure: fields, types and enumerations.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use crate::error::SpecError;
 use crate::node::{Node, quote};
 
-/// The way from the document to a field: `spec.redirect.redirectRules[2].port`.
+/// The path of a field in the document, such as `spec.redirect.redirectRules[2].port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Path(String);
 
@@ -46,7 +46,7 @@ impl fmt::Display for Path {
     }
 }
 
-/// A value and where it stands.
+/// A value and its path.
 #[derive(Debug, Clone)]
 pub(crate) struct Located<'n> {
     pub path: Path,
@@ -54,36 +54,36 @@ pub(crate) struct Located<'n> {
 }
 
 impl Located<'_> {
-    /// The error for a value that is not an `expected`.
+    /// The error "VALUE is not EXPECTED".
     pub fn is_not(&self, expected: impl Into<String>) -> SpecError {
         SpecError::is_not(&self.path, self.node.to_string(), expected)
     }
 
-    /// The error for a value of which a statement is true instead of `expected`.
+    /// The error "FOUND; expected EXPECTED", where `found` is a statement about the value.
     pub fn instead(&self, found: impl Into<String>, expected: impl Into<String>) -> SpecError {
         SpecError::instead(&self.path, found, expected)
     }
 }
 
-/// An object whose fields are known.
+/// The known fields of an object.
 #[derive(Debug)]
 pub(crate) struct Object<'n> {
     pub path: Path,
-    /// Whether there are fields that could not be told from their names.
+    /// Whether the object has fields that match no known name.
     pub has_unknown: bool,
     fields: Vec<(&'static str, Located<'n>)>,
 }
 
 impl<'n> Object<'n> {
-    /// The field's value. A null is an absent field, as Kubernetes has it.
+    /// A field's value. A null counts as absent, as in Kubernetes.
     fn get(&self, name: &str) -> Option<Located<'n>> {
         let (_, value) = self.fields.iter().find(|(known, _)| *known == name)?;
         (*value.node != Node::Null).then(|| value.clone())
     }
 }
 
-/// Where the fields of the resource belong, for those who indent one wrongly. Only fields that exist once: a port
-/// outside of a rule could be any rule's.
+/// The parent of each field, for fields with the wrong indentation. Contains only fields that exist once: a `port`
+/// outside of a rule could belong to any rule.
 const HOMES: [(&str, &str); 11] = [
     ("metadata", "the top level"),
     ("spec", "the top level"),
@@ -98,7 +98,7 @@ const HOMES: [(&str, &str); 11] = [
     ("fallbackIP", "spec.redirect"),
 ];
 
-/// Where the fields belong that an item of a list has.
+/// The parents of fields in list items.
 const ITEM_HOMES: [(&str, &str); 5] = [
     ("ip", "spec.addresses[]"),
     ("gateway", "spec.addresses[]"),
@@ -117,17 +117,16 @@ fn home_in(
         .find(|(field, _)| field.eq_ignore_ascii_case(name))
 }
 
-/// Reads values and remembers every error.
+/// Reads values and collects all errors.
 #[derive(Debug, Default)]
 pub(crate) struct Reader<'n> {
     errors: Vec<SpecError>,
-    /// Fields that were found in the wrong object: they are read all the same, and their absence from the right one
-    /// is no second error.
+    /// Fields that were found in the wrong object. They are still read, so that they are not reported as missing too.
     misplaced: Vec<(&'static str, Located<'n>)>,
 }
 
 impl<'n> Reader<'n> {
-    /// Remembers an error.
+    /// Adds an error.
     pub fn error(&mut self, error: SpecError) {
         self.errors.push(error);
     }
@@ -137,16 +136,16 @@ impl<'n> Reader<'n> {
         self.errors
     }
 
-    /// The field's value in an object that it does not belong to.
+    /// The value of a field that was found in the wrong object.
     pub fn misplaced(&self, name: &str) -> Option<Located<'n>> {
         let (_, value) = self.misplaced.iter().find(|(field, _)| *field == name)?;
         Some(value.clone())
     }
 
-    /// An object that has no other fields than `known`.
+    /// Reads an object with no fields other than `known`.
     ///
-    /// A misspelt field is an error, but is read as the field it was meant to be: its value is checked as well, and
-    /// nothing else calls the field missing.
+    /// A misspelt field is an error, but is read as the field that was meant: its value is checked, and the field is
+    /// not reported as missing too.
     pub fn object(
         &mut self,
         place: &Located<'n>,
@@ -164,7 +163,7 @@ impl<'n> Reader<'n> {
         let mut unknown = Vec::new();
         let mut seen = HashSet::new();
         for (name, node) in found {
-            // Repetitions are reported by themselves.
+            // `duplicates` reports repeated fields.
             if !seen.insert(name) {
                 continue;
             }
@@ -183,7 +182,7 @@ impl<'n> Reader<'n> {
                 .copied()
                 .filter(|known| !object.fields.iter().any(|(field, _)| field == known))
                 .collect();
-            // A name that is right elsewhere is not a misspelt one.
+            // A name that is correct elsewhere is not a misspelling.
             let meant = match home_in(&HOMES, name) {
                 Some((field, _)) => absent.iter().copied().find(|known| *known == field),
                 None => nearest(name, &absent),
@@ -222,7 +221,7 @@ impl<'n> Reader<'n> {
         self.error(error);
     }
 
-    /// A field that has to be there.
+    /// A field that must be present.
     pub fn required(
         &mut self,
         object: &Object<'n>,
@@ -273,7 +272,7 @@ impl<'n> Reader<'n> {
         Some(text)
     }
 
-    /// One of a few texts. `what` names such a value: "a protocol".
+    /// One of a few texts. `what` names the kind of value, such as "a protocol".
     pub fn choice<T: Copy>(
         &mut self,
         place: &Located<'_>,
@@ -303,7 +302,7 @@ impl<'n> Reader<'n> {
         chosen.map(|(_, value)| *value)
     }
 
-    /// Fields that are given twice, anywhere below `place`.
+    /// Reports fields that are given more than once, anywhere below `place`.
     pub fn duplicates(&mut self, place: &Located<'_>) {
         match place.node {
             Node::Fields(fields) => {
@@ -312,7 +311,7 @@ impl<'n> Reader<'n> {
                     let path = place.path.field(name);
                     let times = times.entry(name).or_default();
                     *times += 1;
-                    // Once, for any number of repetitions.
+                    // One error for any number of repetitions.
                     if *times == 2 {
                         self.error(SpecError::instead(
                             &path,
@@ -335,7 +334,7 @@ impl<'n> Reader<'n> {
 }
 
 /// `a, b or c`
-fn listed(names: &[&str], conjunction: &str) -> String {
+pub(crate) fn listed(names: &[&str], conjunction: &str) -> String {
     match names {
         [] => String::new(),
         [only] => (*only).to_owned(),
@@ -343,9 +342,9 @@ fn listed(names: &[&str], conjunction: &str) -> String {
     }
 }
 
-/// The name that somebody who wrote `name` most likely meant.
+/// The known name that `name` most likely stands for.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    /// Of Jaro-Winkler similarity, found by trying: `proto` is near `protocol` (0.93), `mtu` is not near `mode` (0.58).
+    /// A Jaro-Winkler similarity, found by trial: `proto` is near `protocol` (0.93), `mtu` is not near `mode` (0.58).
     const NEAR: f64 = 0.8;
     let name = name.to_ascii_lowercase();
     if name.len() < 2 || name.len() > 63 {
@@ -353,7 +352,7 @@ fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     }
     let similarity = |known: &str| {
         let known = known.to_ascii_lowercase();
-        // Half of a compound is as good as a typing error: `target`, `rules`, `ip`.
+        // The first or last part of a compound name counts as near: `target`, `rules`, `ip`.
         let is_half = known.starts_with(&name) || known.ends_with(&name);
         strsim::jaro_winkler(&known, &name).max(if is_half { 0.85 } else { 0.0 })
     };

@@ -1,21 +1,18 @@
 //! `spec.redirect`: the rules and the fallback.
 
 use std::collections::HashMap;
-use std::num::NonZeroU16;
 
 use crate::address::OwnAddresses;
 use crate::destination;
 use crate::error::SpecError;
-use crate::family::Family;
-use crate::model::{Redirect, RedirectRule};
+use crate::model::Redirect;
 use crate::node::Node;
-use crate::protocol::Protocol;
-use crate::reader::{Located, Object, Path, Reader};
+use crate::reader::{Located, Object, Reader};
+use crate::rule::{self, RedirectRule};
 
-const PORT: &str = "a port (1–65535)";
-const SOMETHING: &str = "redirectRules, fallbackIP or both";
+const RULE_OR_FALLBACK: &str = "redirectRules, fallbackIP or both";
 
-/// Reads rules and fallback.
+/// Reads the rules and the fallback.
 pub(crate) fn read<'n>(
     reader: &mut Reader<'n>,
     spec: &Object<'n>,
@@ -28,7 +25,7 @@ pub(crate) fn read<'n>(
     };
     let find = |name: &str| match &object {
         Some(object) => reader.optional(object, name),
-        // Wrongly indented rules are not missing rules.
+        // Rules with the wrong indentation are not missing.
         None => reader.misplaced(name),
     };
     let (rules_place, fallback_place) = (find("redirectRules"), find("fallbackIP"));
@@ -36,10 +33,10 @@ pub(crate) fn read<'n>(
     if fallback_place.is_none() && rules_place.as_ref().is_none_or(is_empty) {
         let path = spec.path.field("redirect");
         reader.error(match object {
-            // What the unknown fields of an object were meant to be is not known.
+            // An unknown field may be a misspelt one of these, and is an error already.
             Some(object) if object.has_unknown => return None,
-            Some(_) => SpecError::instead(path, "neither rules nor a fallback", SOMETHING),
-            None => SpecError::missing(path, SOMETHING),
+            Some(_) => SpecError::instead(path, "neither rules nor a fallback", RULE_OR_FALLBACK),
+            None => SpecError::missing(path, RULE_OR_FALLBACK),
         });
     }
     let rules = match rules_place {
@@ -59,124 +56,10 @@ fn rules<'n>(
     own: &OwnAddresses,
 ) -> Option<Vec<RedirectRule>> {
     let items = reader.list(place, "rules")?;
-    let mut taken: HashMap<Key, Path> = HashMap::new();
+    let mut taken = HashMap::new();
     let rules: Vec<_> = items
         .iter()
-        .map(|item| rule(reader, item, own, &mut taken))
+        .map(|item| rule::read(reader, item, own, &mut taken))
         .collect();
     rules.into_iter().collect()
-}
-
-/// What a packet is matched by: no two rules may share it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    port: NonZeroU16,
-    protocol: Protocol,
-    family: Family,
-}
-
-fn rule<'n>(
-    reader: &mut Reader<'n>,
-    item: &Located<'n>,
-    own: &OwnAddresses,
-    taken: &mut HashMap<Key, Path>,
-) -> Option<RedirectRule> {
-    let object = reader.object(item, &["destinationIP", "port", "protocol", "targetPort"])?;
-    let destination = reader
-        .required(&object, "destinationIP", "the IP address of a server")
-        .and_then(|place| destination::read(reader, &place, own));
-    let own_port = reader
-        .required(&object, "port", PORT)
-        .and_then(|place| port(reader, &place));
-    let protocol = reader
-        .required(&object, "protocol", "TCP, UDP or SCTP")
-        .and_then(|place| {
-            let protocols = Protocol::ALL.map(|protocol| (protocol.name(), protocol));
-            reader.choice(&place, "a protocol", &protocols)
-        });
-    let target_port = match reader.optional(&object, "targetPort") {
-        Some(place) => port(reader, &place).map(Some),
-        None => Some(None),
-    };
-    let (destination_ip, port, protocol) = (destination?, own_port?, protocol?);
-    let key = Key {
-        port,
-        protocol,
-        family: Family::of(destination_ip),
-    };
-    unique(reader, item, key, taken);
-    Some(RedirectRule {
-        destination_ip,
-        port,
-        protocol,
-        target_port: target_port?,
-    })
-}
-
-fn unique<'n>(
-    reader: &mut Reader<'n>,
-    item: &Located<'n>,
-    key: Key,
-    taken: &mut HashMap<Key, Path>,
-) {
-    match taken.get(&key) {
-        Some(first) => reader.error(SpecError::instead(
-            &item.path,
-            format!(
-                "{}/{} over {} is already taken by {first}",
-                key.port, key.protocol, key.family
-            ),
-            "one rule for each port, protocol and address family",
-        )),
-        None => {
-            taken.insert(key, item.path.clone());
-        }
-    }
-}
-
-fn port<'n>(reader: &mut Reader<'n>, place: &Located<'n>) -> Option<NonZeroU16> {
-    let error = match place.node {
-        Node::Integer(number) => {
-            let port = u16::try_from(*number).ok().and_then(NonZeroU16::new);
-            if port.is_some() {
-                return port;
-            }
-            place.is_not(PORT)
-        }
-        Node::Text(text) => quoted_port(place, text),
-        Node::List(_) => place
-            .is_not(PORT)
-            .help("a rule takes one port, write a rule for each"),
-        _ => place.is_not(PORT),
-    };
-    reader.error(error);
-    None
-}
-
-/// A port that is a text: nearly a number, a range, or a name.
-fn quoted_port(place: &Located<'_>, text: &str) -> SpecError {
-    let error = place.is_not(PORT);
-    let is_number = |text: &str| text.trim().parse::<u16>().is_ok();
-    if let Ok(number) = text.trim().parse::<NonZeroU16>() {
-        return error.help(format!("write {number}, a number without quotes"));
-    }
-    if let Some((first, last)) = text.split_once(['-', ':', ','])
-        && is_number(first)
-        && is_number(last)
-    {
-        return error.help("a rule takes one port, write a rule for each");
-    }
-    if let Some((number, protocol)) = text.split_once('/')
-        && is_number(number)
-    {
-        return error.help(format!(
-            "write {}, and {} as the rule's protocol",
-            number.trim(),
-            protocol.trim().to_ascii_uppercase().escape_debug()
-        ));
-    }
-    if text.bytes().any(|byte| byte.is_ascii_alphabetic()) {
-        return error.help("names of services are not looked up, write the number");
-    }
-    error
 }

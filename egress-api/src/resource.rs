@@ -12,7 +12,7 @@ const API_VERSION: &str = "network.operator.openshift.io/v1";
 const KIND: &str = "EgressRouter";
 const SPEC_FIELDS: [&str; 4] = ["mode", "networkInterface", "addresses", "redirect"];
 
-/// Runs every check of [`parse`](crate::parse): a router that serde made is as valid as one that was parsed.
+/// Runs every check of [`parse`](crate::parse), so that a deserialised router is as valid as a parsed one.
 impl<'de> Deserialize<'de> for EgressRouter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let node = Node::deserialize(deserializer)?;
@@ -23,7 +23,7 @@ impl<'de> Deserialize<'de> for EgressRouter {
     }
 }
 
-/// Checks everything and makes the router of it.
+/// Checks a document and converts it to an `EgressRouter`.
 pub(crate) fn read(node: &Node) -> Result<EgressRouter, Vec<SpecError>> {
     let mut reader = Reader::default();
     let document = Located {
@@ -103,8 +103,8 @@ fn mode<'n>(reader: &mut Reader<'n>, spec: &Object<'n>) -> Option<ModeName> {
     }
 }
 
-/// Whether this is a list, or some other resource that has nothing in common with an `EgressRouter`: then each of its
-/// fields would be an error of its own and none of them would help.
+/// Whether this is a list, or a resource that has nothing in common with an `EgressRouter`. Such a document gets a
+/// single error, as an error for each of its fields would not help.
 fn is_of_another_kind(document: &Node) -> bool {
     match field(document, "kind") {
         Some(Node::Text(kind)) if kind == "List" || kind == "EgressRouterList" => true,

@@ -1,11 +1,10 @@
-//! The rule table: what a dataplane needs to know of a resource.
+//! The rule table: the part of a resource that the dataplane takes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
 
 use crate::family::Family;
-use crate::model::{EgressRouter, Mode, RedirectRule};
-use crate::protocol::Protocol;
+use crate::model::{EgressRouter, Mode};
+use crate::rule::Rule;
 
 /// All rules of a router, with its reserved addresses and its fallback.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,23 +15,10 @@ pub struct RuleTable {
     pub reserved_v6: Option<Ipv6Addr>,
     /// One rule for each port, protocol and address family, in the resource's order.
     pub rules: Vec<Rule>,
-    /// The destination of IPv4 packets that no rule matches, on the port that the client used.
+    /// The destination of IPv4 packets that match no rule. The port stays.
     pub fallback_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
+    /// The destination of IPv6 packets that match no rule. The port stays.
     pub fallback_v6: Option<Ipv6Addr>,
-}
-
-/// Port and protocol → destination and target port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Rule {
-    /// The transport protocol.
-    pub protocol: Protocol,
-    /// The router's port, where clients connect.
-    pub port: NonZeroU16,
-    /// The server. Its family is the rule's.
-    pub destination: IpAddr,
-    /// The server's port.
-    pub target_port: NonZeroU16,
 }
 
 impl RuleTable {
@@ -50,17 +36,17 @@ impl RuleTable {
         v4.into_iter().chain(self.fallback_v6.map(IpAddr::V6))
     }
 
-    /// How many rules there are, with the fallbacks.
+    /// The number of rules and fallbacks.
     pub fn len(&self) -> usize {
         self.rules.len() + self.fallbacks().count()
     }
 
-    /// Whether nothing is redirected.
+    /// Whether there are no rules and no fallbacks.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Where packets go: the destinations of all rules and the fallbacks, with repetitions.
+    /// The destinations of all rules and fallbacks, with duplicates.
     pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
         let rules = self.rules.iter().map(|rule| rule.destination);
         rules.chain(self.fallbacks())
@@ -86,16 +72,5 @@ impl From<&EgressRouter> for RuleTable {
             None => {}
         }
         table
-    }
-}
-
-impl From<&RedirectRule> for Rule {
-    fn from(rule: &RedirectRule) -> Self {
-        Self {
-            protocol: rule.protocol,
-            port: rule.port,
-            destination: rule.destination_ip,
-            target_port: rule.destination_port(),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! The JSON Schema of the resource, for editors.
 //!
-//! It knows each field by itself. What fields mean to each other (subnets, duplicates, families) only
-//! [`parse`](crate::parse) checks.
+//! It describes each field on its own. Only [`parse`](crate::parse) checks constraints between fields: subnets,
+//! duplicates and families.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -19,7 +19,7 @@ pub fn json_schema() -> Schema {
         .and_then(serde_json::Value::as_object_mut)
     {
         let status = json!({
-            "description": "What the cluster last said about the router. Accepted and not read.",
+            "description": "The status that the cluster reports. It is ignored.",
         });
         properties.insert("status".to_owned(), status);
     }

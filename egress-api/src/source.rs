@@ -1,4 +1,4 @@
-//! Where a spec comes from: a file or standard input.
+//! Loads a spec from a file or standard input.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,33 +10,33 @@ use crate::{document, resource};
 /// The file name that stands for standard input.
 pub const STDIN: &str = "-";
 
-/// In bytes. A rule takes about a hundred: one for every port of each protocol fits. Kubernetes refuses much smaller
-/// objects.
-const LARGEST: u64 = 16 << 20;
+/// The maximum size of a spec in bytes. A rule for every port of each protocol must fit, at about 100 bytes per rule.
+/// Kubernetes' own limit is much lower.
+const MAX_LEN: u64 = 16 << 20;
 
-/// Why there is no router.
+/// Why a resource could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file cannot be read at all.
+    /// The file cannot be read.
     #[error("cannot read {file}: {cause}")]
     Unreadable {
-        /// The file, as it was named.
+        /// The file, as the caller named it.
         file: String,
-        /// What the system says.
+        /// The system's error.
         #[source]
         cause: io::Error,
     },
-    /// The file can be read, but there is no valid router in it.
+    /// The file does not contain a valid `EgressRouter`.
     #[error(transparent)]
     Invalid(#[from] SpecErrors),
 }
 
-/// Reads one `EgressRouter` from YAML or JSON.
+/// Parses and checks one `EgressRouter` in YAML or JSON.
 ///
-/// `source` is what the errors call the text: a file name, mostly.
+/// `source` names the text in errors, such as a file name.
 ///
 /// # Errors
-/// Everything that is wrong, in one go. Only a syntax error hides what comes after it.
+/// All errors at once. Only a syntax error hides those that follow it.
 pub fn parse(text: &str, source: &str) -> Result<EgressRouter, SpecErrors> {
     document::read(text)
         .and_then(|node| resource::read(&node))
@@ -46,10 +46,10 @@ pub fn parse(text: &str, source: &str) -> Result<EgressRouter, SpecErrors> {
         })
 }
 
-/// Reads and checks the spec in `file`; `-` is standard input.
+/// Reads, parses and checks the `EgressRouter` in `file`; `-` is standard input.
 ///
 /// # Errors
-/// [`LoadError::Unreadable`], or everything that is wrong with the spec.
+/// [`LoadError::Unreadable`], or all errors in the resource.
 pub fn load(file: &str) -> Result<EgressRouter, LoadError> {
     let unreadable = |cause| LoadError::Unreadable {
         file: file.to_owned(),
@@ -63,27 +63,27 @@ pub fn load(file: &str) -> Result<EgressRouter, LoadError> {
     Ok(parse_bytes(&bytes.map_err(unreadable)?, name)?)
 }
 
-/// Reads one more byte than is allowed, so that an endless file ends here.
+/// Stops one byte after the limit, which [`parse_bytes`] then reports. This also ends an endless file.
 fn read_all(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    from.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    from.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// [`parse`] for what may not even be text.
+/// [`parse`] for bytes that may not be text.
 pub(crate) fn parse_bytes(bytes: &[u8], source: &str) -> Result<EgressRouter, SpecErrors> {
     let invalid = |found: String, expected: &str| SpecErrors {
         file: source.to_owned(),
         errors: vec![SpecError::instead("document", found, expected)],
     };
-    if bytes.len() as u64 > LARGEST {
+    if bytes.len() as u64 > MAX_LEN {
         return Err(invalid(
             "more than 16 MiB".to_owned(),
             "one EgressRouter, as YAML or JSON",
         ));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let found = format!("no UTF-8 at byte {}", error.valid_up_to());
+        let found = format!("invalid UTF-8 at byte {}", error.valid_up_to());
         invalid(found, "YAML or JSON in UTF-8")
     })?;
     parse(text, source)

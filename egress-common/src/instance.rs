@@ -7,9 +7,29 @@ use bytemuck::{Pod, Zeroable};
 /// The version of all layouts that two programs may share: pinned maps and ring buffer records. A program uses only
 /// maps of its own version.
 ///
-/// `layouts.txt` lists the layouts of this version, and a test compares it with the object
+/// `layouts.txt` states it above the layouts, and a test compares that file with the object
 /// (`docs/decisions/0025-versions-of-pinned-state.md`).
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = version_of(include_str!("../layouts.txt"));
+
+/// The number in the first line of the form `version 1`.
+const fn version_of(layouts: &str) -> u32 {
+    let (mut rest, mut version) = (layouts.as_bytes(), 0);
+    while let [first, after @ ..] = rest {
+        match (first, after) {
+            (b'\n', [b'v', b'e', b'r', b's', b'i', b'o', b'n', b' ', digits @ ..]) => {
+                let mut digits = digits;
+                while let [digit @ b'0'..=b'9', after @ ..] = digits {
+                    version = 10 * version + (*digit - b'0') as u32;
+                    digits = after;
+                }
+                assert!(version > 0, "layouts.txt has no version");
+                return version;
+            }
+            _ => rest = after,
+        }
+    }
+    panic!("layouts.txt has no version")
+}
 
 /// The identity of a dataplane: the first 32 bytes of the map `INSTANCE`, and of `CONFIG` before version 7.
 ///

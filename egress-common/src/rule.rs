@@ -54,6 +54,11 @@ impl<A> Rule<A> {
             id,
         }
     }
+
+    /// The fallback's rule for the port that a client uses.
+    pub const fn fallback(destination: A, port: Port, id: u32) -> Self {
+        Self::new(destination, port, id)
+    }
 }
 
 /// An address of one of the router's interfaces: the key of `ADDRESSES_V4` and `ADDRESSES_V6`. Next hops use it as

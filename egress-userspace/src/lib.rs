@@ -1,5 +1,5 @@
 //! The userspace half of the egress router: loads the dataplane, fills it with the rules of an `EgressRouter` resource,
-//! and shows what it does.
+//! and reports on it.
 //!
 //! The binary `egress-router` only calls [`cli::main`]; tests use the library directly.
 

@@ -1,4 +1,4 @@
-//! `egress-router`: redirects what clients in a cluster send to it, and sends it out with a reserved source address.
+//! `egress-router`: redirects client connections from a cluster to external servers, from a reserved source address.
 
 use std::process::ExitCode;
 

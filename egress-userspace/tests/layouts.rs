@@ -1,7 +1,7 @@
-//! The layouts that programs of different builds share are those that are written down, or have another version.
+//! The layouts that programs of different builds share do not change without a new layout version.
 //!
-//! `egress-common/layouts.txt` has every pinned map with its key and value, the records of ring buffers, and every number
-//! that stands in them. It is made of the object's BTF and of the enums, and compared here.
+//! `egress-common/layouts.txt` lists every pinned map with its key and value, the records of the ring buffers, and
+//! every number with a meaning in them. This test generates the text from the object's BTF and the enums, and compares.
 
 use std::{collections::BTreeMap, env, fmt::Write as _, fs};
 
@@ -12,13 +12,17 @@ use egress_common::{
 use object::{Object as _, ObjectSection as _};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../egress-common/layouts.txt");
-/// `1` rewrites the file if that needs no new version, or has one; `compatible` in any case.
+/// `1` rewrites the file if the change needs no new version, `new-version` rewrites it with the next one, and
+/// `compatible` rewrites it with the same version in any case.
 const VARIABLE: &str = "UPDATE_LAYOUTS";
-/// What ring buffers carry, which their maps do not say.
+/// The records in ring buffers, which are not part of their maps' declarations.
 const RECORDS: [&str; 2] = ["FlowEvent", "TraceRecord"];
 
-/// What the build script writes down of a map.
-#[expect(dead_code, reason = "the object says more of a map than its sizes")]
+/// A pinned map, as the build script lists it.
+#[expect(
+    dead_code,
+    reason = "the BTF describes a map in more detail than this list"
+)]
 struct PinnedMap {
     name: &'static str,
     kind: u32,
@@ -38,27 +42,33 @@ fn layouts_are_as_written_down_or_have_another_version() {
     if current == committed {
         return;
     }
-    let wish = env::var(VARIABLE).unwrap_or_default();
+    let request = env::var(VARIABLE).unwrap_or_default();
     let difference = difference(&committed, &current);
-    let is_harmless = version(&current) != version(&committed)
-        || difference.iter().all(|line| is_outcome(&line[1..]));
-    if wish == "compatible" || (wish == "1" && is_harmless) {
+    let is_harmless = difference.iter().all(|line| is_outcome(&line[1..]));
+    let current = if request == "new-version" {
+        let line = |version| format!("\nversion {version}\n");
+        current.replacen(&line(LAYOUT_VERSION), &line(LAYOUT_VERSION + 1), 1)
+    } else {
+        current
+    };
+    if request == "new-version" || request == "compatible" || (request == "1" && is_harmless) {
         fs::write(FILE, current).expect("egress-common/layouts.txt can be written");
         return;
     }
     let difference = difference.join("\n");
-    let command = |wish| format!("{VARIABLE}={wish} cargo test -p egress-userspace --test layouts");
+    let command =
+        |request| format!("{VARIABLE}={request} cargo test -p egress-userspace --test layouts");
     assert!(
         !is_harmless,
-        "egress-common/layouts.txt is not current; write it anew:\n    {}\n{difference}",
+        "egress-common/layouts.txt is not up to date; write it again:\n    {}\n{difference}",
         command("1")
     );
     panic!(
         "layouts that programs share have changed, but LAYOUT_VERSION is {LAYOUT_VERSION} as before:\n{difference}\n\
-         If this program cannot use what one of before has pinned, or the other way round, raise LAYOUT_VERSION in\n\
-         egress-common/src/instance.rs, and write egress-common/layouts.txt anew:\n    {}\n\
-         If it can, as where a field has only got another name:\n    {}",
-        command("1"),
+         If this program cannot use the maps that an earlier one has pinned, or the reverse, write\n\
+         egress-common/layouts.txt with the next version:\n    {}\n\
+         If it can, such as after a field was only renamed:\n    {}",
+        command("new-version"),
         command("compatible")
     );
 }
@@ -78,15 +88,15 @@ fn an_outcomes_number_is_never_anothers() {
     }
 }
 
-/// Checks that every outcome has the number that it had, or is retired, in whatever version.
+/// Checks that every outcome keeps its number or is retired, whatever the version is.
 fn check_outcomes(before: &str, now: &str) -> Result<(), String> {
     let has = |line: &str| now.lines().any(|other| other == line);
     for line in before.lines().filter(|line| is_outcome(line)) {
         let retired = line.replacen("outcome", "retired", 1);
         if !has(line) && !has(&retired) {
             return Err(format!(
-                "\"{line}\" is gone from the outcomes: its number stays its own, in `retired` of \
-                 egress-common/src/outcome.rs if it is not used any more"
+                "\"{line}\" is missing from the outcomes: an outcome keeps its number; move it to `retired` in \
+                 egress-common/src/outcome.rs if it is no longer used"
             ));
         }
     }
@@ -97,11 +107,7 @@ fn is_outcome(line: &str) -> bool {
     line.starts_with("outcome ") || line.starts_with("retired ")
 }
 
-fn version(text: &str) -> Option<&str> {
-    text.lines().find(|line| line.starts_with("version "))
-}
-
-/// The lines that only one of both has, fields with their type: `-` before, `+` now.
+/// The lines that only one of the texts has: `-` before, `+` now. Fields come with the name of their type.
 fn difference(before: &str, now: &str) -> Vec<String> {
     let lines = |text: &str| {
         let mut section = "";
@@ -124,7 +130,7 @@ fn difference(before: &str, now: &str) -> Vec<String> {
         .collect()
 }
 
-/// The text that the file has to have.
+/// The text that the file must contain.
 fn layouts() -> String {
     let object = fs::read(env!("EGRESS_ROUTER_BPF_OBJECT")).expect("the object is there");
     let object = object::File::parse(&*object).expect("it is ELF");
@@ -157,7 +163,7 @@ fn layouts() -> String {
     text
 }
 
-/// Every number in a map or record that has a meaning of its own.
+/// Writes every number in a map or record that has a meaning of its own.
 fn numbers(text: &mut String) {
     let mut line = |kind: &str, number: u64, name: &str| {
         // Writing to a string cannot fail.
@@ -213,7 +219,7 @@ fn numbers(text: &mut String) {
     line("identity", identity, "bytes, in every version");
 }
 
-/// A type of BTF, as far as map declarations and values have them.
+/// A BTF type, as far as map declarations and values use it.
 struct Type {
     name: String,
     kind: u32,
@@ -250,7 +256,7 @@ impl Btf {
             let len = text.iter().position(|byte| *byte == 0).expect("an end");
             readable(str::from_utf8(&text[..len]).expect("UTF-8"))
         };
-        // The first one stands for nothing.
+        // Type 0 is `void`.
         let mut all = vec![Type {
             name: "()".to_owned(),
             kind: 0,
@@ -291,14 +297,14 @@ impl Btf {
         &self.0[id as usize]
     }
 
-    /// The structs whose name, without parameters, is this one.
+    /// The structs with this name, whatever their generic parameters are.
     fn structs(&self, name: &str) -> impl Iterator<Item = u32> {
         (0..).zip(&self.0).filter_map(move |(id, it)| {
             (it.kind == STRUCT && it.name.split('<').next() == Some(name)).then_some(id)
         })
     }
 
-    /// A line about a map, and the types of its keys and values.
+    /// Writes a line for a map, and collects the types of its keys and values.
     fn map(&self, name: &str, text: &mut String, types: &mut BTreeMap<String, String>) {
         let map = self.0.iter().find(|it| it.kind == VAR && it.name == name);
         let map = map.unwrap_or_else(|| panic!("BTF has no map {name}"));
@@ -320,7 +326,7 @@ impl Btf {
         text.push('\n');
     }
 
-    /// How a type is called in a field.
+    /// The name of a type, as a field shows it.
     fn name(&self, id: u32) -> String {
         let it = self.get(id);
         match it.kind {
@@ -334,7 +340,7 @@ impl Btf {
         }
     }
 
-    /// Adds the fields of a type, and of those in it.
+    /// Adds the fields of a type, and those of the types in it.
     fn collect(&self, id: u32, types: &mut BTreeMap<String, String>) {
         let it = self.get(id);
         if it.kind == ARRAY {
@@ -353,7 +359,8 @@ impl Btf {
     }
 }
 
-/// A name as it is in the source, without paths: what the kernel does not allow is there by its code, as `_3C_` for `<`.
+/// A name as in the source, without paths. BTF encodes characters that the kernel does not allow, such as `_3C_` for
+/// `<`.
 fn readable(name: &str) -> String {
     let mut text = String::new();
     let mut rest = name;
@@ -378,7 +385,7 @@ fn readable(name: &str) -> String {
     parts.collect()
 }
 
-/// The names of map types in `linux/bpf.h`, of those that are used here.
+/// The name of a map type in `linux/bpf.h`, if the object uses it.
 fn map_type(kind: u32) -> String {
     match kind {
         1 => "hash".to_owned(),

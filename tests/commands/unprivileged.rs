@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
 use caps::Capability;
+use egress_common::InstanceInfo;
 use egress_tests::addresses::{HTTP, client};
 use egress_tests::requirements::skipped;
 use egress_tests::router::{self, example_spec};
@@ -335,10 +337,33 @@ fn without_the_privilege_to_list_programs_the_default_pins_are_looked_into() -> 
         none,
     )
     .context("mounting the BPF file system at its usual place")?;
+    let other = Path::new(Pins::DEFAULT).join("other");
+    Running::start(&lab, &["--pin-path", other.to_str().context("a path")?])?.kill()?;
     let directory = Path::new(Pins::DEFAULT).join("lab");
     let directory = directory.to_str().context("the path is not UTF-8")?;
-    let _router = Running::start(&lab, &["--pin-path", directory])?;
+    fs::rename(
+        other.join("INSTANCE"),
+        Path::new(Pins::DEFAULT).join("kept"),
+    )?;
+    fs::remove_dir_all(&other)?;
+    let router = Running::start(&lab, &["--pin-path", directory])?;
     with_cap_bpf(&lab, &["status"])?.success()?;
+
+    // As of a router of another version and other interfaces in the same network namespace.
+    fs::create_dir(&other)?;
+    fs::rename(
+        Path::new(Pins::DEFAULT).join("kept"),
+        other.join("INSTANCE"),
+    )?;
+    let data = MapData::from_pin(other.join("INSTANCE"))?;
+    let mut map = Array::<_, InstanceInfo>::try_from(Map::from_map_data(data)?)?;
+    let mut instance = map.get(&0, 0)?;
+    instance.identity.layout_version -= 1;
+    instance.identity.cluster_ifindex = u32::MAX;
+    map.set(0, instance, 0)?;
+    with_cap_bpf(&lab, &["status"])?.failure(1, &["layout version"])?;
+    with_cap_bpf(&lab, &["status", "--cluster-interface", "eth0"])?.success()?;
+    drop(router);
     let elsewhere = Lab::new()?;
     with_cap_bpf(&elsewhere, &["status"])?.failure(PRIVILEGES, &["CAP_SYS_ADMIN", Pins::DEFAULT])
 }

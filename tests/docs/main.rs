@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use egress_common::{
-    Address, Exchange, Flow, FlowState, Ipv4Address, Ipv6Address, LAYOUT_VERSION, Outcome,
-    SweepItem, Timeouts, Tuple, Verdict, sctp, tcp::State,
+    Address, Exchange, Flow, FlowState, Ipv4Address, Ipv6Address, Outcome, SweepItem, Timeouts,
+    Tuple, Verdict, sctp, tcp::State,
 };
 use egress_userspace::telemetry::metrics::registry;
 
@@ -111,15 +111,6 @@ fn the_memory_of_a_flow_is_that_of_its_entries_and_its_queue_item() {
             "docs/packet-flow.md has no row {row}"
         );
     }
-}
-
-#[test]
-fn the_documented_layout_version_is_the_current_one() {
-    let documented = format!("| `INSTANCE` | layout version ({LAYOUT_VERSION}), ");
-    assert!(
-        COMMANDS.contains(&documented),
-        "docs/commands.md has no {documented}"
-    );
 }
 
 #[test]

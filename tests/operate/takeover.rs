@@ -134,7 +134,8 @@ fn a_dataplane_that_is_pinned_elsewhere_is_not_attached_behind() -> Result<()> {
         pod.start(&[]).err().context("the router has started")?
     );
     ensure!(
-        refused.contains("status: 7") && refused.contains("pinned where this one does not look"),
+        refused.contains("status: 7")
+            && refused.contains("pinned in a directory that this router does not know"),
         "{refused}"
     );
     // Does what the message says.

@@ -161,7 +161,7 @@ fn a_dataplane_of_version_6_is_named_and_replaced_and_what_is_lost_is_said() -> 
     ensure!(names_version_6(&refused), "{refused}");
 
     pod.start(&[])?;
-    pod.wait_for_log("its 2 flows end, and all counters begin at 0")?;
+    pod.wait_for_log("its 2 flows end, and all counters start at 0")?;
     let log = pod.process()?.log();
     ensure!(names_version_6(&log) && !log.contains("took over"), "{log}");
     Live::open(&lab, &V4, 3)?.during(|| {
@@ -233,11 +233,11 @@ fn what_a_program_of_version_6_has_made_of_later_pins_is_not_taken_over() -> Res
     let options = ["--pin-path", path.to_str().context("a path")?];
     let refused = refusal(&router::binary()?, &lab, &options)?;
     ensure!(
-        refused.contains("another version has pinned it"),
+        refused.contains("another version of this program has pinned it"),
         "{refused}"
     );
     pod.start(&[])?;
-    pod.wait_for_log("its 2 flows end, and all counters begin at 0")?;
+    pod.wait_for_log("its 2 flows end, and all counters start at 0")?;
     Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
     ensure!(Array::<_, Config>::try_from(pinned(&path, "CONFIG")?).is_ok());
     Ok(())
@@ -307,7 +307,7 @@ fn the_program_of_version_6_and_this_one_refuse_each_others_dataplanes() -> Resu
         drop(live);
 
         pod.start(&options)?;
-        pod.wait_for_log("its 11 flows end, and all counters begin at 0")?;
+        pod.wait_for_log("its 11 flows end, and all counters start at 0")?;
         ensure!(names_version_6(&pod.process()?.log()));
         Live::open(&lab, &V4, 3)?.during(|| {
             for options in [&by_programs[..], &by_pins] {
@@ -328,7 +328,7 @@ fn the_program_of_version_6_and_this_one_refuse_each_others_dataplanes() -> Resu
         })?;
         pod.end(Signal::SIGTERM)?;
         pod.start(&["--attach", attach])?;
-        pod.wait_for_log("its 4 flows end, and all counters begin at 0")?;
+        pod.wait_for_log("its 4 flows end, and all counters start at 0")?;
         Live::open(&lab, &V4, 3)?.during(|| Ok(()))?;
         pod.end(Signal::SIGTERM)?;
         ensure!(!path.exists(), "something is left");

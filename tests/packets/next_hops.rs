@@ -96,12 +96,12 @@ fn an_unresolved_next_hop_is_reported() -> Result<()> {
     skip_unless_lab_works!();
     for_each_family(Setup::default(), |bench, family| {
         exchange(bench, family)?;
-        let mut wanted = bench.dataplane.maps.take_wanted(10)?;
+        let mut wanted = bench.dataplane.maps.take_unresolved(10)?;
         wanted.sort_by_key(|(side, _)| *side as u8);
         let expected = [(Cluster, family.client), (Egress, family.datagrams)];
         ensure!(wanted == expected, "{wanted:?}");
         ensure!(
-            bench.dataplane.maps.take_wanted(10)?.is_empty(),
+            bench.dataplane.maps.take_unresolved(10)?.is_empty(),
             "an unresolved next hop was reported twice"
         );
         Ok(())

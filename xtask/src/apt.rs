@@ -4,26 +4,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::os::{Distribution, is_root};
 use crate::process::{answer, cmd, find_program, sh};
+use crate::root::is_root;
 
-/// Without questions, without extras, and never removing what the machine's owner put there.
+/// Installs without questions and extras, and never removes a package.
 const INSTALL: [&str; 4] = ["install", "-y", "--no-install-recommends", "--no-remove"];
 
-/// The package manager, and whether its lists are fresh.
+/// The package manager.
 pub struct Apt {
+    /// Whether the package lists were refreshed.
     updated: bool,
 }
 
 impl Apt {
-    /// The machine's apt, if Debian's package names hold here.
+    /// The machine's apt, if the distribution has Debian's package names.
     pub fn find() -> Option<Self> {
-        let is_here =
-            find_program("apt-get").is_some() && Distribution::of_this_machine().is_debian_like;
-        is_here.then_some(Self { updated: false })
+        // The package `base-files` of Debian and its derivatives has this file.
+        let is_debian_like = Path::new("/etc/debian_version").exists();
+        let is_usable = is_debian_like && find_program("apt-get").is_some();
+        is_usable.then_some(Self { updated: false })
     }
 
-    /// The version of a package that an installation would bring.
+    /// The version of a package that `apt-get install` would install.
     pub fn candidate(package: &str) -> Option<String> {
         candidate_in(&answer(
             cmd!(sh(), "apt-cache policy {package}").env("LC_ALL", "C"),
@@ -56,7 +58,7 @@ impl Apt {
             .with_context(|| format!("apt-get could not install {}", packages.join(", ")))
     }
 
-    /// Fails unless this is root, and then tells the command that root would run.
+    /// Fails unless the user is root. The error has the command that root has to run.
     pub fn require_root(packages: &[String]) -> Result<()> {
         ensure!(
             is_root() || packages.is_empty(),
@@ -69,11 +71,11 @@ impl Apt {
     }
 }
 
-/// Downloads a package, which may carry `=version`, as the only file of a directory, which is made anew.
+/// Downloads a package, optionally given as `name=version`, into an empty directory.
 pub fn download(options: &[String], package: &str, directory: &Path) -> Result<PathBuf> {
-    make_anew(directory)?;
+    make_empty(directory)?;
     let _here = sh().push_dir(directory);
-    // As root, without a user of its own that could not write here.
+    // By default apt downloads as the user `_apt`, which cannot write here.
     cmd!(
         sh(),
         "apt-get {options...} download -q -q {package} -o APT::Sandbox::User=root"
@@ -87,8 +89,8 @@ pub fn download(options: &[String], package: &str, directory: &Path) -> Result<P
     Ok(file.clone())
 }
 
-/// Makes an empty directory, whatever is there now.
-pub fn make_anew(directory: &Path) -> Result<()> {
+/// Makes an empty directory, in place of what is there.
+pub fn make_empty(directory: &Path) -> Result<()> {
     sh().remove_path(directory)?;
     sh().create_dir(directory)?;
     Ok(())

@@ -1,16 +1,16 @@
-//! `bench`: the router beside the kernel's own NAT, in figures.
+//! `bench`: measures the router beside the kernel's own NAT.
 
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::os::ensure_root;
 use crate::process::exit_code;
+use crate::root::ensure_root;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// What stands below the options.
+/// The text below the options.
 pub const HELP: &str = "\
 Cases: flow, flows60k, program, sctp, stream, streams8, connections, rules2, rules2000
 and, not with --quick: rules65535, latency-udp, latency-tcp, iperf3, wrk, flows1m, start, reload, memory
@@ -20,14 +20,14 @@ Examples:
   cargo xtask bench --case flow --case latency-udp --rounds 48
   cargo xtask bench --full --save";
 
-/// What to measure, and what to do with it.
+/// The options of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// A first look: fewer and shorter rounds of fewer cases (under 3 minutes)
     #[arg(long, conflicts_with = "full")]
     quick: bool,
 
-    /// Every case, for figures to be believed (under 20 minutes); the default
+    /// All rounds of every case (under 20 minutes); the default
     #[arg(long)]
     full: bool,
 
@@ -35,20 +35,20 @@ pub struct Options {
     #[arg(long = "case", value_name = "CASE")]
     cases: Vec<String>,
 
-    /// How many rounds, instead of 24, or 8 with --quick
+    /// The number of rounds [default: 24, or 8 with --quick]
     #[arg(long, value_name = "NUMBER")]
     rounds: Option<usize>,
 
-    /// What to print
+    /// The format of the results
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     output: String,
 
-    /// Put JSON and plots into docs/benchmarks, and not into target/benchmarks
+    /// Write JSON and plots to docs/benchmarks instead of target/benchmarks
     #[arg(long)]
     save: bool,
 }
 
-/// Builds router and benchmarks in release mode and measures.
+/// Builds the router and the benchmarks in release mode, and runs the benchmarks.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     ensure_root("a measurement", "bench")?;
     setup::ensure_complete(workspace)?;

@@ -1,4 +1,4 @@
-//! `build-ebpf` and `build`: the kernel half for the BPF target, then the rest for this machine.
+//! `build-ebpf` and `build`: build the kernel half for the BPF target, and the rest for this machine.
 
 use std::fs;
 use std::io::{BufReader, IsTerminal as _, stderr};
@@ -18,10 +18,10 @@ use crate::workspace::Workspace;
 
 /// The package of the kernel half.
 const PACKAGE: &str = "egress-ebpf";
-/// The package of the benchmarks' own programs for the kernel.
+/// The package of the benchmarks' BPF programs.
 const BENCH_PACKAGE: &str = "egress-bench-ebpf";
 
-/// Kernel 5.10 is the oldest that we load on, and its verifier knows the instructions of v3; v4 came with 6.6.
+/// The instruction set. Linux 5.10, the oldest supported kernel, has v3; v4 came with 6.6.
 const CPU: &str = "v3";
 
 /// Variables that would replace the compiler, the target or the flags that the kernel half needs.
@@ -36,29 +36,29 @@ const FOREIGN_VARIABLES: [&str; 8] = [
     "CARGO_BUILD_BUILD_DIR",
 ];
 
-/// Builds for people or for tests.
+/// A profile of cargo.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// Cargo's `dev`.
+    /// `dev`, in `target/debug`.
     Debug,
     Release,
 }
 
-/// What cargo told about a package.
+/// What cargo reported about a package.
 #[derive(Default)]
 struct Outcome {
-    /// The linked object, in cargo's own place.
+    /// The linked object in cargo's target directory.
     artifact: Option<PathBuf>,
-    /// How many warnings the compiler gave for the package itself.
+    /// The number of warnings about the package itself.
     warnings: usize,
 }
 
-/// Builds the kernel half and puts it where userspace embeds it from.
+/// Builds the kernel half and copies it to the path that userspace embeds.
 pub fn kernel_half(workspace: &Workspace) -> Result<()> {
     build_for_bpf(workspace, PACKAGE, &workspace.object())
 }
 
-/// Builds the benchmarks' own programs for the kernel, and says where they are.
+/// Builds the benchmarks' BPF programs and returns the path of their object.
 pub fn bench_programs(workspace: &Workspace) -> Result<PathBuf> {
     let object = workspace.target.join("egress-bench.bpf.o");
     build_for_bpf(workspace, BENCH_PACKAGE, &object)?;
@@ -76,12 +76,12 @@ fn build_for_bpf(workspace: &Workspace, package: &str, object: &Path) -> Result<
         "json-render-diagnostics",
     );
     let Some(artifact) = follow(cargo, package)?.artifact else {
-        bail!("cargo built {package} without naming an object: has it lost its [[bin]]?");
+        bail!("cargo built {package} but reported no object: is its [[bin]] missing?");
     };
     install(workspace, &artifact, object)
 }
 
-/// Runs clippy over what is for the kernel, for the BPF target. A warning is an error.
+/// Runs clippy on the packages for the BPF target. A warning is an error.
 pub fn lint_for_bpf(workspace: &Workspace) -> Result<()> {
     let toolchain = setup::bpf_toolchain(workspace)?;
     let Some(clippy) = toolchain.compiler.clippy() else {
@@ -96,7 +96,7 @@ pub fn lint_for_bpf(workspace: &Workspace) -> Result<()> {
     };
     for package in [PACKAGE, BENCH_PACKAGE] {
         let mut cargo = cargo_for_bpf(workspace, &toolchain, package, "check", format);
-        // As `cargo clippy` does, which takes the clippy beside cargo, not beside RUSTC.
+        // `cargo clippy` sets this too, but to the clippy beside cargo instead of the one beside RUSTC.
         cargo.env("RUSTC_WORKSPACE_WRAPPER", &clippy);
         let warnings = follow(cargo, package)?.warnings;
         ensure!(
@@ -116,14 +116,14 @@ pub fn all(workspace: &Workspace, profile: Profile) -> Result<()> {
     Ok(())
 }
 
-/// Where cargo puts the program.
+/// The path of the router's binary.
 pub fn binary(workspace: &Workspace, profile: Profile) -> PathBuf {
     let is_debug = profile == Profile::Debug;
     let directory = if is_debug { "debug" } else { "release" };
     workspace.target.join(directory).join("egress-router")
 }
 
-/// Runs cargo, collects what matters, and shows what cargo did not show itself.
+/// Runs cargo, and shows the diagnostics that cargo did not show itself.
 fn follow(mut cargo: Command, package: &str) -> Result<Outcome> {
     let mut child = cargo
         .stdout(Stdio::piped())
@@ -137,8 +137,8 @@ fn follow(mut cargo: Command, package: &str) -> Result<Outcome> {
     let mut rendered = String::new();
     for message in Message::parse_stream(BufReader::new(stdout)) {
         match message.context("cannot read cargo's messages")? {
-            // A warning in a package that this machine's compiler sees as well is left to that compiler: two versions
-            // may disagree on an `#[expect]`.
+            // Warnings about the other packages are left to the host's compiler, because two versions may disagree on an
+            // `#[expect]`.
             Message::CompilerMessage(it)
                 if it.target.name == package || it.message.level == DiagnosticLevel::Error =>
             {
@@ -152,7 +152,7 @@ fn follow(mut cargo: Command, package: &str) -> Result<Outcome> {
         }
     }
     let status = child.wait().context("cannot wait for cargo")?;
-    // Not before: cargo writes its own lines to the same place.
+    // Only now, because cargo writes to standard error as well.
     eprint!("{rendered}");
     ensure!(
         status.success(),
@@ -178,9 +178,9 @@ fn cargo_for_bpf(
         "-Cdebuginfo=2".to_owned(),
         format!("-Clinker={}", toolchain.linker.display()),
         "-Clink-arg=--btf".to_owned(),
-        // Else LLVM makes a call out of every copy and every zeroing of more than a word.
+        // Otherwise LLVM calls a function for every copy and every zeroing of more than a word.
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
-        // rustc hands this on to bpf-linker as `--cpu`.
+        // rustc passes this to bpf-linker as `--cpu`.
         format!("-Ctarget-cpu={CPU}"),
     ];
     let arguments = format!(
@@ -198,26 +198,26 @@ fn cargo_for_bpf(
     );
     cargo
         .env("RUSTC", &compiler.rustc)
-        // Empty, not removed: that overrules the user's configuration as well.
+        // Empty instead of removed, which overrides the user's configuration as well.
         .env("RUSTC_WRAPPER", "")
         .env("RUSTC_WORKSPACE_WRAPPER", "")
-        // Unlike RUSTFLAGS this survives a space in a path.
+        // Unlike RUSTFLAGS, this allows spaces in paths.
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     if compiler.route == Route::Distribution {
-        // A released compiler takes -Zbuild-std only when told so.
+        // A stable compiler accepts -Zbuild-std only with this.
         cargo.env("RUSTC_BOOTSTRAP", "1");
     }
     cargo
 }
 
-/// Checks the object, copies it to its stated place and says what it is.
+/// Checks the object, copies it to `object` and prints a summary.
 fn install(workspace: &Workspace, artifact: &Path, object: &Path) -> Result<()> {
     let bytes = sh().read_binary_file(artifact)?;
     let programs = programs_in(&bytes).with_context(|| artifact.display().to_string())?;
     if !is_current(object, artifact, &bytes) {
         tag_target_directory(&workspace.target)?;
         let temporary = object.with_extension(format!("{}.tmp", std::process::id()));
-        // Renamed into place, so that nobody embeds half an object.
+        // Renamed into place, so that no build embeds half an object.
         sh().write_file(&temporary, &bytes)?;
         fs::rename(&temporary, object)?;
     }
@@ -230,15 +230,14 @@ fn install(workspace: &Workspace, artifact: &Path, object: &Path) -> Result<()> 
     Ok(())
 }
 
-/// Whether the copy is of this artifact: an untouched copy keeps its time, so that userspace is not built again for
-/// nothing.
+/// Returns `true` if the copy is current. It then keeps its time stamp, so that userspace is not rebuilt.
 fn is_current(copy: &Path, artifact: &Path, bytes: &[u8]) -> bool {
     let modified = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
     modified(copy) >= modified(artifact) && fs::read(copy).is_ok_and(|copy| copy == bytes)
 }
 
-/// Cargo tags only a target directory that it made itself, and the build script of `egress-userspace` finds the
-/// directory by that tag, whose text is that of <https://bford.info/cachedir/>.
+/// Writes the tag of <https://bford.info/cachedir/>, by which the build script of `egress-userspace` finds the directory.
+/// Cargo itself tags only a target directory that it created.
 fn tag_target_directory(target: &Path) -> Result<()> {
     const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Cargo's target directory.\n";
     let tag = target.join("CACHEDIR.TAG");
@@ -248,16 +247,16 @@ fn tag_target_directory(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The programs of an object, which has to carry BTF.
+/// The names of the programs in an object, which must have BTF.
 fn programs_in(object: &[u8]) -> Result<Vec<&str>> {
-    let file = ElfFile64::<Endianness>::parse(object).context("is no 64-bit ELF object")?;
+    let file = ElfFile64::<Endianness>::parse(object).context("is not a 64-bit ELF object")?;
     ensure!(
         file.section_by_name(".BTF")
             .is_some_and(|section| section.size() > 0),
         "has no .BTF section, which the kernel and bpftool need: it was not linked by \
          `bpf-linker --btf` or was compiled without debug information"
     );
-    // Subprograms live in .text; what the kernel attaches has a section of its own.
+    // Functions are in .text; each program has its own section.
     let programs = file.symbols().filter(|symbol| {
         let section = symbol
             .section_index()
@@ -276,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_without_btf_is_refused_by_the_sections_name() {
+    fn the_error_about_an_object_without_btf_names_the_section() {
         assert!(programs_in(b"not an object").is_err());
         let own = fs::read("/proc/self/exe").unwrap();
         let error = programs_in(&own).unwrap_err().to_string();

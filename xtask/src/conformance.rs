@@ -1,5 +1,4 @@
-//! `test-conformance`: the router beside the kernel's own NAT, with generated packets and with real
-//! programs.
+//! `test-conformance`: compares the router with the kernel's own NAT, with generated packets and real programs.
 
 use std::fs::File;
 use std::io::{Write as _, stderr, stdout};
@@ -13,47 +12,36 @@ use nix::unistd::dup2_stdout;
 use serde_json::{Map, Value, json};
 
 use crate::build::{self, Profile};
-use crate::os::ensure_root;
 use crate::process::exit_code;
-use crate::results::Summary;
+use crate::results::{Format, Summary};
+use crate::root::ensure_root;
 use crate::workspace::Workspace;
-use crate::{Format, setup, test};
+use crate::{setup, test};
 
-/// The values of the variable that names what redirects in the lab of the tests.
+/// The values of the variable that selects the dataplane of the tests' lab.
 const DATAPLANES: [&str; 2] = ["egress-router", "nftables"];
 
-/// What to compare, and how to tell.
+/// The options of `test-conformance`.
 #[derive(Args)]
 pub struct Options {
-    /// How many packets to send into each of the two
+    /// The number of packets that each of the two gets
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     packets: u64,
-    /// What the packets are made from: the same seed makes the same packets
+    /// The seed of the packets: equal seeds give equal packets
     #[arg(long, default_value_t = 1, value_name = "S")]
     seed: u64,
     /// Only packets of this IP version
-    #[arg(long)]
-    family: Option<Family>,
-    /// Play only the script of packets with this number, and tell what happens
+    #[arg(long, value_name = "FAMILY", value_parser = ["4", "6"])]
+    family: Option<String>,
+    /// Play only the script with this number, and show what happens
     #[arg(long, value_name = "N")]
     script: Option<u64>,
     /// Only the packets, or only the real programs
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
-    /// How to write the summary; with `json`, what the tests write goes to standard error
+    /// The format of the summary; with `json`, the tests' output goes to standard error
     #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
-}
-
-/// An IP version.
-#[derive(Clone, Copy, ValueEnum)]
-enum Family {
-    /// IPv4
-    #[value(name = "4")]
-    V4,
-    /// IPv6
-    #[value(name = "6")]
-    V6,
 }
 
 /// A part of the comparison.
@@ -78,13 +66,13 @@ impl Options {
     }
 }
 
-/// Builds everything and compares the router with the kernel's own NAT. An unexplained difference and a failing test
-/// are no errors but the exit code.
+/// Builds everything and compares the router with the kernel's own NAT. An unexplained difference or a failing test is
+/// not an error, but changes the exit code.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     ensure_root("the comparison", "test-conformance")?;
     let mut output = File::from(stdout().as_fd().try_clone_to_owned()?);
     if options.is_json() {
-        // The builds have something to say as well.
+        // The builds write to standard output as well.
         dup2_stdout(stderr()).context("cannot redirect standard output")?;
     }
     setup::ensure_complete(workspace)?;
@@ -117,15 +105,15 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     Ok(exit_code(succeeded))
 }
 
-/// Whether every difference is explained; and the report, where it is not for people, who have seen it by then.
+/// Returns whether every difference is explained, and with `--output json` the report. Otherwise the comparison prints
+/// the report itself.
 fn compare_packets(workspace: &Workspace, options: &Options) -> Result<(bool, Option<Value>)> {
     let Options { packets, seed, .. } = options;
     let words = "run --quiet --package egress-tests --bin conformance --";
-    let mut cargo = workspace.cargo(&format!("{words} --packets {packets} --seed {seed}"));
-    if let Some(family) = options.family.and_then(|family| family.to_possible_value()) {
-        cargo = cargo.args(["--family", family.get_name()]);
-    }
-    cargo = cargo.args(options.script.map(|script| format!("--script={script}")));
+    let cargo = workspace
+        .cargo(&format!("{words} --packets {packets} --seed {seed}"))
+        .args(options.family.iter().map(|it| format!("--family={it}")))
+        .args(options.script.map(|it| format!("--script={it}")));
     let mut cargo = Command::from(cargo);
     if !options.is_json() {
         return Ok((cargo.status()?.success(), None));
@@ -139,7 +127,7 @@ fn compare_packets(workspace: &Workspace, options: &Options) -> Result<(bool, Op
     Ok((output.status.success(), Some(report)))
 }
 
-/// Runs the tests with real traffic against a dataplane; whether all passed, and how many did.
+/// Runs the tests with real traffic against a dataplane. Returns whether all passed, and the summary.
 fn run_programs(
     workspace: &Workspace,
     options: &Options,

@@ -1,4 +1,4 @@
-//! `demo`: real traffic through the router, for a person to see.
+//! `demo`: shows real traffic through the router.
 
 mod page;
 
@@ -14,25 +14,25 @@ use egress_tests::{Lab, Namespace, RouterProcess, requirements, tcp, udp};
 
 use self::page::Page;
 use crate::build::{self, Profile};
-use crate::os::ensure_root;
 use crate::process::sh;
+use crate::root::ensure_root;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// Where the spec is, as a person in the workspace's root would type it.
+/// The spec, relative to the workspace's root.
 const SPEC: &str = "docs/examples/egress-router.yaml";
 /// A port that no rule names.
 const UNDEFINED_PORT: u16 = 9090;
 /// curl's exit code when it cannot connect.
 const CURL_CANNOT_CONNECT: i32 = 7;
 
-/// Builds everything and shows it at work.
+/// Builds everything and shows the router at work.
 pub fn run(workspace: &Workspace) -> Result<()> {
     ensure_root("the demo", "demo")?;
     setup::ensure_complete(workspace)?;
     build::all(workspace, Profile::Debug)?;
     if let Some(reason) = requirements::missing() {
-        bail!("the demo's network cannot be made here: {reason}");
+        bail!("the demo's network cannot be created here: {reason}");
     }
     let page = Page::of_standard_output();
     let lab = Lab::new()?;
@@ -53,10 +53,9 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     }
     .show()
     .with_context(|| format!("the router's log:\n{}", router.log()));
-    // What the kernel half has logged meanwhile.
     let log = router.log();
     shown?;
-    page.heading("The router's log since it is ready");
+    page.heading("The router's log since it was ready");
     show_log(&page, log.strip_prefix(&started).unwrap_or(&log).trim());
     let status = router.stop()?;
     ensure!(status.success(), "the router ended with {status}");
@@ -64,21 +63,21 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     page.heading("What next");
     println!(
         "\
-The router is stopped, and nothing is left behind.
+The router is stopped, and everything is cleaned up.
 
   cargo xtask test                          every test, in labs like this one
-  cargo xtask build --release               the program for a pod of yours
-  target/debug/egress-router check FILE     is a spec of yours valid?
-  README.md, docs/packet-flow.md            what it does, and how"
+  cargo xtask build --release               the binary for your own pod
+  target/debug/egress-router check FILE     check your own spec
+  README.md, docs/packet-flow.md            what the router does, and how"
     );
     Ok(())
 }
 
-/// The spec beside the network that it is for.
+/// Shows the spec beside a drawing of its network.
 fn show_spec_and_lab(page: &Page) -> Result<()> {
     page.heading("The spec and the lab");
     let text = sh().read_file(example_spec())?;
-    // Its comment is for those who read the file.
+    // Without its comments, which are for readers of the file.
     let spec: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     page.remark(SPEC);
     page.side_by_side(
@@ -100,7 +99,7 @@ fn start_router(lab: &Lab) -> Result<RouterProcess> {
     RouterProcess::start(lab, &arguments)
 }
 
-/// A log, of which the time of each line would only be noise here.
+/// Shows a log without the times of its lines.
 fn show_log(page: &Page, log: &str) {
     for line in log.lines() {
         match parse_log_line(line) {
@@ -131,32 +130,24 @@ impl Demonstration<'_> {
         self.ask_over_http()?;
         self.ask_over_udp()?;
         self.ask_an_undefined_port()?;
-        // For the list of flows.
+        // Still open when the flows are listed.
         let _open = tcp::connect(self.lab.client(), TLS.service())?;
 
         self.page.heading("What the router has done");
         self.page.remark(
             "`>` is from clients to servers, `<` is back. One connection to port 8443 is still open.",
         );
-        let rules = self.router_command("rules")?;
-        self.page.table(&rules, &["FLOWS"]);
+        self.router_command("rules")?;
         println!();
-        let flows = self.router_command("flows")?;
-        self.page.table(&flows, &["⇒", "STATE"]);
+        self.router_command("flows")?;
         println!();
-        let status = self.router_command("status")?;
-        // The explanations of the outcomes are the last column of a table.
-        let meaning = status
-            .lines()
-            .find_map(|line| line.find("MEANING"))
-            .unwrap_or(0);
-        self.page.output(&status, meaning);
+        self.router_command("status")?;
         Ok(())
     }
 
     fn ask_over_http(&self) -> Result<()> {
         self.page.remark(
-            "The servers answer with the address that they see; port 443 speaks plain HTTP.",
+            "The servers answer with the client address that they see. Port 443 speaks plain HTTP.",
         );
         for rule in [HTTP, TLS] {
             let answer =
@@ -190,8 +181,9 @@ impl Demonstration<'_> {
 
     fn ask_an_undefined_port(&self) -> Result<()> {
         println!();
-        self.page
-            .remark("No rule has this port: the pod itself gets the packet, and refuses.");
+        self.page.remark(
+            "No rule has this port: the packet goes to the pod's own stack, which refuses it.",
+        );
         let service = SocketAddr::new(ROUTER_ETH0.address, UNDEFINED_PORT);
         let line = format!("curl -sS -m 5 http://{service}/");
         self.page.command("client", &line);
@@ -206,7 +198,7 @@ impl Demonstration<'_> {
         Ok(())
     }
 
-    /// Shows a command and what it says on the client, and returns that.
+    /// Shows a command on the client and its output, and returns the output.
     fn client_command(&self, line: &str) -> Result<String> {
         self.page.command("client", line);
         let output = shell(self.lab.client(), line)?;
@@ -221,16 +213,18 @@ impl Demonstration<'_> {
         Ok(text.into_owned())
     }
 
-    /// Shows a command of the router's, runs it in the pod and returns what it says.
-    fn router_command(&self, command: &str) -> Result<String> {
+    /// Shows a command of the router and runs it in the pod. The program fits its output to the terminal itself.
+    fn router_command(&self, command: &str) -> Result<()> {
         self.page
             .command("router", &format!("egress-router {command}"));
-        let text = self.lab.router().output(router::binary()?, [command])?;
-        Ok(text.trim_end().to_owned())
+        let mut program = self.lab.router().command(router::binary()?);
+        let status = program.arg(command).stdin(Stdio::null()).status()?;
+        ensure!(status.success(), "`{command}` failed ({status})");
+        Ok(())
     }
 }
 
-/// Checks what a server says that it saw.
+/// Checks that a server saw the reserved address.
 fn expect_reserved(answer: &str) -> Result<()> {
     ensure!(
         answer.trim() == ROUTER_NET1.address.to_string(),
@@ -246,7 +240,7 @@ fn shell(namespace: &Namespace, line: &str) -> Result<Output> {
         .command("bash")
         .args(["-c", line])
         .stdin(Stdio::null())
-        // A person's ~/.curlrc and proxies know nothing of the lab.
+        // Ignores the user's ~/.curlrc and proxies, which do not fit the lab.
         .env("CURL_HOME", "/nonexistent")
         .env("HOME", "/nonexistent")
         .env("no_proxy", "*")

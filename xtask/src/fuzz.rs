@@ -7,14 +7,13 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::build;
-use crate::os::is_root;
 use crate::process::sh;
 use crate::requirements::REQUIREMENTS;
+use crate::root::is_root;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// The instrumentation that libFuzzer is guided by, as `cargo fuzz --sanitizer none` has it: with it a stable compiler
-/// will do.
+/// The instrumentation for libFuzzer, as of `cargo fuzz --sanitizer none`, which a stable compiler supports.
 const FLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -29,16 +28,16 @@ const FLAGS: [&str; 8] = [
 /// A fuzz target.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Target {
-    /// The reader of `EgressRouter` resources
+    /// The parser of `EgressRouter` resources
     Spec,
-    /// Reading packets, and the arithmetic of NAT
+    /// The parsers of packets, and the arithmetic of NAT
     Packet,
     /// Sequences of packets through the kernel half (needs root)
     Stateful,
 }
 
 impl Target {
-    /// Its name, the longest input in bytes, and where to begin from, relative to the workspace's root.
+    /// Its name, the maximum length of an input in bytes, and a directory of initial inputs.
     const fn properties(self) -> (&'static str, u32, Option<&'static str>) {
         match self {
             Self::Spec => ("spec", 4096, Some("docs/examples")),
@@ -48,23 +47,23 @@ impl Target {
     }
 }
 
-/// How long each target runs: until either is reached.
+/// The bounds of each target, which runs until it reaches one of them.
 #[derive(Clone, Copy, clap::Args)]
 pub struct Bounds {
     /// Iterations of each target
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
     runs: u64,
 
-    /// Seconds for each target; 0 for any
+    /// Seconds for each target; 0 for no limit
     #[arg(long, value_name = "NUMBER", default_value_t = 60)]
     seconds: u64,
 
-    /// What the random numbers begin with, to repeat a run
+    /// The seed of random numbers, to repeat a run
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u32,
 }
 
-/// Builds the targets and runs these, all for none. An error names the input that was found, which is kept.
+/// Builds all targets and runs the given ones, or all if none are given. An error names the failing input.
 pub fn run(workspace: &Workspace, targets: &[Target], bounds: Bounds) -> Result<()> {
     setup::ensure_complete(workspace)?;
     setup::ensure_programs(&REQUIREMENTS.fuzz)?;
@@ -74,7 +73,7 @@ pub fn run(workspace: &Workspace, targets: &[Target], bounds: Bounds) -> Result<
     println!("build    the fuzz targets, instrumented");
     workspace
         .cargo("build --package egress-fuzz --profile fuzz")
-        // Named, so that build scripts and macros are not instrumented.
+        // With --target, build scripts and macros are not instrumented.
         .args(["--target", &host, "--target-dir"])
         .arg(&directory)
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"))
@@ -113,8 +112,8 @@ fn fuzz(
     }
     println!("fuzz     {name}");
     let program = binaries.join(name);
-    // Long inputs from the start (-len_control=0): coverage, which would lead to them, is not seen of programs in the
-    // kernel.
+    // Long inputs from the start (-len_control=0), because the kernel's programs have no coverage that would lead to
+    // them.
     let options = format!(
         "-runs={runs} -max_total_time={seconds} -seed={seed} -max_len={max_len} -len_control=0 -timeout=10 \
          -print_final_stats=1"
@@ -136,7 +135,7 @@ fn fuzz(
             workspace.shown(&it).to_string()
         });
         bail!(
-            "{error}\n{name} found something; to repeat it: {} {kept}",
+            "{error}\n{name} failed; to repeat it: {} {kept}",
             workspace.shown(&program)
         );
     }

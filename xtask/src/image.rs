@@ -1,7 +1,7 @@
-//! `image`: a static binary, and a container image of nothing else.
+//! `image`: a static binary, and a container image that contains only this binary.
 //!
-//! The image is an OCI layout (image-spec 1.1), which is a few JSON files around a tar archive, and made here: the
-//! binary's file capabilities get into it without root, nothing is fetched, and the same sources give the same digest.
+//! The image is an OCI layout (image-spec 1.1): a tar archive and a few JSON files, which are written here. So the binary
+//! gets its file capabilities without root, nothing is downloaded, and equal sources have equal digests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,9 @@ Examples:
   cargo xtask image --output /tmp/egress-router --layout-only
   skopeo copy oci:/tmp/egress-router:egress-router docker://registry.example/egress-router:0.1.0";
 
-/// What it exits with when there is a layout, and no builder to take it in.
+/// The exit code if the layout is complete, but no builder imported it.
 const NO_BUILDER: u8 = 3;
-/// Who the router is in the container.
+/// The router's user and group in the container.
 const USER: u64 = 65532;
 
 /// `CAP_NET_ADMIN`, `CAP_SYS_RESOURCE` (before Linux 5.11), `CAP_PERFMON` and `CAP_BPF` (`linux/capability.h`), in two
@@ -33,13 +33,13 @@ const CAPABILITIES: [u32; 2] = [1 << 12 | 1 << 24, 1 << (38 - 32) | 1 << (39 - 3
 
 #[derive(Args)]
 pub struct Options {
-    /// Where the OCI layout goes; a directory that is new, empty, or from this command
+    /// The directory of the OCI layout: new, empty, or written by this command
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// What the image is called
+    /// The name of the image
     #[arg(long, default_value = "egress-router")]
     tag: String,
-    /// Leave the layout, and look for no builder
+    /// Only write the layout, and call no builder
     #[arg(long)]
     layout_only: bool,
 }
@@ -59,10 +59,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if options.layout_only {
         return Ok(ExitCode::SUCCESS);
     }
-    Ok(take_in(&directory, &options.tag))
+    Ok(import(&directory, &options.tag))
 }
 
-/// The release build for musl where rustc has that target, else for glibc, linked statically.
+/// Builds the static release binary, for musl if rustc has that target, else for glibc.
 fn static_binary(workspace: &Workspace) -> Result<PathBuf> {
     let arch = std::env::consts::ARCH;
     let sysroot = workspace.command("rustc").arg("--print=sysroot").read()?;
@@ -78,13 +78,13 @@ fn static_binary(workspace: &Workspace) -> Result<PathBuf> {
         .run()?;
     let binary = workspace.target.join(&target).join("release/egress-router");
     let contents = sh().read_binary_file(&binary)?;
-    let is_static = !asks_for_an_interpreter(&contents)?;
+    let is_static = !has_interpreter(&contents)?;
     ensure!(is_static, "{} is not static", binary.display());
     Ok(binary)
 }
 
-/// Whether the kernel has to start a dynamic linker for it (`PT_INTERP`).
-fn asks_for_an_interpreter(elf: &[u8]) -> Result<bool> {
+/// Returns `true` if the program needs a dynamic linker (`PT_INTERP`).
+fn has_interpreter(elf: &[u8]) -> Result<bool> {
     use object::read::elf::{FileHeader as _, ProgramHeader as _};
     let header = object::elf::FileHeader64::<object::Endianness>::parse(elf)?;
     let endian = header.endian()?;
@@ -103,7 +103,7 @@ impl<'d> Layout<'d> {
         let is_empty = fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
         ensure!(
             is_empty || marker.is_file(),
-            "{} has something else in it",
+            "{} is not empty, and not an OCI layout",
             directory.display()
         );
         sh().remove_path(directory.join("blobs"))?;
@@ -111,10 +111,10 @@ impl<'d> Layout<'d> {
         Ok(Self { directory })
     }
 
-    /// Writes the image of a single binary, and says by which digest it is known.
+    /// Writes the image of this binary and returns its digest.
     fn image(&self, binary: &[u8], tag: &str) -> Result<String> {
         let archive = layer(binary)?;
-        // For a builder with the Containerfile.
+        // For docker, which builds from deploy/Containerfile.
         sh().write_file(self.directory.join("layer.tar"), &archive)?;
         let layer = self.blob("application/vnd.oci.image.layer.v1.tar", &archive)?;
         let config = json!({
@@ -152,7 +152,7 @@ impl<'d> Layout<'d> {
         self.blob(media_type, contents.to_string().as_bytes())
     }
 
-    /// Writes a blob, and gives the descriptor by which others name it.
+    /// Writes a blob and returns its descriptor.
     fn blob(&self, media_type: &str, contents: &[u8]) -> Result<Value> {
         let digest = format!("{:x}", Sha256::digest(contents));
         sh().write_file(self.directory.join("blobs/sha256").join(&digest), contents)?;
@@ -161,7 +161,7 @@ impl<'d> Layout<'d> {
     }
 }
 
-/// As Go names it, and with it OCI.
+/// The architecture by its OCI name, which is Go's.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -170,8 +170,8 @@ fn architecture() -> &'static str {
     }
 }
 
-/// The archive with the binary and the directory that its config is mounted at. No times, so that it is the same each
-/// time.
+/// The archive with the binary and the directory that its config is mounted at. All times are 0, so that it is
+/// reproducible.
 fn layer(binary: &[u8]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -194,7 +194,7 @@ fn layer(binary: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The extended attribute `security.capability` (`struct vfs_cap_data`, revision 2): permitted, but not effective. So
-/// the binary starts where the runtime grants less, as for `check`, and the router takes up what it finds permitted.
+/// the binary also starts if the runtime grants fewer, as for `check`, and the router raises what is permitted.
 fn file_capabilities() -> Vec<u8> {
     const REVISION_2: u32 = 0x0200_0000;
     let [low, high] = CAPABILITIES;
@@ -202,34 +202,34 @@ fn file_capabilities() -> Vec<u8> {
     [REVISION_2, low, 0, high, 0].map(u32::to_le_bytes).concat()
 }
 
-/// Hands the layout to a builder of this machine.
-fn take_in(directory: &Path, tag: &str) -> ExitCode {
+/// Imports the layout into the first builder that works.
+fn import(directory: &Path, tag: &str) -> ExitCode {
     let mut tried = Vec::new();
     for builder in ["podman", "buildah", "docker"] {
         if find_program(builder).is_none() {
             tried.push(format!("{builder} is not installed"));
             continue;
         }
-        match hand_to(builder, directory, tag) {
+        match import_into(builder, directory, tag) {
             Ok(()) => {
-                println!("{builder} has the image {tag}");
+                println!("{builder} imported the image {tag}");
                 return ExitCode::SUCCESS;
             }
             Err(error) => tried.push(format!("{builder}: {error:#}")),
         }
     }
     println!(
-        "No builder has taken the image in ({}).\n\
-         The layout is complete: `skopeo copy oci:{}:{tag} docker://...` or `ctr image import` take it as well.",
+        "No builder imported the image ({}).\n\
+         The layout is complete: `skopeo copy oci:{}:{tag} docker://...` or `ctr image import` can import it.",
         tried.join("; "),
         directory.display()
     );
     ExitCode::from(NO_BUILDER)
 }
 
-fn hand_to(builder: &str, directory: &Path, tag: &str) -> Result<()> {
+fn import_into(builder: &str, directory: &Path, tag: &str) -> Result<()> {
     if builder == "docker" {
-        // It reads no layouts.
+        // docker reads no OCI layouts.
         let build = cmd!(
             sh(),
             "docker build --tag {tag} --file deploy/Containerfile {directory}"
@@ -238,8 +238,12 @@ fn hand_to(builder: &str, directory: &Path, tag: &str) -> Result<()> {
     }
     let layout = format!("oci:{}:{tag}", directory.display());
     let output = cmd!(sh(), "{builder} pull {layout}").read()?;
-    // The image has only the directory's name by then.
-    let id = output.lines().last().context("it named no image")?.trim();
+    // `pull` names the image after the directory.
+    let id = output
+        .lines()
+        .last()
+        .context("it printed no image id")?
+        .trim();
     Ok(cmd!(sh(), "{builder} tag {id} {tag}").quiet().run()?)
 }
 
@@ -250,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layer_has_the_binary_with_its_capabilities_and_is_the_same_each_time() -> Result<()> {
+    fn the_layer_is_reproducible_and_has_the_binary_with_its_capabilities() -> Result<()> {
         let archive = layer(b"a program")?;
         assert_eq!(archive, layer(b"a program")?);
         let mut found = Vec::new();
@@ -293,7 +297,7 @@ mod tests {
         let directory = directory.path();
         let layout = Layout::create(directory)?;
         let first = layout.image(b"a program", "name:tag")?;
-        // Again, into what is there.
+        // A second time, over the first image.
         assert_eq!(
             Layout::create(directory)?.image(b"a program", "name:tag")?,
             first

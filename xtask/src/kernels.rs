@@ -1,4 +1,4 @@
-//! `test-kernels`: the test binaries on other kernels, in virtual machines.
+//! `test-kernels`: runs the test binaries on other kernels, in virtual machines.
 
 mod download;
 pub mod guest;
@@ -31,28 +31,28 @@ use self::vm::Machine;
 use crate::build::{self, Profile};
 use crate::process::{exit_code, sh};
 use crate::requirements::REQUIREMENTS;
-use crate::results::Outcome;
+use crate::results::{Format, Outcome};
+use crate::setup;
 use crate::workspace::Workspace;
-use crate::{Format, setup};
 
-/// Programs that the tests and the kernel call, beside those that the lab requires.
+/// Programs that the tests and the kernel call, in addition to those of the lab.
 const PROGRAMS: [&str; 8] = [
     "install", "ls", "modprobe", "mount", "setpriv", "sh", "touch", "unshare",
 ];
-/// What those programs and the C library read, where a machine has it.
+/// Files that those programs and the C library read, if they exist.
 const FILES: [&str; 4] = [
     "/etc/group",
     "/etc/nsswitch.conf",
     "/etc/passwd",
     "/etc/protocols",
 ];
-/// Between two lines of progress about one machine.
+/// The longest time between two lines of progress about one machine.
 const PROGRESS: Duration = Duration::from_secs(20);
 
-/// The test binaries that a kernel has a say in.
+/// The test binaries whose results depend on the kernel.
 const SUITES: [&str; 3] = ["packets", "redirect", "commands"];
-/// The tests of `redirect` that are few, and which are some. Each loads the kernel half anew, which takes an emulated
-/// machine five seconds and more. The other binaries always run whole.
+/// The tests of `redirect` for [`Extent::Few`] and [`Extent::Some`]. Each loads the kernel half again, which takes an
+/// emulated machine five seconds and more. The other binaries always run completely.
 const FEW: [&str; 4] = [
     "interfaces::eth0_may_be_a_netkit_without_mac_addresses_and_net1_an_ipvlan::over_ipv6",
     "interfaces::net1_may_be_an_ipvlan::over_ipv4",
@@ -61,7 +61,7 @@ const FEW: [&str; 4] = [
 ];
 const SOME: [&str; 3] = ["interfaces::", "redirection::", "sctp_sockets::"];
 
-/// What to test, and how.
+/// The options of `test-kernels`.
 #[derive(Args)]
 pub struct Options {
     /// Kernels by series, separated by commas, such as 5.10,6.1
@@ -70,25 +70,25 @@ pub struct Options {
     /// Every kernel of the manifest, not only the default ones
     #[arg(long)]
     all: bool,
-    /// Skip what the network does not give, instead of failing
+    /// Skip what cannot be downloaded, instead of failing
     #[arg(long)]
     skip_unavailable: bool,
-    /// Let the machine's processor run the guests, instead of emulating one
+    /// Run the guests on the machine's processor, instead of an emulated one
     #[arg(long)]
     kvm: bool,
-    /// Seconds that one kernel may take
+    /// The time limit of each kernel, in seconds
     #[arg(long, default_value_t = 600)]
     time_limit: u64,
     /// Test binaries, separated by commas
     #[arg(long, value_delimiter = ',', value_parser = SUITES, default_values = ["packets", "redirect"])]
     suite: Vec<String>,
-    /// How many of the tests with real traffic run [default: few; some with --all]
+    /// Which of the tests with real traffic to run [default: few; some with --all]
     #[arg(long, value_enum)]
     tests: Option<Extent>,
-    /// Break something on the first kernel, to see that it is reported
+    /// Break something on the first kernel, to check that it is reported
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
-    /// How the results are shown: as a table, or test by test
+    /// The format of the results: a table, or test by test
     #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
     /// For every test binary: a part of a test's name, options of libtest
@@ -96,14 +96,14 @@ pub struct Options {
     arguments: Vec<String>,
 }
 
-/// How many tests run unless a filter says which.
+/// Which tests run without a filter.
 #[derive(Clone, Copy, ValueEnum)]
 enum Extent {
-    /// One of each kind, the families taking turns; half a minute on an emulated machine.
+    /// One of each kind, alternately IPv4 and IPv6; half a minute on an emulated machine.
     Few,
-    /// What depends most on the kernel, a few minutes.
+    /// Those that depend most on the kernel; a few minutes.
     Some,
-    /// All, half an hour.
+    /// All; half an hour.
     Every,
 }
 
@@ -131,7 +131,7 @@ impl Options {
             Extent::Every => &[],
         };
         let suite = |name: &str| {
-            // One after the other: two routers that start at once take more than twice as long.
+            // One at a time, because two routers that start at once take more than twice as long.
             let mut arguments = vec!["--test-threads=1".to_owned()];
             arguments.extend(self.arguments.iter().cloned());
             if self.arguments.is_empty() && name == "redirect" {
@@ -149,7 +149,7 @@ impl Options {
     }
 }
 
-/// Runs the tests on the kernels that were asked for. A failing test or kernel is no error but the exit code.
+/// Runs the tests on the selected kernels. A failing test or kernel is not an error, but changes the exit code.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     setup::ensure_complete(workspace)?;
     let directory = workspace.target.join("kernels");
@@ -177,7 +177,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
 
 type Available = Vec<(&'static Kernel, Unpacked)>;
 
-/// Installs and downloads what is missing. Says which kernels can be tested here, and why the others cannot.
+/// Installs and downloads what is missing. Returns the kernels that can be tested, and why others are skipped.
 fn available(options: &Options, directory: &Path) -> Result<(Available, Vec<String>)> {
     if let Err(error) = setup::ensure_programs(&REQUIREMENTS.kernels) {
         ensure!(options.skip_unavailable, error);
@@ -197,9 +197,9 @@ fn available(options: &Options, directory: &Path) -> Result<(Available, Vec<Stri
     Ok((available, skipped))
 }
 
-/// The test binaries by their names, built.
+/// Builds the test binaries and returns their paths by name.
 fn test_binaries(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
-    // As `test` does, so that both have the same binaries.
+    // With the same options as `test`, so that both share the binaries.
     let cargo = workspace.cargo_for_host("test --no-run");
     let text = cargo
         .arg("--message-format=json-render-diagnostics")
@@ -217,7 +217,7 @@ fn test_binaries(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
     Ok(binaries)
 }
 
-/// What all machines have in common.
+/// What all machines share.
 struct Guest {
     /// Programs, their libraries, and the test binaries.
     base: PathBuf,
@@ -237,7 +237,7 @@ impl Guest {
         binaries: &BTreeMap<String, PathBuf>,
         runs: PathBuf,
     ) -> Result<Self> {
-        // Cargo may have replaced the file by now, so this process has the only copy.
+        // The running program itself, because cargo may have replaced its file.
         let init = runs.join("init");
         sh().create_dir(&runs)?;
         sh().copy_file("/proc/self/exe", &init)?;
@@ -256,7 +256,7 @@ impl Guest {
         let mut sabotaged = Vec::new();
         if let Some(sabotage) = options.sabotage {
             sabotaged.push(plan("sabotage", Some(sabotage))?);
-            if sabotage.is_of_binary() {
+            if sabotage.changes_binary() {
                 let binary = &binaries["packets"];
                 let broken = sabotage.apply(binary, &workspace.object())?;
                 let directory = runs.join("replacement");
@@ -276,10 +276,10 @@ impl Guest {
         })
     }
 
-    /// Tests every kernel, as many at once as there are processors.
+    /// Tests the kernels, as many at once as there are processors.
     fn test_all(&self, kernels: &Available) -> Result<Vec<KernelResults>> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        // The oldest are the fastest, so the last ones begin first.
+        // Newest first: they take longest.
         let queue = Mutex::new(kernels.iter().enumerate().rev());
         let results = Mutex::new(BTreeMap::new());
         let next = || queue.lock().expect("no worker panics").next();
@@ -344,7 +344,7 @@ impl Guest {
     }
 }
 
-/// What every guest has.
+/// The files that every guest has.
 fn base_layer(
     workspace: &Workspace,
     binaries: &BTreeMap<String, PathBuf>,
@@ -361,7 +361,7 @@ fn base_layer(
     for program in required.chain(PROGRAMS).map(Path::new).chain(own) {
         layer.add_program(program)?;
     }
-    // The kernel looks for it there, wherever it is on this machine.
+    // The kernel runs it from this path, wherever it is on this machine.
     layer.add(Path::new("/sbin/modprobe"))?;
     for file in FILES.iter().map(Path::new).filter(|file| file.exists()) {
         layer.add(file)?;

@@ -1,7 +1,7 @@
 //! bpf-linker, which joins LLVM bitcode into a BPF object.
 //!
-//! It links the LLVM of the compiler whose bitcode it reads, so the project keeps its own, built for that compiler, and
-//! trusts none in `PATH`.
+//! It must be built against the LLVM of the compiler whose bitcode it reads, so the project builds its own and ignores
+//! any in `PATH`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use crate::process::{answer, cmd, path_with, sh};
 use crate::requirements::version_in;
 use crate::workspace::Workspace;
 
-/// The version that the aya set was tried with.
+/// The version that the pinned aya crates are tested with.
 pub const VERSION: &str = "0.13.0";
 
 pub fn program(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("bin/bpf-linker")
 }
 
-/// Whether our linker is there, has the right version, was built against this LLVM, and runs.
+/// Returns `true` if our linker was built against this LLVM, has the right version and runs.
 pub fn is_ready(workspace: &Workspace, major: u64, prefix: &Path) -> bool {
     let stamp = fs::read_to_string(stamp_path(workspace));
     stamp.is_ok_and(|stamp| stamp == stamp_text(major, prefix)) && runs(&program(workspace))
@@ -29,7 +29,7 @@ pub fn is_ready(workspace: &Workspace, major: u64, prefix: &Path) -> bool {
 /// Builds the linker against the LLVM of this major version in `prefix`.
 pub fn install(workspace: &Workspace, major: u64, prefix: &Path) -> Result<()> {
     let started = Instant::now();
-    println!("install  bpf-linker {VERSION} for LLVM {major}, a minute or two");
+    println!("install  bpf-linker {VERSION} for LLVM {major}, which takes a minute or two");
     let (stamp, tools) = (stamp_path(workspace), workspace.tools());
     sh().remove_path(&stamp)?;
     workspace
@@ -43,7 +43,7 @@ pub fn install(workspace: &Workspace, major: u64, prefix: &Path) -> Result<()> {
         ])
         .arg(&tools)
         .env("LLVM_PREFIX", prefix)
-        // Else cargo asks to add the directory to PATH, which nobody needs to do.
+        // Otherwise cargo warns that the directory is not in PATH.
         .env("PATH", path_with([tools.join("bin")]))
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET_DIR")
@@ -52,7 +52,7 @@ pub fn install(workspace: &Workspace, major: u64, prefix: &Path) -> Result<()> {
     let program = program(workspace);
     ensure!(
         runs(&program),
-        "{} was built, but `{0} --version` does not answer {VERSION}",
+        "{} was built, but `{0} --version` does not print {VERSION}",
         program.display()
     );
     sh().write_file(&stamp, stamp_text(major, prefix))?;

@@ -1,4 +1,4 @@
-//! `lint`: formatting, clippy, the compiler's warnings on the kernel half, and on request the dependencies.
+//! `lint`: checks formatting, clippy, and on request the dependencies.
 
 use anyhow::{Result, ensure};
 
@@ -6,9 +6,9 @@ use crate::build;
 use crate::process::find_program;
 use crate::workspace::Workspace;
 
-/// Runs every check; the first that complains ends it.
+/// Runs the checks up to the first that fails.
 pub fn run(workspace: &Workspace, dependencies: bool) -> Result<()> {
-    // A rustup with the profile `minimal` brings neither of the two.
+    // rustup's profile `minimal` has neither of the two.
     for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         ensure!(
             workspace
@@ -25,7 +25,7 @@ pub fn run(workspace: &Workspace, dependencies: bool) -> Result<()> {
     println!("lint     formatting");
     workspace.cargo("fmt --all --check").run()?;
 
-    // First, because userspace embeds the object and clippy compiles userspace.
+    // Before the rest, because userspace embeds the object.
     println!("lint     the kernel half, with clippy for the BPF target");
     build::kernel_half(workspace)?;
     build::lint_for_bpf(workspace)?;
@@ -35,7 +35,7 @@ pub fn run(workspace: &Workspace, dependencies: bool) -> Result<()> {
         .cargo_for_host("clippy")
         .args(["--all-targets", "--", "-Dwarnings"])
         .run()?;
-    // Without the fuzzing engine, which is C++ and takes long to compile.
+    // Without the fuzzing engine, because its C++ takes long to compile.
     workspace
         .cargo("clippy --package egress-fuzz --no-default-features -- -Dwarnings")
         .run()?;
@@ -48,6 +48,6 @@ pub fn run(workspace: &Workspace, dependencies: bool) -> Result<()> {
         );
         workspace.cargo("deny check").run()?;
     }
-    println!("Nothing to complain about.");
+    println!("All checks passed.");
     Ok(())
 }

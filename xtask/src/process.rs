@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use xshell::Shell;
 pub use xshell::{Cmd, cmd};
 
-/// Administrators' programs are here; a user's `PATH` often leaves these out.
+/// The directories of administrators' programs, which a user's `PATH` often lacks.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 thread_local! {
@@ -21,7 +21,7 @@ pub fn sh() -> &'static Shell {
     SHELL.with(|shell| *shell)
 }
 
-/// What a program answers, or nothing if it is missing or fails.
+/// A program's standard output; empty if the program is missing or fails.
 pub fn answer(command: Cmd<'_>) -> String {
     command.ignore_stderr().read().unwrap_or_default()
 }
@@ -31,7 +31,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     which::which_in(name, Some(path_with(SYSTEM_DIRECTORIES)), "/").ok()
 }
 
-/// `PATH` with more directories behind the others.
+/// `PATH`, followed by more directories.
 pub fn path_with<D: Into<PathBuf>>(directories: impl IntoIterator<Item = D>) -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let all = env::split_paths(&path).chain(directories.into_iter().map(Into::into));
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_does_not_exist_is_named() {
+    fn an_error_names_the_missing_program() {
         let error = cmd!(sh(), "/nonexistent/program").run();
         assert!(
             error

@@ -1,4 +1,4 @@
-//! The programs that the lab and the tests call, in one table.
+//! The programs that the commands of this program call.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -7,34 +7,34 @@ use serde::Deserialize;
 
 use crate::process::{cmd, find_program, sh};
 
-/// A program that has to be on the machine.
+/// A program that must be on the machine.
 #[derive(Deserialize)]
 pub struct Requirement {
-    /// Looked for in `PATH` and the system directories.
+    /// Its name, in `PATH` or the system directories.
     pub program: String,
-    /// Asks the program for its version.
+    /// The argument that asks for its version.
     version: String,
-    /// Debian's package that has it.
+    /// Its package in Debian.
     pub apt: String,
-    /// What the project does with it.
+    /// What it is needed for.
     pub why: String,
 }
 
-/// What was found for a [`Requirement`].
+/// A [`Requirement`] that was found.
 pub struct Found {
     pub path: PathBuf,
-    /// The version that the program states, if it states one.
+    /// Its version, if it prints one.
     pub version: Option<String>,
 }
 
-/// What the commands of this program call.
+/// The requirements of `requirements.yaml`.
 #[derive(Deserialize)]
 pub struct Requirements {
-    /// The lab, the tests and the demo.
+    /// For the lab, the tests and the demo.
     pub lab: Vec<Requirement>,
-    /// `test-kernels`, beside those.
+    /// For `test-kernels`, in addition.
     pub kernels: Vec<Requirement>,
-    /// `fuzz`, beside those.
+    /// For `fuzz`, in addition.
     pub fuzz: Vec<Requirement>,
 }
 
@@ -46,7 +46,7 @@ impl Requirement {
     /// Looks for the program and asks it for its version.
     pub fn find(&self) -> Option<Found> {
         let (path, version) = (find_program(&self.program)?, &self.version);
-        // Some exit with an error.
+        // Some programs exit with an error after they printed their version.
         let output = cmd!(sh(), "{path} {version}")
             .ignore_status()
             .output()
@@ -58,7 +58,7 @@ impl Requirement {
     }
 }
 
-/// The first thing in a text that looks like a version: numbers with dots between them.
+/// The first version in a text: numbers with dots between them.
 pub fn version_in(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
         .map(|word| word.trim_matches('.'))
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_found_in_what_the_programs_print() {
+    fn versions_are_found_in_the_output_of_programs() {
         for (text, version) in [
             ("ip utility, iproute2-6.1.0, libbpf 1.1.0", Some("6.1.0")),
             ("nftables v1.0.6 (Lester Gooch #5)", Some("1.0.6")),

@@ -1,48 +1,58 @@
-//! What test binaries write, read line by line: here by `cargo test`, and in virtual machines by `test-kernels`.
+//! Parses the output of test binaries line by line, from `cargo test` and from the virtual machines of `test-kernels`.
 //!
-//! A test that cannot run on a machine writes `skipped: <test>: <reason>` and returns. libtest counts it as passed, and
-//! this takes it out again.
+//! A test that cannot run on a machine prints `skipped: <test>: <reason>` and returns. libtest counts it as passed; the
+//! results here do not.
 
 use std::fmt;
 
+use anstream::adapter::strip_str;
+use clap::ValueEnum;
 use serde::Serialize;
 
-/// How much of a failed test's output is kept.
+/// How many bytes of a failed test's output are kept.
 const MAX_OUTPUT: usize = 8 << 10;
 
-/// What came of one test binary.
+/// The format of results.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// The results of one test binary.
 #[derive(Debug, Default, Serialize)]
 pub struct Suite {
     pub name: String,
-    /// How the binary ended, in words; `None` if it did not, or nobody asked.
+    /// How the binary ended, in words; `None` if that is unknown.
     pub status: Option<String>,
-    /// How long it took.
     pub seconds: f64,
-    /// In the order that they ended in.
+    /// In the order in which they ended.
     pub tests: Vec<Test>,
-    /// What the tests told of this machine, in lines that begin with `figure: `.
+    /// Measurements of the tests, from lines that begin with `figure: `.
     pub figures: Vec<String>,
-    /// How many tests there are, as far as the binary has said.
+    /// The number of tests that the binary announced.
     #[serde(skip)]
     pub announced: usize,
-    /// Tests and why they cannot run here, once for each.
+    /// Skipped tests and the reasons, once for each test.
     #[serde(skip)]
     pub skips: Vec<(String, String)>,
-    /// What libtest says to have passed and failed, at its end.
+    /// The numbers of passed and failed tests in libtest's last line.
     #[serde(skip)]
     counts: Option<(usize, usize)>,
     /// The test whose output is being read.
     #[serde(skip)]
     failing: Option<usize>,
-    /// A test whose result comes in a later line, as something was printed meanwhile.
+    /// A test whose result is in a later line, because the test printed something.
     #[serde(skip)]
     running: Option<String>,
 }
 
-/// What came of one test.
+/// The result of one test.
 #[derive(Debug, Serialize)]
 pub struct Test {
-    /// Its path in the binary.
+    /// Its path in the binary, such as `module::test`.
     pub name: String,
     pub outcome: Outcome,
     /// Why it was skipped.
@@ -58,9 +68,9 @@ pub struct Test {
 pub enum Outcome {
     Passed,
     Failed,
-    /// It could not run, or was ignored.
+    /// It cannot run on this machine, or is ignored.
     Skipped,
-    /// It could not run on another kernel, and nothing declares that.
+    /// It was skipped on another kernel, and the manifest does not expect that.
     SkippedUnexpectedly,
 }
 
@@ -73,9 +83,9 @@ impl Suite {
         }
     }
 
-    /// Takes in a line of libtest or of a test.
+    /// Reads a line of libtest or of a test.
     pub fn read_line(&mut self, line: &str) {
-        // A libtest with one thread writes the name before it runs the test: `test name ... skipped: name: why`.
+        // With one thread, libtest prints the name before it runs the test: `test name ... skipped: name: why`.
         let named = line
             .strip_prefix("test ")
             .and_then(|it| it.split_once(" ... "));
@@ -109,13 +119,13 @@ impl Suite {
             let tests = number_before("tests", tests).or(number_before("test", tests));
             self.announced += tests.unwrap_or(0);
         } else if let Some((name, outcome)) = named {
-            self.take_outcome(name, outcome);
+            self.add_outcome(name, outcome);
         } else if let Some(name) = self.running.take() {
-            self.take_outcome(&name, line);
+            self.add_outcome(&name, line);
         }
     }
 
-    fn take_outcome(&mut self, name: &str, outcome: &str) {
+    fn add_outcome(&mut self, name: &str, outcome: &str) {
         let name = name.to_owned();
         let (outcome, reason) = match (outcome, outcome.strip_prefix("ignored")) {
             ("ok", _) => (Outcome::Passed, None),
@@ -165,11 +175,11 @@ fn number_before(word: &str, counts: &str) -> Option<usize> {
     parts.find_map(|number| number.trim().parse().ok())
 }
 
-/// What all the binaries of `cargo test` amount to.
+/// The sum of all binaries of `cargo test`.
 #[derive(Default, Serialize)]
 pub struct Summary {
     pub passed: usize,
-    /// A binary that gave no result crashed, and counts as one.
+    /// Including one for each binary that crashed before its result.
     pub failed: usize,
     /// The tests that failed, and the binaries that crashed.
     pub failures: Vec<String>,
@@ -199,7 +209,7 @@ impl Summary {
                     (_, None) => {}
                 }
             }
-            // By libtest's own account, which holds also where its lines are not as expected.
+            // By libtest's own numbers, which are right even if a line was misread.
             if let Some((passed, failed)) = suite.counts {
                 summary.passed += passed.saturating_sub(suite.skips.len());
                 summary.failed += failed;
@@ -213,7 +223,7 @@ impl Summary {
         summary
     }
 
-    /// Whether any test ran to its end.
+    /// Returns `true` if any test passed or failed.
     pub fn ran_something(&self) -> bool {
         self.passed + self.failed > 0
     }
@@ -239,9 +249,9 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Takes in a line of `cargo test`, which runs one binary after the other.
+/// Reads a line of `cargo test`, which runs the binaries in turn.
 pub fn read_cargo_line(suites: &mut Vec<Suite>, line: &str) {
-    let line = without_colours(line);
+    let line = strip_str(line).to_string();
     let line = line.trim_end();
     if let Some(name) = binary_started(line) {
         suites.push(Suite::new(name));
@@ -257,17 +267,6 @@ fn binary_started(line: &str) -> Option<&str> {
         .strip_prefix("Running ")
         .or_else(|| name.strip_prefix("Doc-tests "))?;
     name.split(" (").next()
-}
-
-/// Leaves out the escape sequences with which cargo colours its words.
-fn without_colours(line: &str) -> String {
-    let mut parts = line.split('\u{1b}');
-    let first = parts.next();
-    let behind = |part| str::split_once(part, |c: char| c.is_ascii_alphabetic());
-    first
-        .into_iter()
-        .chain(parts.filter_map(behind).map(|(_, text)| text))
-        .collect()
 }
 
 #[cfg(test)]

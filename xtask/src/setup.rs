@@ -1,4 +1,4 @@
-//! `setup`: finds what the project needs, installs what is missing, and says what it does.
+//! `setup`: finds what the project needs, and installs what is missing.
 
 use std::path::{Path, PathBuf};
 
@@ -6,16 +6,16 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::apt::Apt;
 use crate::linker;
-use crate::os::{Distribution, is_root};
 use crate::process::{cmd, find_program, sh};
 use crate::requirements::{Found, REQUIREMENTS, Requirement};
+use crate::root::is_root;
 use crate::toolchain::{OLDEST_RUST, Route, Search, Toolchain, is_at_least, llvm_prefix};
 use crate::workspace::Workspace;
 
-/// Debian's rustc that is kept current, its sources and its clippy.
+/// Debian's packages of a current rustc, its sources and its clippy.
 const RUSTC_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "rust-web-clippy"];
 
-/// What builds the kernel half.
+/// The compiler and the linker of the kernel half.
 pub struct BpfToolchain {
     pub compiler: Toolchain,
     /// The linker that was built for this compiler.
@@ -29,19 +29,19 @@ struct Inventory {
     linker_is_ready: bool,
 }
 
-/// Reports what is there and what is missing, and changes nothing. Fails if something is missing.
+/// Reports what is there and what is missing. Fails if something is missing.
 pub fn check(workspace: &Workspace) -> Result<()> {
     let inventory = Inventory::take(workspace);
     inventory.report(workspace);
     ensure!(
         inventory.is_complete(),
-        "something is missing: run `cargo xtask setup`, which installs it"
+        "something is missing: run `cargo xtask setup` to install it"
     );
     println!("Everything is here.");
     Ok(())
 }
 
-/// Reports what is there and installs what is missing. An error says what to do by hand.
+/// Reports what is there and installs what is missing. If that is impossible, the error says what to install by hand.
 pub fn run(workspace: &Workspace) -> Result<()> {
     let inventory = Inventory::take(workspace);
     inventory.report(workspace);
@@ -49,20 +49,20 @@ pub fn run(workspace: &Workspace) -> Result<()> {
         inventory.install_missing(workspace)?;
         ensure!(
             Inventory::take(workspace).is_complete(),
-            "something is missing still: `cargo xtask setup --check` shows what"
+            "something is still missing: `cargo xtask setup --check` shows what"
         );
     }
     println!("Everything is here.");
     Ok(())
 }
 
-/// As [`run`], but silent where nothing is missing: for the commands that run setup themselves.
+/// Like [`run`], but silent if nothing is missing: for commands that run setup themselves.
 pub fn ensure_complete(workspace: &Workspace) -> Result<()> {
     let is_complete = Inventory::take(workspace).is_complete();
     if is_complete { Ok(()) } else { run(workspace) }
 }
 
-/// Installs those of these programs that are missing: for a command that needs more than others do.
+/// Installs missing programs that only some commands need.
 pub fn ensure_programs(requirements: &'static [Requirement]) -> Result<()> {
     let is_missing = |it: &&Requirement| it.find().is_none();
     let missing: Vec<_> = requirements.iter().filter(is_missing).collect();
@@ -73,14 +73,11 @@ pub fn ensure_programs(requirements: &'static [Requirement]) -> Result<()> {
         println!("missing  {program}: {why}");
     }
     let packages: Vec<_> = missing.iter().map(|it| it.apt.clone()).collect();
-    let mut apt = Apt::find().with_context(|| {
-        let name = Distribution::of_this_machine().name;
-        format!("setup does not know how to install on {name}: please install these programs")
-    })?;
+    let mut apt = Apt::find().context("setup can install only with apt: install them yourself")?;
     install_programs(&mut apt, &packages)
 }
 
-/// What builds the kernel half, if `setup` has been run; else the error names what is missing.
+/// Finds what builds the kernel half. The error names what is missing.
 pub fn bpf_toolchain(workspace: &Workspace) -> Result<BpfToolchain> {
     let missing = match Search::run().usable.into_iter().next() {
         Some(compiler) if linker_is_ready(workspace, &compiler) => {
@@ -195,7 +192,7 @@ impl Inventory {
         let prefix = llvm_prefix(major).with_context(|| {
             format!(
                 "LLVM {major} was installed, but neither LLVM_PREFIX nor /usr/lib/llvm-{major} nor \
-                 llvm-config leads to its libLLVM-{major}.so"
+                 llvm-config leads to libLLVM-{major}.so"
             )
         })?;
         if !linker::is_ready(workspace, major, &prefix) {
@@ -204,7 +201,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// Everything that root would install now, for a person who is not root.
+    /// All packages that root would install now, to be named at once to a user who is not root.
     fn missing_packages(&self) -> Vec<String> {
         let mut packages = self.packages_of_missing_programs();
         match self.compiler() {
@@ -221,11 +218,11 @@ impl Inventory {
         packages
     }
 
-    /// The compiler that is here; else Debian's; else a new nightly of rustup.
+    /// Returns the usable compiler that is here; else installs Debian's, or else a nightly of rustup.
     fn install_compiler(&self, apt: Option<&mut Apt>) -> Result<Toolchain> {
         if let Some(compiler) = self.compiler() {
             let package = &llvm_packages(compiler.llvm_major)[0];
-            // With an LLVM that nobody has, the compiler is as good as none.
+            // A compiler whose LLVM cannot be installed is of no use.
             if compiler.llvm.is_some() || apt.is_none() || Apt::candidate(package).is_some() {
                 return Ok(compiler.clone());
             }
@@ -252,7 +249,7 @@ impl Inventory {
         })
     }
 
-    /// The compiler that is here after a step, which names what was installed.
+    /// The compiler that is usable after an installation, which `step` describes.
     fn installed(&self, step: &str, is_wanted: fn(&Route) -> bool) -> Result<Toolchain> {
         let Search { usable, refused } = Search::run();
         let found = usable
@@ -260,11 +257,11 @@ impl Inventory {
             .find(|compiler| is_wanted(&compiler.route));
         found.with_context(|| {
             let (refused, by_hand) = (refused.join("\n  "), self.instructions());
-            format!("{step}, yet no compiler is usable:\n  {refused}\n{by_hand}")
+            format!("{step}, but no compiler is usable:\n  {refused}\n{by_hand}")
         })
     }
 
-    /// What to do by hand on a machine that this program does not know.
+    /// What to install by hand on a machine without apt.
     fn instructions(&self) -> String {
         let item = |it: &Requirement| {
             let Requirement {
@@ -297,10 +294,9 @@ impl Inventory {
             }
             Some(_) => {}
         }
-        let (name, items) = (Distribution::of_this_machine().name, items.join("\n  - "));
         format!(
-            "setup does not know how to install on {name}. Please install, then run \
-             `cargo xtask setup` again:\n  - {items}"
+            "setup cannot install this here. Please install it, then run `cargo xtask setup` again:\n  - {}",
+            items.join("\n  - ")
         )
     }
 }
@@ -335,12 +331,12 @@ fn install_llvm(apt: &mut Apt, major: u64) -> Result<()> {
     apt.install(&packages)
 }
 
-/// Whether apt has a rustc-web that is new enough.
+/// Returns `true` if apt has a rustc-web that is new enough.
 fn has_usable_rustc_web() -> bool {
     Apt::candidate(RUSTC_PACKAGES[0]).is_some_and(|version| is_at_least(&version, OLDEST_RUST))
 }
 
-/// Adds the clippy of a compiler that came without it.
+/// Installs the clippy of a compiler that lacks it.
 fn install_clippy(apt: Option<&mut Apt>, compiler: &Toolchain) -> Result<()> {
     let rustc = &compiler.rustc;
     match (&compiler.route, apt) {
@@ -368,7 +364,7 @@ fn install_clippy(apt: Option<&mut Apt>, compiler: &Toolchain) -> Result<()> {
 }
 
 fn llvm_packages(major: u64) -> [String; 2] {
-    // libclang's package is what brings the C++ library that LLVM links.
+    // libclang's package depends on the C++ library that LLVM links.
     [format!("llvm-{major}-dev"), format!("libclang-{major}-dev")]
 }
 
@@ -377,7 +373,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_machine_is_told_every_program_and_the_compiler() {
+    fn the_instructions_name_every_program_and_the_compiler() {
         let programs = REQUIREMENTS.lab.iter().map(|it| (it, None)).collect();
         let inventory = Inventory {
             programs,

@@ -1,4 +1,4 @@
-//! `soak`: mixed traffic for a long time, by a program of the tests.
+//! `soak`: runs the soak test, which is a program of the tests.
 
 use anyhow::Result;
 
@@ -6,19 +6,19 @@ use crate::build::{self, Profile};
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// What to run.
+/// The options of `soak`.
 #[derive(Clone, Copy, clap::Args)]
 pub struct Options {
-    /// For how long
+    /// How long to run
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     minutes: u64,
 
-    /// What the random numbers begin with, to repeat a run
+    /// The seed of random numbers, to repeat a run
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 }
 
-/// Builds everything, and soaks a router.
+/// Builds everything and runs the soak test.
 pub fn run(workspace: &Workspace, Options { minutes, seed }: Options) -> Result<()> {
     setup::ensure_complete(workspace)?;
     build::all(workspace, Profile::Debug)?;

@@ -1,4 +1,4 @@
-//! `test`: builds everything, runs every test of the workspace, and sums up.
+//! `test`: builds everything, runs every test of the workspace, and prints a summary.
 
 use std::io::{BufRead as _, BufReader, IsTerminal, Read, Write, pipe, stdout};
 use std::process::{Command, ExitCode, ExitStatus};
@@ -6,20 +6,20 @@ use std::process::{Command, ExitCode, ExitStatus};
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, Profile};
-use crate::os::is_root;
 use crate::process::{exit_code, path_with};
 use crate::prometheus;
 use crate::results::{Summary, read_cargo_line};
+use crate::root::is_root;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// Runs the tests; `arguments` go to every test binary, as behind `cargo test --`. A failing test is no error but the
-/// exit code. The last line that is written is `N passed, N failed, N skipped`.
+/// Runs the tests. `arguments` are for every test binary, as after `cargo test --`. A failing test is not an error, but
+/// changes the exit code. The last line of output is `N passed, N failed, N skipped`.
 pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     setup::ensure_complete(workspace)?;
     build::all(workspace, Profile::Debug)?;
     if !is_root() {
-        println!("Not root: the tests that need the kernel will be skipped.");
+        println!("Not root: tests that need the kernel are skipped.");
     }
 
     let mut cargo = workspace
@@ -28,7 +28,7 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
         .args(arguments);
     match prometheus::directory(workspace) {
         Ok(directory) => cargo = cargo.env("PATH", path_with(directory)),
-        Err(error) => println!("No Prometheus, so its tests will be skipped: {error:#}"),
+        Err(error) => println!("No Prometheus, so its tests are skipped: {error:#}"),
     }
     let (summary, status) = follow(cargo.into(), stdout())?;
 
@@ -44,36 +44,36 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     } else if !summary.ran_something() && summary.skips.is_empty() {
         println!("no test ran: does the filter name one?");
     } else if !summary.ran_something() {
-        println!("no test ran: each was skipped, for the reason given above");
+        println!("no test ran: all were skipped, for the reasons above");
     }
     println!("{summary}");
     Ok(exit_code(status.success() && summary.succeeded()))
 }
 
-/// Runs `cargo test`, passes on to `shown` what it writes, and sums that up.
+/// Runs `cargo test`, copies its output to `shown`, and summarizes it.
 pub fn follow(mut cargo: Command, shown: impl Write + IsTerminal) -> Result<(Summary, ExitStatus)> {
     if shown.is_terminal() {
         cargo.env("CARGO_TERM_COLOR", "always");
     }
-    // One pipe for both streams keeps cargo's `Running …`, libtest's results and the tests' own lines in order.
+    // One pipe for both streams keeps the lines of cargo, libtest and the tests in order.
     let (output, input) = pipe().context("cannot make a pipe")?;
     cargo
         .stdout(input.try_clone().context("cannot share a pipe")?)
         .stderr(input);
     let mut child = cargo.spawn().context("cannot start cargo")?;
-    // The command holds the pipe's writing end, and its end is what ends the loop.
+    // The command holds a writing end of the pipe, and the loop ends when all are closed.
     drop(cargo);
 
     let mut suites = Vec::new();
     for line in BufReader::new(Tee(output, shown)).split(b'\n') {
-        let line = line.context("cannot pass on the tests' output")?;
+        let line = line.context("cannot copy the tests' output")?;
         read_cargo_line(&mut suites, &String::from_utf8_lossy(&line));
     }
     let status = child.wait().context("cannot wait for cargo")?;
     Ok((Summary::of(&suites), status))
 }
 
-/// What is read from the first is passed on to the second at once, so that the name of a test that hangs is seen.
+/// A reader that copies what it reads to a writer at once, so that the name of a test that hangs is visible.
 struct Tee<R, W>(R, W);
 
 impl<R: Read, W: Write> Read for Tee<R, W> {

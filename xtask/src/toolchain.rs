@@ -1,5 +1,5 @@
-//! The compiler of the kernel half: a rustc that takes unstable options and has the sources of `core`, and the LLVM
-//! that it was made with.
+//! The compiler of the kernel half: a rustc that accepts unstable options and has the sources of `core`, and the LLVM
+//! that it was built with.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,10 +15,10 @@ use crate::workspace::cargo_program;
 /// The LLVM majors that the pinned bpf-linker can be built against.
 const LLVM_MAJORS: (u64, u64) = (21, 23);
 
-/// The oldest rustc that the workspace states.
+/// The oldest rustc that the workspace supports.
 pub const OLDEST_RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
-/// Where a compiler came from.
+/// The origin of a compiler.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Route {
     /// A nightly toolchain of rustup, by its name.
@@ -36,13 +36,14 @@ pub struct Toolchain {
     pub release: String,
     /// The major version of its LLVM.
     pub llvm_major: u64,
-    /// Where that LLVM is installed with its development files, if it is.
+    /// The prefix of that LLVM with its development files, if it is installed.
     pub llvm: Option<PathBuf>,
 }
 
-/// The compilers found, best first, and why others were not taken.
+/// The compilers of this machine.
 #[derive(Default)]
 pub struct Search {
+    /// Best first.
     pub usable: Vec<Toolchain>,
     /// A line for each compiler that cannot be used, with the reason.
     pub refused: Vec<String>,
@@ -81,18 +82,20 @@ impl Toolchain {
         };
         let release = version.semver.to_string();
         if !is_at_least(&release, OLDEST_RUST) {
-            return refuse(format!("is {release}, needed is {OLDEST_RUST}"));
+            return refuse(format!(
+                "is {release}, but {OLDEST_RUST} is the oldest that works"
+            ));
         }
         let Some(LlvmVersion {
             major: llvm_major, ..
         }) = version.llvm_version
         else {
-            return refuse("is made without LLVM".to_owned());
+            return refuse("was built without LLVM".to_owned());
         };
         let (first, last) = LLVM_MAJORS;
         if !(first..=last).contains(&llvm_major) {
             let works = format!("bpf-linker works with {first} to {last}");
-            return refuse(format!("is made with LLVM {llvm_major}, {works}"));
+            return refuse(format!("was built with LLVM {llvm_major}, {works}"));
         }
         let core = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
         if !core.exists() {
@@ -110,8 +113,7 @@ impl Toolchain {
 }
 
 impl Search {
-    /// Looks at rustup's nightly toolchains, then at the distribution's compiler. One whose LLVM is installed is better
-    /// than one without.
+    /// Checks rustup's nightly toolchains, then the distribution's compiler. Those whose LLVM is installed come first.
     pub fn run() -> Self {
         let nightlies = rustup_nightlies()
             .into_iter()
@@ -149,8 +151,8 @@ fn nightlies_in(list: &str) -> Vec<(String, PathBuf)> {
     nightlies
 }
 
-/// Where an LLVM of this major version is installed with its development files: `LLVM_PREFIX` if it is set, else
-/// Debian's place, else where `llvm-config` says.
+/// The prefix of an LLVM of this major version with its development files: `LLVM_PREFIX`, else Debian's directory, else
+/// what `llvm-config` prints.
 pub fn llvm_prefix(major: u64) -> Option<PathBuf> {
     let is_llvm = |prefix: &PathBuf| {
         let library = |lib: &str| prefix.join(format!("{lib}/libLLVM-{major}.so"));

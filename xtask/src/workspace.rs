@@ -1,4 +1,4 @@
-//! Where things are in this checkout.
+//! Paths of this checkout, and commands that run in it.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,12 +15,12 @@ pub struct Workspace {
     pub root: PathBuf,
     /// Cargo's target directory.
     pub target: PathBuf,
-    /// In the checkout's root.
+    /// Its current directory is the checkout's root.
     sh: Shell,
 }
 
 impl Workspace {
-    /// Asks cargo, which knows every way to move the target directory.
+    /// Asks cargo, because a target directory can be configured in many ways.
     pub fn find() -> Result<Self> {
         let package =
             env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -37,27 +37,27 @@ impl Workspace {
         })
     }
 
-    /// The kernel half as userspace embeds it.
+    /// The object of the kernel half, which userspace embeds.
     pub fn object(&self) -> PathBuf {
         self.target.join("egress-router.bpf.o")
     }
 
-    /// Programs that `setup` builds, as `cargo install --root` lays them out.
+    /// The root of the programs that `setup` installs.
     pub fn tools(&self) -> PathBuf {
         self.target.join("tools")
     }
 
-    /// A path as a person in the workspace's root would type it.
+    /// A path relative to the workspace's root, for messages.
     pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }
 
-    /// The cargo that runs this program, in the workspace's root, with these words.
+    /// The cargo that runs this program, in the workspace's root, with arguments separated by spaces.
     pub fn cargo(&self, words: &str) -> Cmd<'_> {
         self.command(cargo_program()).args(words.split_whitespace())
     }
 
-    /// `cargo <subcommand>` for all packages, but those that need a target or flags of their own.
+    /// `cargo <subcommand>` for all packages that need no special target or flags.
     pub fn cargo_for_host(&self, subcommand: &str) -> Cmd<'_> {
         self.cargo(subcommand).args([
             "--workspace",
@@ -67,7 +67,7 @@ impl Workspace {
         ])
     }
 
-    /// A program in the workspace's root, without what `cargo run` told this process about the package `xtask`.
+    /// A program in the workspace's root, without the variables that `cargo run` set for the package `xtask`.
     pub fn command(&self, program: impl AsRef<Path>) -> Cmd<'_> {
         let names = env::vars_os().map(|(name, _)| name);
         let of_xtask = names.filter(|name| {

@@ -143,7 +143,7 @@ fn what_is_not_text_is_refused_with_its_place() {
     let errors = parse_bytes(b"kind: \xff", "spec.yaml").expect_err("not UTF-8");
     assert_eq!(
         errors.to_string(),
-        "spec.yaml: 1 error\n  document: no UTF-8 at byte 6; expected YAML or JSON in UTF-8"
+        "spec.yaml: 1 error\n  document: invalid UTF-8 at byte 6; expected YAML or JSON in UTF-8"
     );
     let endless = vec![b'#'; (16 << 20) + 1];
     let errors = parse_bytes(&endless, "spec.yaml").expect_err("too large");

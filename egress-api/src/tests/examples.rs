@@ -1,23 +1,14 @@
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+
+use serde_json::json;
 
 use super::{DUAL_STACK, EXAMPLE, edited, valid};
 use crate::{
-    Address, Family, Macvlan, MacvlanMode, Mode, NetworkInterface, Protocol, Redirect,
-    RedirectRule, Rule, RuleTable, json_schema,
+    Address, Family, Macvlan, MacvlanMode, Mode, NetworkInterface, Protocol, RuleTable, json_schema,
 };
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
-}
-
-fn rule(destination: &str, port: u16, protocol: Protocol, target: Option<u16>) -> RedirectRule {
-    RedirectRule {
-        destination_ip: address(destination),
-        port: NonZeroU16::new(port).expect("a port"),
-        protocol,
-        target_port: target.and_then(NonZeroU16::new),
-    }
 }
 
 #[test]
@@ -37,36 +28,30 @@ fn the_documented_example_is_read_in_full() {
         gateway: Some(address("192.168.12.1")),
     };
     assert_eq!(router.spec.addresses, [own]);
-    let redirect = Redirect {
-        redirect_rules: vec![
-            rule("10.0.0.99", 80, Protocol::Udp, None),
-            rule("203.0.113.26", 8080, Protocol::Tcp, Some(80)),
-            rule("203.0.113.27", 8443, Protocol::Tcp, Some(443)),
-        ],
-        fallback_ip: None,
-    };
-    assert_eq!(router.spec.mode, Mode::Redirect(redirect));
+    let spec = serde_json::to_value(&router.spec).expect("a spec is JSON");
+    let redirect = json!({"redirectRules": [
+        {"destinationIP": "10.0.0.99", "port": 80, "protocol": "UDP"},
+        {"destinationIP": "203.0.113.26", "port": 8080, "protocol": "TCP", "targetPort": 80},
+        {"destinationIP": "203.0.113.27", "port": 8443, "protocol": "TCP", "targetPort": 443},
+    ]});
+    assert_eq!(spec["redirect"], redirect);
 }
 
 #[test]
 fn the_rule_table_has_the_rules_in_order_and_what_they_leave_from() {
     let table = RuleTable::from(&valid(EXAMPLE));
-    let rule = |protocol, port, destination, target_port| Rule {
-        protocol,
-        port: NonZeroU16::new(port).expect("a port"),
-        destination: address(destination),
-        target_port: NonZeroU16::new(target_port).expect("a port"),
-    };
-    let expected = RuleTable {
-        reserved_v4: Some([192, 168, 12, 99].into()),
-        rules: vec![
-            rule(Protocol::Udp, 80, "10.0.0.99", 80),
-            rule(Protocol::Tcp, 8080, "203.0.113.26", 80),
-            rule(Protocol::Tcp, 8443, "203.0.113.27", 443),
-        ],
-        ..RuleTable::default()
-    };
-    assert_eq!(table, expected);
+    let rules = table.rules.iter().map(|rule| {
+        let server = (rule.destination, rule.target_port.get());
+        (rule.protocol, rule.port.get(), server)
+    });
+    let expected = [
+        (Protocol::Udp, 80, (address("10.0.0.99"), 80)),
+        (Protocol::Tcp, 8080, (address("203.0.113.26"), 80)),
+        (Protocol::Tcp, 8443, (address("203.0.113.27"), 443)),
+    ];
+    assert_eq!(rules.collect::<Vec<_>>(), expected);
+    assert_eq!(table.reserved_v4, Some([192, 168, 12, 99].into()));
+    assert!(table.reserved_v6.is_none() && table.fallbacks().count() == 0);
     assert_eq!(table.len(), 3);
 }
 

@@ -192,7 +192,7 @@ fn a_gateway_is_a_neighbour() {
         ),
         (
             "192.168.12.1/24",
-            "\"192.168.12.1/24\" is not an IP address: one address is meant here and not a subnet, such as 192.168.12.1 without the prefix length",
+            "\"192.168.12.1/24\" is not an IP address: an address is expected and not a subnet, such as 192.168.12.1 without the prefix length",
         ),
         ("\"\"", "\"\" is not an IP address"),
     ] {
@@ -325,7 +325,7 @@ fn no_two_rules_take_the_same_packets() {
             "port: 8080\n        protocol: UDP",
         )],
     );
-    // The other errors of a rule hide nothing.
+    // Other errors in a rule do not hide this one.
     let text = EXAMPLE
         .replace("port: 8443", "port: 8080")
         .replace("targetPort: 443", "targetPort: 0");
@@ -345,7 +345,7 @@ fn a_destination_is_an_address_and_nothing_else() {
         (
             "10.0.0.0/24",
             format!(
-                "\"10.0.0.0/24\" {not}: one address is meant here and not a subnet, such as 10.0.0.0 without the prefix length"
+                "\"10.0.0.0/24\" {not}: an address is expected and not a subnet, such as 10.0.0.0 without the prefix length"
             ),
         ),
         (
@@ -381,7 +381,7 @@ fn a_destination_is_an_address_and_nothing_else() {
         (
             "010.0.0.99",
             format!(
-                "\"010.0.0.99\" {not}: leading zeros make a number octal for some, write 10.0.0.99 if that is meant"
+                "\"010.0.0.99\" {not}: some programs read numbers with leading zeros as octal, write 10.0.0.99 if that is meant"
             ),
         ),
         ("10.0.0.999", format!("\"10.0.0.999\" {not}")),
@@ -466,7 +466,7 @@ fn a_destination_has_an_address_of_its_family_to_leave_from() {
         ),
         format!("spec.redirect.fallbackIP: {expected}")
     );
-    // Of an address that cannot be read nobody knows the family.
+    // The family of an address that cannot be read is unknown, so no family is missing for certain.
     let unknown_family = EXAMPLE
         .replace(OWN, "2001:db8::99")
         .replace(GATEWAY, "gateway: fe80::1");

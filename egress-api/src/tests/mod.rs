@@ -1,4 +1,4 @@
-//! What is accepted and what is refused, and in which words.
+//! Which documents are accepted or refused, and the texts of the errors.
 
 mod documents;
 mod examples;
@@ -8,7 +8,7 @@ mod structure;
 
 use super::{EgressRouter, parse};
 
-/// The documentation's example, which the tests break in one place or another.
+/// The example of the documentation. Tests edit it.
 const EXAMPLE: &str = include_str!("../../../docs/examples/egress-router.yaml");
 const DUAL_STACK: &str = include_str!("../../../docs/examples/dual-stack.yaml");
 
@@ -36,7 +36,7 @@ fn errors(text: &str) -> Vec<String> {
     }
 }
 
-/// Each row is an edit of `text` and all errors that it makes.
+/// Each row is an edit of `text` and all errors that it causes.
 #[track_caller]
 fn refused(text: &str, table: &[(&str, &str, &[&str])]) {
     for (from, to, expected) in table {

@@ -1,6 +1,7 @@
-use super::{EXAMPLE, accepted, errors, refused};
+use crate::reader::listed;
+use crate::rule::FIELDS;
 
-const RULE_FIELDS: &str = "destinationIP, port, protocol or targetPort";
+use super::{EXAMPLE, accepted, errors, refused};
 
 #[test]
 fn api_version_kind_and_mode_have_one_value() {
@@ -112,20 +113,21 @@ fn an_unknown_field_is_named_with_the_nearest_known_one() {
             "{path}: unknown field; expected {known}: did you mean {meant}?"
         )]
     };
+    let rule_fields = listed(&FIELDS, "or");
     let table = [
         ("redirectRules:", "redirectRule:", misspelt("spec.redirect.redirectRule", "redirectRules or fallbackIP", "redirectRules")),
         ("redirectRules:", "rules:", misspelt("spec.redirect.rules", "redirectRules or fallbackIP", "redirectRules")),
-        ("destinationIP:", "destinationIp:", misspelt("spec.redirect.redirectRules[0].destinationIp", RULE_FIELDS, "destinationIP")),
-        ("destinationIP:", "destination:", misspelt("spec.redirect.redirectRules[0].destination", RULE_FIELDS, "destinationIP")),
-        ("protocol:", "proto:", misspelt("spec.redirect.redirectRules[0].proto", RULE_FIELDS, "protocol")),
-        ("targetPort:", "targetport:", misspelt("spec.redirect.redirectRules[1].targetport", RULE_FIELDS, "targetPort")),
+        ("destinationIP:", "destinationIp:", misspelt("spec.redirect.redirectRules[0].destinationIp", &rule_fields, "destinationIP")),
+        ("destinationIP:", "destination:", misspelt("spec.redirect.redirectRules[0].destination", &rule_fields, "destinationIP")),
+        ("protocol:", "proto:", misspelt("spec.redirect.redirectRules[0].proto", &rule_fields, "protocol")),
+        ("targetPort:", "targetport:", misspelt("spec.redirect.redirectRules[1].targetport", &rule_fields, "targetPort")),
         ("gateway:", "gatway:", misspelt("spec.addresses[0].gatway", "ip or gateway", "gateway")),
         ("addresses:", "address:", misspelt("spec.address", "mode, networkInterface, addresses or redirect", "addresses")),
         ("macvlan:", "macVlan:", misspelt("spec.networkInterface.macVlan", "macvlan", "macvlan")),
         ("spec:", "Spec:", misspelt("Spec", "apiVersion, kind, metadata, spec or status", "spec")),
         ("mode: Redirect", "replicas: 2", vec!["spec.replicas: unknown field; expected mode, networkInterface, addresses or redirect".to_owned()]),
         ("mode: Redirect", "<<: {}", vec!["spec[\"<<\"]: unknown field; expected mode, networkInterface, addresses or redirect: merge keys are not read, write the fields out".to_owned()]),
-        ("port: 80\n", "port: 80\n        prot: 1\n", vec![format!("spec.redirect.redirectRules[0].prot: unknown field; expected {RULE_FIELDS}: did you mean port, which is here already?")]),
+        ("port: 80\n", "port: 80\n        prot: 1\n", vec![format!("spec.redirect.redirectRules[0].prot: unknown field; expected {rule_fields}: did you mean port, which is here already?")]),
     ];
     for (from, to, expected) in table {
         assert_eq!(
@@ -138,13 +140,16 @@ fn an_unknown_field_is_named_with_the_nearest_known_one() {
 
 #[test]
 fn the_value_of_a_misspelt_field_is_checked_too() {
+    let fields = listed(&FIELDS, "or");
     refused(
         EXAMPLE,
         &[(
             "protocol: UDP",
             "proto: icmp",
             &[
-                "spec.redirect.redirectRules[0].proto: unknown field; expected destinationIP, port, protocol or targetPort: did you mean protocol?",
+                &format!(
+                    "spec.redirect.redirectRules[0].proto: unknown field; expected {fields}: did you mean protocol?"
+                ),
                 "spec.redirect.redirectRules[0].proto: \"icmp\" is not a protocol (TCP, UDP or SCTP)",
             ],
         )],

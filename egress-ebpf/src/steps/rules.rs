@@ -39,7 +39,7 @@ pub fn find<F: KernelFamily>(
             Outcome::NoRule
         });
     }
-    Ok(Rule::new(
+    Ok(Rule::fallback(
         fallback,
         tuple.ports.destination,
         rules.fallback_rule,

@@ -176,7 +176,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let resource = egress_api::load(&args.config)?;
     kernel::check_privileges()?;
-    privileges::renounce_new_ones()?;
+    privileges::set_no_new_privs()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -198,7 +198,7 @@ async fn serve(args: &Args, resource: EgressRouter) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut router = Router::start(args.config(), resource).await?;
-    privileges::drop_all_but_needed(router.changes_network())?;
+    privileges::drop_unneeded(router.changes_network())?;
     log::info!(
         "ready: attached by {} to {} and {}",
         router.attach_mode(),

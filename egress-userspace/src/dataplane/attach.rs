@@ -1,4 +1,4 @@
-//! Attaching the kernel half to the interfaces.
+//! Attaches the kernel half to the interfaces.
 
 use std::{fmt, fs, io, path::Path};
 
@@ -24,9 +24,10 @@ use crate::net::interface::{Interface, Interfaces};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
-    /// By a link to the interface's own hook (Linux 6.6). The kernel detaches it when the router's process ends.
+    /// A link on the interface's tcx hook (Linux 6.6). The kernel detaches it when the process ends, unless it is
+    /// pinned.
     Tcx,
-    /// By a filter on a `clsact` qdisc. It stays when the process is killed.
+    /// A filter on a `clsact` qdisc. It stays when the process is killed.
     Clsact,
 }
 
@@ -43,18 +44,18 @@ impl fmt::Display for AttachMode {
 #[derive(Debug, Error)]
 pub enum AttachError {
     /// The kernel refused.
-    #[error("could not attach {program} to {interface} by {mode}: {source}")]
+    #[error("could not attach {program} to {interface} with {mode}: {source}")]
     Refused {
         /// The program.
         program: &'static str,
         /// The interface.
         interface: String,
-        /// How it was tried.
+        /// The attach mode.
         mode: AttachMode,
-        /// What the kernel said.
+        /// The kernel's error.
         source: ProgramError,
     },
-    /// The program is not there.
+    /// The object lacks the program.
     #[error(transparent)]
     Program(#[from] LoadError),
     /// Links of an earlier dataplane could not be removed.
@@ -62,34 +63,34 @@ pub enum AttachError {
     Pins(#[from] PinsError),
 }
 
-/// Where the router's filters are on a `clsact` qdisc, so that a later one can replace them.
+/// The fixed priority and handle of the router's filters on a `clsact` qdisc, by which a later router can replace them.
 const CLSACT_PRIORITY: u16 = 0xe6e5;
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0xe6e5);
 
-/// What is attached, and how it comes off again. By tcx it comes off when it is dropped, unless it is pinned.
+/// The attached programs. With tcx they are detached when this is dropped, unless they are pinned.
 pub struct Attachment {
-    /// How the programs are attached.
+    /// The attach mode.
     pub mode: AttachMode,
     interfaces: [u32; 2],
     links: Vec<SchedClassifierLink>,
 }
 
 impl Dataplane {
-    /// Attaches both programs: to the cluster interface and to the egress interface. Where those of an earlier dataplane are
-    /// pinned, or hang on a clsact qdisc, they are replaced in one step each.
+    /// Attaches one program to each interface. Replaces each program of an earlier dataplane that is pinned or on a
+    /// clsact qdisc in one step.
     ///
-    /// Without a wish it is tried by TCX, and by clsact where the kernel does not know that.
+    /// If no mode is `requested`, tries tcx first, and clsact if the kernel has no tcx.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses. What was attached by then comes off again.
+    /// If the kernel refuses. Programs that were already attached are detached again.
     pub fn attach(
         &mut self,
         cluster: &Interface,
         egress: &Interface,
-        wish: Option<AttachMode>,
+        requested: Option<AttachMode>,
     ) -> Result<Attachment, AttachError> {
-        let (mode, first) = match wish {
+        let (mode, first) = match requested {
             Some(mode) => (mode, self.attach_one(PROGRAMS[0], cluster, mode)?),
             None => match self.attach_one(PROGRAMS[0], cluster, AttachMode::Tcx) {
                 Ok(link) => (AttachMode::Tcx, link),
@@ -104,7 +105,7 @@ impl Dataplane {
         if mode == AttachMode::Clsact
             && let Some(pins) = &self.pins
         {
-            // Links of a dataplane that was taken over would come first.
+            // The tcx links of a dataplane that was taken over would run first.
             pins.remove_links()?;
         }
         Ok(Attachment {
@@ -146,7 +147,7 @@ fn attach_by_tcx(
         let link = SchedClassifierLink::try_from(FdLink::from(old)).map_err(io::Error::other)?;
         match classifier.attach_to_link(link) {
             Ok(id) => return classifier.take_link(id),
-            // Its interface is gone: it is not attached to anything any more.
+            // Its interface is gone, so the link is no longer attached.
             Err(error) => log::debug!("{}: {error}", pin.display()),
         }
         fs::remove_file(pin)?;
@@ -165,8 +166,8 @@ fn attach_by_clsact(
     interface: &Interface,
 ) -> Result<SchedClassifierLink, ProgramError> {
     match qdisc_add_clsact(&interface.name) {
-        // There already: another program's, and that is fine.
-        Err(error) if !is_already_there(&error) => return Err(error.into()),
+        // Another program may have created the qdisc.
+        Err(error) if !already_exists(&error) => return Err(error.into()),
         _ => {}
     }
     let options = TcAttachOptions::Netlink(NlOptions {
@@ -175,15 +176,15 @@ fn attach_by_clsact(
         classid: None,
     });
     let id = match classifier.attach_with_options(&interface.name, TcAttachType::Ingress, options) {
-        Err(ProgramError::TcError(error)) if is_already_there(&error) => {
-            let before = SchedClassifierLink::attached(
+        Err(ProgramError::TcError(error)) if already_exists(&error) => {
+            let earlier = SchedClassifierLink::attached(
                 &interface.name,
                 TcAttachType::Ingress,
                 CLSACT_PRIORITY,
                 CLSACT_HANDLE,
                 None,
             )?;
-            classifier.attach_to_link(before)?
+            classifier.attach_to_link(earlier)?
         }
         id => id?,
     };
@@ -191,11 +192,11 @@ fn attach_by_clsact(
 }
 
 impl Attachment {
-    /// Takes the programs off the interfaces, and the qdiscs that were there for them.
+    /// Detaches the programs, and deletes clsact qdiscs without other filters.
     pub async fn detach(self, mut dataplane: Dataplane, interfaces: &Interfaces) {
-        let ours = dataplane.maps.instance().ok();
-        if let (Some(pins), Some(instance)) = (&dataplane.pins, ours)
-            && pins.is_of(&instance.identity)
+        let instance = dataplane.maps.instance().ok();
+        if let (Some(pins), Some(instance)) = (&dataplane.pins, instance)
+            && pins.belongs_to(&instance.identity)
             && let Err(error) = pins.remove()
         {
             log::warn!("{error}");
@@ -212,10 +213,10 @@ impl Attachment {
         }
     }
 
-    /// Leaves the programs attached, for the next router to take over. They have to be pinned.
+    /// Leaves the programs attached, for the next process to take over. They must be pinned.
     pub fn leave(self) {
         for link in self.links {
-            // A link by tcx is held by its pin; one by clsact would take the filter off when it is dropped.
+            // The pin keeps a tcx link alive. Dropping a clsact link would remove the filter.
             if self.mode == AttachMode::Clsact {
                 std::mem::forget(link);
             }
@@ -223,7 +224,7 @@ impl Attachment {
     }
 }
 
-/// Takes the clsact qdisc off an interface if nobody has a filter on it.
+/// Deletes the clsact qdisc of an interface if it has no filters.
 pub(super) async fn drop_empty_clsact(interfaces: &Interfaces, index: u32) {
     let dropped = match interfaces.has_clsact_filters(index).await {
         Ok(true) => return,
@@ -231,11 +232,11 @@ pub(super) async fn drop_empty_clsact(interfaces: &Interfaces, index: u32) {
         Err(error) => Err(error),
     };
     if let Err(error) = dropped {
-        log::debug!("interface {index} has no clsact qdisc to take off: {error}");
+        log::debug!("the clsact qdisc of interface {index} is not deleted: {error}");
     }
 }
 
-/// Takes off what a killed router has left on an interface by clsact. Whether there was anything.
+/// Removes the clsact filter that a killed router left on an interface. Returns whether there was one.
 ///
 /// # Errors
 ///
@@ -248,12 +249,12 @@ pub(super) fn detach_leftover(program: &str, interface: &str) -> Result<bool, Tc
     }
 }
 
-/// Before 6.6 the kernel answers EINVAL to an attach type that it does not know.
+/// Before Linux 6.6 the kernel returns EINVAL for the unknown attach type.
 fn is_unknown_to_the_kernel(error: &ProgramError) -> bool {
     matches!(error, ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(nix::libc::EINVAL))
 }
 
-fn is_already_there(error: &TcError) -> bool {
+fn already_exists(error: &TcError) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>() {

@@ -1,5 +1,5 @@
-//! Finding the router that runs in this network namespace: by its programs, which the kernel lists, or by where its
-//! dataplane is pinned, and by what its map `INSTANCE` says of the namespace.
+//! Finds the routers of this network namespace, through the kernel's list of programs or through pins. The map
+//! `INSTANCE` tells which network namespace a dataplane belongs to.
 
 use std::{
     collections::BTreeSet,
@@ -27,64 +27,69 @@ use crate::net::{
     kernel,
 };
 
-/// Why no router could be found or looked into.
+/// Why no router was found, or why it cannot be inspected.
 #[derive(Debug, Error)]
 pub enum DiscoverError {
-    /// There is none.
+    /// There is no router.
     #[error(
         "no egress router runs in this network namespace; start one with `egress-router run --config FILE`"
     )]
     None,
-    /// There are several.
-    #[error("{0} egress routers run in this network namespace; say which with --cluster-interface")]
-    Several(usize),
-    /// The kernel does not let us look.
+    /// There are several routers.
     #[error(
-        "may not list the kernel's BPF programs, which takes root or CAP_SYS_ADMIN, and finds no router of this network \
-         namespace that is pinned under {directory}: {0}",
+        "{0} egress routers run in this network namespace; select one with --cluster-interface"
+    )]
+    Several(usize),
+    /// The process may not list the kernel's BPF programs.
+    #[error(
+        "cannot list the kernel's BPF programs, which requires root or CAP_SYS_ADMIN, and no router of this network \
+         namespace is pinned under {directory}: {0}",
         directory = Pins::DEFAULT
     )]
     List(#[source] ProgramError),
-    /// Nothing is pinned where it was to be.
+    /// The directory contains no dataplane.
     #[error("no router is pinned in {}", .0.display())]
     NotPinned(PathBuf),
-    /// What is pinned there may not be opened.
-    #[error("may not open what is pinned in {}, which takes its owner and CAP_BPF: {source}", .directory.display())]
+    /// The process may not open the pins.
+    #[error(
+        "cannot open the pins in {}, which requires their owner and CAP_BPF: {source}",
+        .directory.display()
+    )]
     Closed {
-        /// Where it is.
+        /// The directory of the pins.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// What is pinned there is not of this network namespace.
+    /// The pinned dataplane belongs to another network namespace.
     #[error(
-        "the router that is pinned in {} is of another network namespace (inode {netns_inode}): run this there, as \
-         nsenter --net does",
+        "the router that is pinned in {} belongs to another network namespace (inode {netns_inode}): run this command \
+         there, with nsenter --net",
         .directory.display()
     )]
     Elsewhere {
-        /// Where it is.
+        /// The directory of the pins.
         directory: PathBuf,
         /// The inode of its network namespace.
         netns_inode: u64,
     },
-    /// The namespace cannot be told.
-    #[error("could not tell which network namespace this is: {0}")]
+    /// The network namespace of this process cannot be identified.
+    #[error("could not identify the network namespace: {0}")]
     Namespace(#[from] io::Error),
-    /// Its maps are not as expected.
+    /// The maps of a router cannot be used.
     #[error(transparent)]
     Maps(#[from] MapsError),
 }
 
 /// A router in this network namespace.
 pub struct Instance {
-    /// Whose it is, and what its process keeps there.
+    /// The identity, and what the process stores with it.
     pub info: InstanceInfo,
-    /// Its settings.
+    /// The settings.
     pub config: Config,
-    /// Its maps.
+    /// The maps.
     pub maps: Maps,
-    /// Where they were found pinned.
+    /// The pins, if the instance was found through them.
     pins: Option<Pins>,
 }
 
@@ -92,20 +97,20 @@ pub struct Instance {
 ///
 /// # Errors
 ///
-/// If the kernel does not let us look, or one of them is of another version.
+/// If the process may not list programs, or a router has another layout version.
 pub fn discover() -> Result<Vec<Instance>, DiscoverError> {
-    discover_those(|_| true)
+    discover_matching(|_| true)
 }
 
-/// The routers in this network namespace that are `wanted`.
-fn discover_those(wanted: impl Fn(&Identity) -> bool) -> Result<Vec<Instance>, DiscoverError> {
+/// The routers in this network namespace whose identity is `wanted`.
+fn discover_matching(wanted: impl Fn(&Identity) -> bool) -> Result<Vec<Instance>, DiscoverError> {
     let netns_inode = kernel::netns_inode()?;
     let mut found: Vec<(Identity, Vec<MapInfo>)> = Vec::new();
     let mut known = BTreeSet::new();
     for program in loaded_programs() {
         let program = match program {
             Ok(program) => program,
-            // Gone between being listed and being opened.
+            // The program was freed after it was listed.
             Err(ProgramError::SyscallError(error))
                 if error.io_error.kind() == io::ErrorKind::NotFound =>
             {
@@ -123,38 +128,39 @@ fn discover_those(wanted: impl Fn(&Identity) -> bool) -> Result<Vec<Instance>, D
             .iter()
             .filter_map(|id| MapInfo::from_id(*id).ok())
             .collect();
-        // Another program of that name is none of ours.
-        let own = IDENTITY_MAPS
+        // A foreign program may have the same name, but not these maps.
+        let info = IDENTITY_MAPS
             .into_iter()
-            .find_map(|name| named_so(&infos, name));
-        let Some((own, map)) = own.and_then(|own| Some((own, MapData::from_id(own.id()).ok()?)))
+            .find_map(|name| find_map_info(&infos, name));
+        let Some((map_id, map)) =
+            info.and_then(|info| Some((info.id(), MapData::from_id(info.id()).ok()?)))
         else {
             continue;
         };
         let Ok(identity) = pins::identity(&map) else {
             continue;
         };
-        // While one takes over from another, two programs have the same maps.
+        // During a takeover two programs use the same maps.
         let is_here = identity.netns_inode == netns_inode && wanted(&identity);
-        if is_here && known.insert(own.id()) {
+        if is_here && known.insert(map_id) {
             found.push((identity, infos));
         }
     }
-    // The kernel frees a program a while after it was replaced.
-    let newest = |identity: &Identity| {
+    // The kernel frees a program some time after it was replaced.
+    let is_newest = |identity: &Identity| {
         let same = found
             .iter()
             .filter(|(other, _)| other.cluster_ifindex == identity.cluster_ifindex);
         same.map(|(other, _)| other.started_ns).max() == Some(identity.started_ns)
     };
-    let found = found.iter().filter(|(identity, _)| newest(identity));
+    let found = found.iter().filter(|(identity, _)| is_newest(identity));
     found
         .filter_map(|(identity, infos)| {
             if let Err(error) = pins::check_version(identity) {
                 return Some(Err(error.into()));
             }
             let maps = Maps::from_source(|name| {
-                let info = named_so(infos, name)?;
+                let info = find_map_info(infos, name)?;
                 Some(MapData::from_id(info.id()).and_then(Map::from_map_data))
             });
             // The kernel may have freed them since the program was listed.
@@ -163,13 +169,14 @@ fn discover_those(wanted: impl Fn(&Identity) -> bool) -> Result<Vec<Instance>, D
         .collect()
 }
 
-/// The map with this name, of which the kernel keeps the first 15 characters.
-fn named_so<'i>(infos: &'i [MapInfo], name: &str) -> Option<&'i MapInfo> {
+/// The map with this name. The kernel stores the first 15 characters of a name.
+fn find_map_info<'i>(infos: &'i [MapInfo], name: &str) -> Option<&'i MapInfo> {
     let kept = &name[..name.len().min(15)];
     infos.iter().find(|info| info.name_as_str() == Some(kept))
 }
 
-/// What is pinned of this network namespace in directories under `parent`, of whatever version, as far as it may be opened.
+/// The dataplanes of any version of this network namespace that are pinned in directories under `parent`. Leaves out
+/// those that the process may not open.
 pub fn pinned_under(parent: &Path) -> Vec<(Pins, Identity)> {
     let (Ok(entries), Ok(netns_inode)) = (fs::read_dir(parent), kernel::netns_inode()) else {
         return Vec::new();
@@ -210,18 +217,18 @@ impl Instance {
         })
     }
 
-    /// The one router in this network namespace, or the one whose cluster interface has this index. Without the privilege
-    /// to list the kernel's programs, the one that is pinned by default.
+    /// The only router in this network namespace, or the one whose cluster interface has this index. Without the
+    /// privilege to list the kernel's programs, the search is limited to pins in the default directory.
     ///
     /// # Errors
     ///
-    /// If there is none, or there are several to choose from.
+    /// If there is none, or there are several.
     pub fn only(cluster_ifindex: Option<u32>) -> Result<Self, DiscoverError> {
         let is_wanted = |identity: &Identity| {
             cluster_ifindex.is_none_or(|index| index == identity.cluster_ifindex)
         };
-        let mut instances = match discover_those(is_wanted) {
-            // Programs come first, as they are what runs: pins may be those of a router that was started without since.
+        let mut instances = match discover_matching(is_wanted) {
+            // Programs come first, as pins may be outdated: the router may have been restarted without pinning.
             Err(error @ DiscoverError::List(_)) => {
                 let instances = discover_pinned(Path::new(Pins::DEFAULT), is_wanted)?;
                 if instances.is_empty() {
@@ -239,15 +246,15 @@ impl Instance {
         }
     }
 
-    /// The router whose dataplane is pinned in `directory`, if it is of this network namespace.
+    /// The router of this network namespace that is pinned in `directory`.
     ///
     /// # Errors
     ///
-    /// If there is none, or it may not be opened.
+    /// If there is none, or the process may not open it.
     pub fn pinned(directory: &Path) -> Result<Self, DiscoverError> {
         let pins = Pins::existing(directory);
         let identity = pins.identity().map_err(|error| match error {
-            MapsError::Map { source, .. } => match refusal(source) {
+            MapsError::Map { source, .. } => match system_error(source) {
                 Ok(source) if source.kind() == io::ErrorKind::NotFound => {
                     DiscoverError::NotPinned(directory.to_owned())
                 }
@@ -269,31 +276,31 @@ impl Instance {
         Ok(Self::new(pins.maps()?, Some(pins))?)
     }
 
-    /// Where it was found pinned.
+    /// The pins, if the instance was found through them.
     pub const fn pins(&self) -> Option<&Pins> {
         self.pins.as_ref()
     }
 
-    /// Whether the process that started it is still there.
+    /// Whether a router process owns the dataplane now.
     pub fn is_running(&self) -> bool {
         InstanceLock::is_held(self.info.identity.cluster_ifindex)
     }
 
-    /// How its programs are attached. A program that is loaded, but in no TCX list, hangs on a clsact qdisc.
+    /// How the programs are attached. A program that is not attached with tcx is attached with clsact.
     pub fn attach_mode(&self) -> AttachMode {
-        // Pins are asked where the kernel's list of programs is not: it takes more privileges.
-        let is_by_tcx = match &self.pins {
+        // An instance that was found through pins may lack the privilege to list programs.
+        let is_tcx = match &self.pins {
             Some(pins) => pins.link(PROGRAMS[0]).exists(),
             None => is_on_tcx(PROGRAMS[0], self.info.identity.cluster_ifindex),
         };
-        if is_by_tcx {
+        if is_tcx {
             AttachMode::Tcx
         } else {
             AttachMode::Clsact
         }
     }
 
-    /// Takes the programs of a router whose process was killed off these interfaces. Whether there were any.
+    /// Detaches the clsact programs of a killed router from these interfaces. Returns whether there were any.
     ///
     /// # Errors
     ///
@@ -312,7 +319,7 @@ impl Instance {
     }
 }
 
-/// Which of the interfaces has a router's program by tcx, as far as the kernel lets us see its programs' names.
+/// The first of the interfaces that has a router's program on tcx, as far as the process may read the programs' names.
 pub fn attached_by_tcx<'i>(cluster: &'i Interface, egress: &'i Interface) -> Option<&'i Interface> {
     PROGRAMS
         .into_iter()
@@ -321,7 +328,7 @@ pub fn attached_by_tcx<'i>(cluster: &'i Interface, egress: &'i Interface) -> Opt
         .map(|(_, interface)| interface)
 }
 
-/// Whether a program of this name is in the TCX list of the interface with this index.
+/// Whether a program with this name is attached to the tcx hook of the interface with this index.
 fn is_on_tcx(program: &str, ifindex: u32) -> bool {
     nix::net::if_::if_indextoname(ifindex)
         .ok()
@@ -335,8 +342,8 @@ fn is_on_tcx(program: &str, ifindex: u32) -> bool {
         })
 }
 
-/// What the kernel said when it refused to open a map; else the error.
-fn refusal(error: MapError) -> Result<io::Error, MapError> {
+/// The system error behind a failure to open a map; `Err` for any other failure.
+fn system_error(error: MapError) -> Result<io::Error, MapError> {
     match error {
         MapError::SyscallError(error) => Ok(error.io_error),
         MapError::IoError(error) if error.raw_os_error().is_some() => Ok(error),

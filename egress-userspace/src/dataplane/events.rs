@@ -1,4 +1,4 @@
-//! Flow events as a person thinks of them, and the ending of flows that they tell of.
+//! Flow events as structured values for output, and the end of flows by order of the process.
 
 use std::net::IpAddr;
 
@@ -13,23 +13,23 @@ use super::{
     report::FlowReport,
 };
 
-/// A flow that was opened or has ended. Times are `CLOCK_MONOTONIC` in nanoseconds.
+/// A flow event. Times are `CLOCK_MONOTONIC` in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowChange {
-    /// What has happened.
+    /// What happened.
     pub change: Change,
-    /// When.
+    /// When it happened.
     pub time_ns: u64,
     /// When the flow was opened.
     pub opened_ns: u64,
-    /// When its last packet passed; at most a second behind.
+    /// When the last packet passed, up to a second late.
     pub last_seen_ns: u64,
-    /// The flow at that time.
+    /// The flow at `time_ns`.
     pub flow: FlowReport,
 }
 
 impl FlowChange {
-    /// Reads a record of the kernel half; `None` for one that this version did not write.
+    /// Parses a flow event; `None` for one of an unknown layout.
     pub fn read(record: &[u8]) -> Option<Self> {
         match Either::<FlowEvent<Ipv4Address>, FlowEvent<Ipv6Address>>::read(record)? {
             Either::V4(event) => Self::of(&event),
@@ -56,7 +56,7 @@ impl FlowChange {
 }
 
 impl Dataplane {
-    /// Ends a flow, and tells those who follow the flows why. Whether there was such a flow.
+    /// Ends a flow. `change` is the reason in its flow event. Returns whether the flow existed.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Dataplane {
     }
 }
 
-/// [`Dataplane::end_flow`], by the program itself.
+/// [`Dataplane::end_flow`], with the program [`END_FLOW`].
 pub(super) fn end_flow<A: Address>(
     program: &mut SchedClassifier,
     tuple: &Tuple<A>,
@@ -90,7 +90,7 @@ pub(super) fn end_flow<A: Address>(
     Ok(result.return_value == 0)
 }
 
-/// The frame that orders a flow's end.
+/// The frame that tells [`END_FLOW`] to end a flow.
 fn order<A: Address>(tuple: &Tuple<A>, opened_ns: u64, change: Change) -> Vec<u8> {
     let ether_type = if size_of::<A>() == size_of::<Ipv4Address>() {
         [0x08, 0x00]

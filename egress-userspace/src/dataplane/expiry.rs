@@ -1,4 +1,4 @@
-//! Ending idle flows from userspace.
+//! Ends idle flows from userspace, on kernels where the kernel half cannot.
 
 use aya::programs::SchedClassifier;
 use egress_common::{Address, Change, Flow, Side, Timeouts, Tuple};
@@ -10,17 +10,17 @@ use super::{
     programs::END_FLOW,
 };
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Flows that live on.
+    /// The number of flows that are left.
     pub live: u64,
-    /// Flows that were ended.
+    /// The number of flows that the sweep ended.
     pub ended: u64,
 }
 
-/// An entry without its other half is one being opened, or was left by a failed opening.
-const OPENING_NS: u64 = 5_000_000_000;
+/// An entry without the other one belongs to a flow that is being opened or, after this time, to a failed opening.
+const OPENING_TIMEOUT_NS: u64 = 5_000_000_000;
 
 impl Dataplane {
     /// Ends the flows that have been idle for longer than their state allows.
@@ -49,7 +49,7 @@ fn sweep<A: Address>(
     let mut swept = Swept::default();
     let mut idle: Vec<Tuple<A>> = Vec::new();
     for entry in &maps.flows {
-        // A key that vanishes while the table is read is one less to care for.
+        // An entry that is deleted during the walk needs no further action.
         let Ok((tuple, flow)) = entry else { continue };
         match is_idle(maps, &tuple, &flow, timeouts, now_ns) {
             Some(true) => idle.push(tuple),
@@ -58,7 +58,7 @@ fn sweep<A: Address>(
         }
     }
     for tuple in idle {
-        // Looked at once more just before: a packet may have passed since.
+        // Checked again, as a packet may have passed since.
         let Ok(flow) = maps.flows.get(&tuple, 0) else {
             continue;
         };
@@ -67,10 +67,10 @@ fn sweep<A: Address>(
             continue;
         }
         if tuple.side() == Some(Side::Cluster) {
-            // Not if the kernel half has reopened it meanwhile.
+            // The program does not end a flow that was reopened in the meantime.
             swept.ended += u64::from(end_flow(program, &tuple, &flow, Change::Idle)?);
         } else {
-            // The entry of answers, without the other.
+            // A reply entry without its original entry.
             let _ = maps.flows.remove(&tuple);
             swept.ended += 1;
         }
@@ -78,7 +78,7 @@ fn sweep<A: Address>(
     Ok(swept)
 }
 
-/// Whether the flow of this entry is to end; `None` for the entry of a reply, whose flow is judged by the other entry.
+/// Whether the flow of this entry is idle; `None` for a reply entry, as the original entry decides about the flow.
 fn is_idle<A: Address>(
     maps: &FamilyMaps<A>,
     tuple: &Tuple<A>,
@@ -99,6 +99,6 @@ fn is_idle<A: Address>(
             now_ns,
         )),
         (Side::Egress, Ok(_)) => None,
-        (_, Err(_)) => (now_ns.saturating_sub(flow.opened_ns) > OPENING_NS).then_some(true),
+        (_, Err(_)) => (now_ns.saturating_sub(flow.opened_ns) > OPENING_TIMEOUT_NS).then_some(true),
     }
 }

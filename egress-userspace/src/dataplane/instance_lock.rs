@@ -1,7 +1,8 @@
-//! How a running router is told from one that was killed: it holds a socket for each of its interfaces.
+//! The instance lock: a running router holds a socket for each of its interfaces, which a killed one does not.
 //!
-//! The sockets have abstract names, which belong to the network namespace, and vanish with the process however it ends.
-//! A process ID would mean nothing to a reader in another PID namespace, and something wrong to a restarted container.
+//! The sockets have abstract names. These belong to the network namespace, and the kernel frees them however the
+//! process ends. A process ID would mean nothing in another PID namespace, and could name another process after a
+//! restart of the container.
 
 use std::io;
 use std::os::{
@@ -11,7 +12,7 @@ use std::os::{
 
 use thiserror::Error;
 
-/// The lock that a running router has on its interfaces.
+/// The lock of a running router on its interfaces.
 pub struct InstanceLock {
     _sockets: Vec<UnixDatagram>,
 }
@@ -19,10 +20,10 @@ pub struct InstanceLock {
 /// Why the interfaces could not be locked.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// Another router has an interface.
-    #[error("another router has interface {ifindex}")]
+    /// Another router has locked an interface.
+    #[error("another router has locked interface {ifindex}")]
     Held {
-        /// Its index.
+        /// The index of the interface.
         ifindex: u32,
     },
     /// The kernel refused a socket.
@@ -35,11 +36,11 @@ fn name(ifindex: u32) -> io::Result<SocketAddr> {
 }
 
 impl InstanceLock {
-    /// Locks interfaces of this network namespace, by their indexes.
+    /// Locks interfaces of this network namespace by their indexes.
     ///
     /// # Errors
     ///
-    /// [`LockError::Held`] if another router has one of them.
+    /// [`LockError::Held`] if another router has locked one of them.
     pub fn acquire(interfaces: impl IntoIterator<Item = u32>) -> Result<Self, LockError> {
         let mut sockets = Vec::new();
         for ifindex in interfaces {
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_lock_excludes_others_and_ends_with_its_holder() {
-        // Beyond the indexes that a kernel gives out, so that no router of this machine has them.
+        // Larger than any index that the kernel assigns, so that no router on this machine uses them.
         let (first, second) = (u32::MAX, u32::MAX - 1);
         let lock = InstanceLock::acquire([first, second]).unwrap();
         assert!(InstanceLock::is_held(first) && InstanceLock::is_held(second));

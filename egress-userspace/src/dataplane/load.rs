@@ -1,4 +1,4 @@
-//! Loading the kernel half.
+//! Loads the kernel half.
 
 use std::{io, os::fd::AsFd as _, thread, time::Duration};
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::net::kernel::Features;
 
-/// The object that `cargo xtask build-ebpf` made.
+/// The object that `cargo xtask build-ebpf` builds.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("EGRESS_ROUTER_BPF_OBJECT"));
 
-/// Fragments of a family that may wait for the first one of their packet, 1.5 KiB each.
+/// The maximum number of held fragments per family, 1.5 KiB each.
 const HELD_FRAGMENTS: u32 = 1024;
 
 /// How often the timer is started until it is given up.
@@ -39,7 +39,7 @@ pub(super) fn classifier<'e>(
         .map_err(|source| LoadError::Program { name, source })
 }
 
-/// Makes the map that says whose dataplane it is belong to the program that a reader looks for: no program uses it.
+/// Binds the map with the identity to a program. No program uses that map, and readers find it through the program.
 fn bind_identity(ebpf: &Ebpf) -> Result<(), LoadError> {
     let [program, name] = [PROGRAMS[0], pins::IDENTITY_MAPS[0]];
     let Some(Map::Array(map)) = ebpf.map(name) else {
@@ -59,7 +59,7 @@ fn bind_identity(ebpf: &Ebpf) -> Result<(), LoadError> {
 /// Why the kernel half could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// The object was refused.
+    /// The object cannot be loaded.
     #[error("could not load the kernel half: {0}")]
     Object(#[from] aya::EbpfError),
     /// The verifier refused a program.
@@ -67,63 +67,62 @@ pub enum LoadError {
     Program {
         /// The program.
         name: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: ProgramError,
     },
-    /// The object has no such program.
+    /// The object lacks a program.
     #[error(
         "the kernel half has no program {0}: it was built from other sources; run `cargo xtask build`"
     )]
     NoProgram(&'static str),
-    /// The map `INSTANCE` could not be made the program's.
+    /// The kernel refused to bind the map `INSTANCE` to a program.
     #[error(
-        "the kernel refused to bind the map INSTANCE to a program, which Linux has since 5.10: {0}"
+        "the kernel refused to bind the map INSTANCE to a program, which requires Linux 5.10: {0}"
     )]
     Bind(#[source] io::Error),
-    /// The timer of the kernel half did not start.
+    /// The sweep timer did not start.
     #[error("the kernel half's timer, which ends idle flows, did not start")]
     Timer,
-    /// The maps are not as expected.
+    /// A map cannot be used.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// The pinned maps are not.
+    /// A pinned map cannot be used.
     #[error(transparent)]
     Pins(#[from] PinsError),
 }
 
-/// What is settled when the kernel half is loaded.
+/// The settings that are fixed when the kernel half is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Index of the cluster interface.
+    /// The index of the cluster interface.
     pub cluster_ifindex: u32,
-    /// Index of the egress interface.
+    /// The index of the egress interface.
     pub egress_ifindex: u32,
-    /// How many IPv4 flows there may be at once.
+    /// The maximum number of concurrent IPv4 flows.
     pub max_flows_v4: u32,
-    /// How many IPv6 flows there may be at once.
+    /// The maximum number of concurrent IPv6 flows.
     pub max_flows_v6: u32,
-    /// How many rules there may be at once, the fallback among them. The maps have room for twice as many, as those before
-    /// are in force until a change is complete.
+    /// The maximum number of rules, including the fallback. The maps are twice as large, for two rule sets.
     pub max_rules: u32,
-    /// What the kernel half logs.
+    /// The log level of the kernel half.
     pub log_level: log::LevelFilter,
-    /// What the kernel has.
+    /// The kernel's optional features.
     pub features: Features,
 }
 
 impl Options {
-    /// Flows of a family, unless told otherwise.
+    /// The default maximum number of flows per family.
     pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
-    /// Room for rules, at least.
+    /// The smallest `max_rules` that a router uses.
     pub const MIN_RULES: u32 = 1024;
 }
 
-/// The loaded kernel half. Its maps and programs go with it, unless they are pinned or attached.
+/// The loaded kernel half. The kernel frees its maps and programs when it is dropped, unless they are pinned or
+/// attached.
 pub struct Dataplane {
     pub(super) ebpf: Ebpf,
     /// Its maps.
     pub maps: Maps,
-    /// Where it is pinned.
     pub(super) pins: Option<Pins>,
 }
 
@@ -137,15 +136,15 @@ impl Dataplane {
         Self::load_with(options, None)
     }
 
-    /// As [`Self::load`], with maps that are pinned: those that are there are taken over with what they hold, if they have the
-    /// sizes that are wanted; the others are made.
+    /// Like [`Self::load`], with pinned maps. Existing maps of the right size are taken over with their contents; the
+    /// others are created.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn load_pinned(options: &Options, pins: &Pins) -> Result<Self, LoadError> {
         let mut options = *options;
-        // Those of another size cannot be used. There may be more room for rules than asked for.
+        // Maps of another size cannot be used, except that the maps of rules may be larger than requested.
         if let Some(entries) = pins.max_entries("RULE_COUNTERS")
             && entries / 2 >= options.max_rules
         {
@@ -159,7 +158,7 @@ impl Dataplane {
         ] {
             let entries = pins.max_entries(flows);
             if entries.is_some_and(|entries| entries != max_flows.saturating_mul(2)) {
-                log::warn!("{flows} has another size now: its flows begin anew");
+                log::warn!("the size of {flows} has changed: its flows end");
                 pins.remove_maps([flows])?;
                 pins.remove_maps(others)?;
             }
@@ -171,7 +170,7 @@ impl Dataplane {
         let log_level = options.log_level as u8;
         let coarse_clock = u8::from(options.features.coarse_clock);
         let kernel_expiry = u8::from(options.features.kernel_expiry);
-        // Whole frames: a family without flows needs none.
+        // The map holds whole frames: a family without flows needs no memory for them.
         let held = |max_flows| if max_flows > 1 { HELD_FRAGMENTS } else { 1 };
         let mut loader = EbpfLoader::new();
         for map in pins::MAPS {
@@ -212,7 +211,7 @@ impl Dataplane {
         })
     }
 
-    /// One of [`PROGRAMS`].
+    /// The program with this name.
     ///
     /// # Errors
     ///
@@ -221,13 +220,13 @@ impl Dataplane {
         classifier(&mut self.ebpf, name)
     }
 
-    /// Starts the timer by which the kernel half ends idle flows. It runs until the dataplane is dropped.
+    /// Starts the sweep timer, with which the kernel half ends idle flows. It runs until the kernel frees the maps.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses, or was found not to have what it takes.
+    /// If the kernel refuses, or was found to lack [`Features::kernel_expiry`].
     pub fn start_expiry(&mut self) -> Result<(), LoadError> {
-        // Any frame will do: the program does not look at it.
+        // The program ignores the frame.
         let frame = [0; 64];
         let program = classifier(&mut self.ebpf, START_SWEEP)?;
         // The kernel takes the timer's memory without waiting for any to be freed, so that it may fail for a moment.
@@ -255,7 +254,7 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// If the object has no ring buffer for them.
+    /// If the object has no ring buffer for log records.
     pub fn log_reader(
         &mut self,
     ) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {

@@ -1,4 +1,4 @@
-//! The kernel half's maps, by the names that `bpftool map` shows: typed handles, and how they are filled.
+//! Typed handles of the kernel half's maps, under the names that `bpftool map` shows.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -14,20 +14,20 @@ use egress_common::{
 };
 
 use super::maps_error::{MapsError, named};
-use super::subscribers::{Named, SubscriberMaps, Subscription};
+use super::subscribers::{NamedMap, SubscriberMaps, Subscription};
 
-/// One family's maps.
+/// The maps of one address family.
 pub struct FamilyMaps<A: Address> {
     /// The rules.
     pub rules: HashMap<MapData, RuleKey, Rule<A>>,
-    /// The flows, with two entries each.
+    /// The flow table, with two entries for each flow.
     pub flows: HashMap<MapData, Tuple<A>, Flow<A>>,
-    /// The addresses of both interfaces. The value has no meaning.
+    /// The set of addresses of both interfaces. The values have no meaning.
     pub addresses: HashMap<MapData, AddressKey<A>, u32>,
-    /// The next hops of clients and servers.
+    /// The next hops towards clients and servers.
     routes: HashMap<MapData, AddressKey<A>, NextHopRef>,
-    /// The clients and servers whose next hop is not known.
-    wanted: HashMap<MapData, AddressKey<A>, u64>,
+    /// The clients and servers whose next hop the kernel half does not know.
+    unresolved: HashMap<MapData, AddressKey<A>, u64>,
 }
 
 /// All maps.
@@ -50,7 +50,7 @@ impl Maps {
         Self::from_source(|name| ebpf.take_map(name).map(Ok))
     }
 
-    /// The maps out of wherever `source` finds one by its name.
+    /// Opens all maps. `source` returns a map by its name, or `None` if it has no such map.
     pub(super) fn from_source(
         mut source: impl FnMut(&'static str) -> Option<Result<Map, MapError>>,
     ) -> Result<Self, MapsError> {
@@ -67,14 +67,14 @@ impl Maps {
                 flows: typed("FLOWS_V4", &mut source)?,
                 addresses: typed("ADDRESSES_V4", &mut source)?,
                 routes: typed("ROUTES_V4", &mut source)?,
-                wanted: typed("UNRESOLVED_V4", &mut source)?,
+                unresolved: typed("UNRESOLVED_V4", &mut source)?,
             },
             v6: FamilyMaps {
                 rules: typed("RULES_V6", &mut source)?,
                 flows: typed("FLOWS_V6", &mut source)?,
                 addresses: typed("ADDRESSES_V6", &mut source)?,
                 routes: typed("ROUTES_V6", &mut source)?,
-                wanted: typed("UNRESOLVED_V6", &mut source)?,
+                unresolved: typed("UNRESOLVED_V6", &mut source)?,
             },
             config: typed("CONFIG", &mut source)?,
             instance: typed("INSTANCE", &mut source)?,
@@ -85,10 +85,10 @@ impl Maps {
             subscribers: {
                 let mut subscriber_map = |name| {
                     let map = named(name, source(name).ok_or(MapsError::Missing(name))?)?;
-                    Named::new(name, map)
+                    NamedMap::new(name, map)
                 };
                 SubscriberMaps {
-                    until: subscriber_map("SUBSCRIBERS")?,
+                    leases: subscriber_map("SUBSCRIBERS")?,
                     lost: subscriber_map("EVENTS_LOST")?,
                     rings: [
                         subscriber_map("FLOW_LOG")?,
@@ -101,7 +101,7 @@ impl Maps {
         })
     }
 
-    /// Opens a subscriber, to listen by it.
+    /// Opens the maps of a subscriber.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Maps {
         self.subscribers.open(subscriber)
     }
 
-    /// The settings.
+    /// Reads the settings.
     ///
     /// # Errors
     ///
@@ -119,15 +119,15 @@ impl Maps {
         named("CONFIG", self.config.get(&0, 0))
     }
 
-    /// Makes this nobody's dataplane. The kernel frees a program a while after it is detached; until then it would still be
-    /// taken for a router.
+    /// Clears the identity and the settings. The kernel frees a program some time after it was detached. Until then, a
+    /// search for routers would find this dataplane.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn retire(&mut self) -> Result<(), MapsError> {
         let retired = Config {
-            // Rules are still found: what is to be dropped is not left to the pod's stack, which would refuse it.
+            // Rules still match the last packets: the pod's stack would answer them with a refusal.
             rule_set: self.config()?.rule_set,
             ..Config::zeroed()
         };
@@ -135,7 +135,7 @@ impl Maps {
         self.set_config(&retired)
     }
 
-    /// Whose dataplane it is, and what its process keeps there.
+    /// Reads the identity and what the process stores with it.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ impl Maps {
         named("INSTANCE", self.instance.get(&0, 0))
     }
 
-    /// Writes whose dataplane it is, and what its process keeps there.
+    /// Writes the identity and what the process stores with it.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl Maps {
         named("CONFIG", self.config.set(0, config, 0))
     }
 
-    /// How many packets had this outcome, on all CPUs.
+    /// The number of packets with this outcome, summed over all CPUs.
     ///
     /// # Errors
     ///
@@ -171,14 +171,14 @@ impl Maps {
         self.counter(outcome as u32)
     }
 
-    /// How many packets had the outcome with this number, on all CPUs.
+    /// The number of packets with the outcome of this number, summed over all CPUs.
     fn counter(&self, number: u32) -> Result<u64, MapsError> {
         let values = named("COUNTERS", self.counters.get(&number, 0))?;
         Ok(values.iter().sum())
     }
 
-    /// All elements of `COUNTERS`, on all CPUs, by the outcome's number. There are more than this version has outcomes: a
-    /// newer kernel half may have some that a reader does not know.
+    /// All elements of `COUNTERS`, summed over all CPUs, indexed by the outcome's number. The map is larger than the
+    /// list of outcomes: a newer kernel half may count outcomes that this program does not know.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Maps {
             .collect()
     }
 
-    /// How many flows were ended to make room for others, on all CPUs.
+    /// The number of evicted flows, summed over all CPUs.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl Maps {
         Ok(values.iter().sum())
     }
 
-    /// The counters of the rule with this id, summed up over all CPUs; `None` for a rule without counters.
+    /// The counters of the rule with this id, summed over all CPUs; `None` if the id is out of range.
     ///
     /// # Errors
     ///
@@ -216,12 +216,12 @@ impl Maps {
         Ok(Some(sum))
     }
 
-    /// How many rules can be counted each by itself.
+    /// The number of rule ids, each with counters of its own.
     pub(super) fn rule_counters_len(&self) -> u32 {
         self.rule_counters.len()
     }
 
-    /// Makes the counters of the rule with this id begin at 0.
+    /// Sets the counters of the rule with this id to 0.
     pub(super) fn reset_rule_counters(&mut self, id: u32) -> Result<(), MapsError> {
         let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error));
         let zeros = cpus.and_then(|cpus| {
@@ -232,18 +232,21 @@ impl Maps {
         named("RULE_COUNTERS", self.rule_counters.set(id, zeros, 0))
     }
 
-    /// Takes out up to `limit` of those whose next hop the kernel half does not know, of each family.
+    /// Removes and returns up to `limit` unresolved clients and servers of each family.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn take_wanted(&mut self, limit: usize) -> Result<Vec<(Side, IpAddr)>, MapsError> {
-        let mut wanted = named("UNRESOLVED_V4", take(&mut self.v4.wanted, limit))?;
-        wanted.extend(named("UNRESOLVED_V6", take(&mut self.v6.wanted, limit))?);
-        Ok(wanted)
+    pub fn take_unresolved(&mut self, limit: usize) -> Result<Vec<(Side, IpAddr)>, MapsError> {
+        let mut unresolved = named("UNRESOLVED_V4", take(&mut self.v4.unresolved, limit))?;
+        unresolved.extend(named(
+            "UNRESOLVED_V6",
+            take(&mut self.v6.unresolved, limit),
+        )?);
+        Ok(unresolved)
     }
 
-    /// Sets the next hop of a client or server, which is reached by the interface of `side`.
+    /// Sets the next hop towards a client or server on the interface of `side`.
     ///
     /// # Errors
     ///
@@ -266,7 +269,7 @@ impl Maps {
         }
     }
 
-    /// Forgets the next hops of all clients and servers.
+    /// Removes the next hops of all clients and servers.
     ///
     /// # Errors
     ///
@@ -285,7 +288,7 @@ impl Maps {
         named("NEXT_HOPS", self.next_hops.set(index, next_hop, 0))
     }
 
-    /// Makes the addresses of one interface those that it has now.
+    /// Replaces the addresses of one interface. An address that stays is never missing in between.
     ///
     /// # Errors
     ///
@@ -306,45 +309,39 @@ impl Maps {
                 }
             }
         }
-        named(
-            "ADDRESSES_V4",
-            replace(&mut self.v4.addresses, &v4, |key| key.side() == Some(side)),
-        )?;
-        named(
-            "ADDRESSES_V6",
-            replace(&mut self.v6.addresses, &v6, |key| key.side() == Some(side)),
-        )
+        named("ADDRESSES_V4", replace(&mut self.v4.addresses, &v4, side))?;
+        named("ADDRESSES_V6", replace(&mut self.v6.addresses, &v6, side))
     }
 }
 
-/// Makes those keys of a set that are `ours` the `wanted` ones: first adds, then removes, so that what stays is never
-/// missing.
-fn replace<K: Pod + Ord>(
-    set: &mut HashMap<MapData, K, u32>,
-    wanted: &BTreeSet<K>,
-    ours: impl Fn(&K) -> bool,
+/// Replaces the addresses of one side. Adds before it removes, so that an address that stays is never missing.
+fn replace<A: Address + Ord>(
+    set: &mut HashMap<MapData, AddressKey<A>, u32>,
+    current: &BTreeSet<AddressKey<A>>,
+    side: Side,
 ) -> Result<(), MapError> {
+    let is_ours = |key: &AddressKey<A>| key.side() == Some(side);
     let present = set
         .keys()
-        .filter(|key| key.as_ref().map_or(true, &ours))
-        .collect::<Result<BTreeSet<K>, _>>()?;
-    for key in wanted.difference(&present) {
+        .filter(|key| key.as_ref().map_or(true, is_ours))
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    for key in current.difference(&present) {
         set.insert(key, 1, 0)?;
     }
-    for key in present.difference(wanted) {
+    for key in present.difference(current) {
         set.remove(key)?;
     }
     Ok(())
 }
 
-/// Takes out up to `limit` addresses.
+/// Removes and returns up to `limit` addresses.
 fn take<A: Address + Into<IpAddr>>(
     map: &mut HashMap<MapData, AddressKey<A>, u64>,
     limit: usize,
 ) -> Result<Vec<(Side, IpAddr)>, MapError> {
     let keys = map.keys().take(limit).collect::<Result<Vec<_>, _>>()?;
     for key in &keys {
-        // The kernel half may have displaced it meanwhile.
+        // The kernel half may have evicted it in the meantime.
         let _ = map.remove(key);
     }
     Ok(keys

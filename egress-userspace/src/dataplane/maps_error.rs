@@ -1,4 +1,4 @@
-//! What can go wrong with a map.
+//! The errors of map operations.
 
 use aya::maps::MapError;
 use thiserror::Error;
@@ -6,10 +6,10 @@ use thiserror::Error;
 /// Why a map could not be read or written.
 #[derive(Debug, Error)]
 pub enum MapsError {
-    /// The map is not there.
-    #[error("the dataplane has no map {0}: it is of another version than this program")]
+    /// The map does not exist.
+    #[error("the dataplane has no map {0}: it is from another version of this program")]
     Missing(&'static str),
-    /// The map has another layout, or the kernel refused.
+    /// The map has another type or size, or the kernel refused the operation.
     #[error("map {name}: {source}")]
     Map {
         /// The map.
@@ -17,7 +17,7 @@ pub enum MapsError {
         /// What went wrong.
         source: MapError,
     },
-    /// The layout is of another version.
+    /// The maps have another layout version.
     #[error("the dataplane's maps have layout version {found}, this program knows version {known}")]
     Version {
         /// The dataplane's version.
@@ -25,17 +25,17 @@ pub enum MapsError {
         /// This program's version.
         known: u32,
     },
-    /// A pinned map is not of the type or sizes that this program's has, whatever the version.
+    /// A pinned map is missing, or its type or sizes differ from this program's, in spite of an equal layout version.
     #[error(
-        "the pinned map {0} is not there, or not as this program has it: another version has pinned it"
+        "the pinned map {0} is missing or has another type or size: another version of this program has pinned it"
     )]
-    Unlike(&'static str),
-    /// The map that says of which version the others are is too short to.
-    #[error("the dataplane does not say of which version its maps are")]
+    WrongShape(&'static str),
+    /// The map that should contain the identity is too small for it.
+    #[error("the dataplane's maps have no layout version")]
     Unidentified,
 }
 
-/// Gives the error of a map its name.
+/// Adds the map's name to an error.
 pub(super) fn named<T>(name: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
     result.map_err(|source| MapsError::Map { name, source })
 }

@@ -1,4 +1,4 @@
-//! The dataplane: the kernel half, loaded, filled and attached.
+//! The dataplane: loads, fills, attaches and finds the kernel half, and reads what it records.
 
 mod attach;
 mod discover;
@@ -26,7 +26,7 @@ pub use load::{Dataplane, LoadError, Options};
 pub use maps::{FamilyMaps, Maps};
 pub use maps_error::MapsError;
 pub use next_hops::{NextHopCounts, NextHops, NextHopsError};
-pub use pins::{Former, InterfacePair, PinnedState, Pins, PinsError};
+pub use pins::{InterfacePair, PinnedState, Pins, PinsError, ReplacedDataplane};
 pub use programs::PROGRAMS;
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};

@@ -1,4 +1,4 @@
-//! Keeping the kernel half's next hops as the kernel's own tables have them.
+//! Keeps the kernel half's next hops in sync with the kernel's routing and neighbour tables.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,22 +14,24 @@ use crate::net::{
     kernel,
 };
 
-/// How long a next hop is good once it was looked at: at least twice the time between two looks, so that one may be late.
-const GOOD_FOR_NS: u64 = 1_000_000_000;
+/// How long a next hop is valid after a refresh: at least twice the interval between refreshes, so that one may be
+/// late.
+const VALID_FOR_NS: u64 = 1_000_000_000;
 
-/// How many clients and servers are looked up at a time; the others have to wait for the next.
+/// The maximum number of clients and servers, per family, that one refresh looks up. The others wait for the next one.
 const LOOKUPS: usize = 256;
 
-/// How many clients and servers are known. Then it begins anew: nobody knows which of them are still there.
+/// The maximum number of clients and servers with a next hop. Beyond it all are removed, as nothing tells which of them
+/// are still in use.
 const MAX_ROUTES: usize = 60_000;
 
-/// Why the next hops are not current.
+/// Why the next hops could not be refreshed.
 #[derive(Debug, thiserror::Error)]
 pub enum NextHopsError {
-    /// The kernel half's maps.
+    /// The kernel refused a map operation.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// The kernel's tables.
+    /// The kernel's tables could not be read.
     #[error(transparent)]
     Kernel(#[from] InterfaceError),
 }
@@ -41,31 +43,31 @@ struct Hop {
     address: IpAddr,
 }
 
-/// The number of next hops on one side.
+/// The number of next hops on one side, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHopCounts {
     /// The kernel knows their MAC address.
     pub good: usize,
-    /// The kernel would have to resolve them first.
+    /// The kernel does not know their MAC address.
     pub unresolved: usize,
 }
 
-/// The next hops that are in use.
+/// The next hops in use.
 #[derive(Debug, Default)]
 pub struct NextHops {
-    /// Each with its place and its number.
+    /// Each with its index in `NEXT_HOPS` and its generation.
     hops: HashMap<Hop, NextHopRef>,
-    /// Clients and servers that are known.
+    /// The number of clients and servers with a next hop.
     routes: usize,
-    /// How often it has begun anew, with this process or one before.
+    /// The number of resets, including those of earlier processes.
     generation: u32,
-    /// Of each side, how many were good when they were looked at last.
+    /// The number of next hops per side with a known MAC address, as of the last refresh.
     good: [usize; 2],
 }
 
 impl NextHops {
-    /// Looks up whom the kernel half has asked for, and makes all next hops good for a while, or not, as the kernel's neighbour
-    /// table is now.
+    /// Looks up next hops for unresolved clients and servers, and renews or invalidates every next hop according to the
+    /// kernel's neighbour table.
     ///
     /// # Errors
     ///
@@ -81,13 +83,13 @@ impl NextHops {
             Side::Egress => egress.index,
         };
         if self.routes > MAX_ROUTES {
-            self.begin_anew(maps)?;
+            self.reset(maps)?;
         }
-        for (side, destination) in maps.take_wanted(LOOKUPS)? {
-            // Without a route there is no next hop, and it will be asked for again.
+        for (side, destination) in maps.take_unresolved(LOOKUPS)? {
+            // Without a route there is no next hop. The kernel half will report the destination again.
             if let Ok(Some(address)) = kernel.next_hop(index(side), destination).await {
                 let hop = Hop { side, address };
-                if let Some(reference) = self.place(hop) {
+                if let Some(reference) = self.reference(hop) {
                     maps.set_route(side, destination, reference)?;
                     self.routes += 1;
                 }
@@ -102,7 +104,7 @@ impl NextHops {
             kernel.mac(egress.index).await?,
         ];
         let neighbours = kernel.neighbours().await?;
-        let valid_until_ns = kernel::monotonic_ns() + GOOD_FOR_NS;
+        let valid_until_ns = kernel::monotonic_ns() + VALID_FOR_NS;
         for (hop, reference) in &self.hops {
             let neighbour = neighbours.get(&(index(hop.side), hop.address));
             let next_hop = match (neighbour, own[hop.side as usize]) {
@@ -114,7 +116,7 @@ impl NextHops {
                         valid_until_ns,
                     }
                 }
-                // Never good: the kernel has to find the neighbour first.
+                // Not valid: the kernel must resolve the neighbour first.
                 _ => bytemuck::Zeroable::zeroed(),
             };
             maps.set_next_hop(reference.index(), &next_hop)?;
@@ -122,8 +124,7 @@ impl NextHops {
         Ok(())
     }
 
-    /// How many next hops there are on the cluster network and on the external one, and how many of these were good when they
-    /// were looked at last.
+    /// The number of next hops on the cluster network and on the external network, as of the last refresh.
     pub fn counts(&self) -> [NextHopCounts; 2] {
         [Side::Cluster, Side::Egress].map(|side| {
             let all = self.hops.keys().filter(|hop| hop.side == side).count();
@@ -135,28 +136,28 @@ impl NextHops {
         })
     }
 
-    /// Forgets everything, as when a route has changed: flows ask anew within a second. To be called first, as flows of an
-    /// earlier process have references that are not good any more.
+    /// Removes all next hops, such as after a route change. Flows report their destinations again within a second. Must
+    /// be called before the first refresh: flows of an earlier process hold references that are no longer valid.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn begin_anew(&mut self, maps: &mut Maps) -> Result<(), MapsError> {
-        // The places of next hops get other numbers than they ever had, so that what flows still refer to is not good.
+    pub fn reset(&mut self, maps: &mut Maps) -> Result<(), MapsError> {
+        // A new generation makes the references that flows still hold invalid.
         let mut instance = maps.instance()?;
         instance.next_hop_generation = instance.next_hop_generation.wrapping_add(1);
         maps.set_instance(&instance)?;
         self.generation = instance.next_hop_generation;
-        let places: BTreeSet<_> = self.hops.drain().map(|(_, it)| it.index()).collect();
-        for index in places {
+        let indexes: BTreeSet<_> = self.hops.drain().map(|(_, it)| it.index()).collect();
+        for index in indexes {
             maps.set_next_hop(index, &bytemuck::Zeroable::zeroed())?;
         }
         self.routes = 0;
         maps.clear_routes()
     }
 
-    /// The place of a next hop, new or not; `None` if all are taken.
-    fn place(&mut self, hop: Hop) -> Option<NextHopRef> {
+    /// The reference of a next hop, which is added if it is new; `None` if `NEXT_HOPS` is full.
+    fn reference(&mut self, hop: Hop) -> Option<NextHopRef> {
         let index = u32::try_from(self.hops.len()).ok()? + 1;
         if let Some(reference) = self.hops.get(&hop) {
             return Some(*reference);
@@ -182,29 +183,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_next_hop_has_a_place_of_its_own_and_keeps_it() {
+    fn each_next_hop_has_an_index_of_its_own_and_keeps_it() {
         let mut next_hops = NextHops::default();
         let hop = |last: u8| Hop {
             side: Side::Egress,
             address: [192, 168, 12, last].into(),
         };
-        let first = next_hops.place(hop(1)).unwrap();
-        let second = next_hops.place(hop(2)).unwrap();
+        let first = next_hops.reference(hop(1)).unwrap();
+        let second = next_hops.reference(hop(2)).unwrap();
         assert_ne!(first.index(), second.index());
-        assert!(first.index() != 0, "that stands for none");
-        assert_eq!(next_hops.place(hop(1)), Some(first));
+        assert!(first.index() != 0, "0 stands for no next hop");
+        assert_eq!(next_hops.reference(hop(1)), Some(first));
     }
 
     #[test]
-    fn no_more_next_hops_are_known_than_there_are_places() {
+    fn a_full_map_takes_no_more_next_hops() {
         let mut next_hops = NextHops::default();
         for number in 0..NEXT_HOPS - 1 {
             let address = IpAddr::V4(number.into());
             let side = Side::Cluster;
-            assert!(next_hops.place(Hop { side, address }).is_some(), "{number}");
+            assert!(
+                next_hops.reference(Hop { side, address }).is_some(),
+                "{number}"
+            );
         }
         let address = IpAddr::V4([10, 0, 0, 1].into());
         let side = Side::Egress;
-        assert_eq!(next_hops.place(Hop { side, address }), None);
+        assert_eq!(next_hops.reference(Hop { side, address }), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The dataplane under the BPF file system, where it outlives the process: its maps and, by tcx, its links.
+//! The pins of a dataplane in the BPF file system: its maps and, with tcx, its links. They let it outlive the process.
 
 use std::{
     fs, io,
@@ -18,31 +18,30 @@ use super::{
     raw,
 };
 
-/// A map that is pinned, as the object declares it.
+/// A map that the router pins, as the object declares it.
 pub(super) struct PinnedMap {
-    /// Its name.
     pub(super) name: &'static str,
-    /// Its type: a `bpf_map_type`.
+    /// A `bpf_map_type`.
     kind: u32,
-    /// Bytes of a key.
+    /// In bytes.
     key_size: u32,
-    /// Bytes of a value.
+    /// In bytes.
     value_size: u32,
 }
 
-/// The maps that make up a dataplane's state: all those of the object but a CPU's working memory. The build script lists
+/// The maps that make up a dataplane's state: all maps of the object except scratch memory. The build script lists
 /// them.
 pub(super) const MAPS: &[PinnedMap] = &include!(concat!(env!("OUT_DIR"), "/pinned_maps.rs"));
 
-/// Maps that earlier versions pinned, and that are gone. They go with a dataplane that is replaced.
+/// Maps that only earlier versions pinned. They are removed with a dataplane that is replaced.
 const RETIRED_MAPS: [&str; 4] = ["TAPS", "TAPS_LOST", "WANTED_V4", "WANTED_V6"];
 
-/// The map that says whose dataplane it is, and before layout version 7 the one that did.
+/// The map that contains the identity, and the one that contained it before layout version 7.
 pub(super) const IDENTITY_MAPS: [&str; 2] = ["INSTANCE", "CONFIG"];
 
 impl PinnedMap {
-    /// Whether a map is of this type, and its keys and values of these sizes.
-    fn is_like(&self, info: &MapInfo) -> bool {
+    /// Whether a map has this type and these sizes.
+    fn matches(&self, info: &MapInfo) -> bool {
         let kind = info.map_type().map(|kind| kind as u32);
         kind.is_ok_and(|kind| kind == self.kind)
             && (info.key_size(), info.value_size()) == (self.key_size, self.value_size)
@@ -53,22 +52,25 @@ impl PinnedMap {
 #[derive(Debug, Error)]
 pub enum PinsError {
     /// There is no BPF file system.
-    #[error("{} is not in a BPF file system: mount one (mount -t bpf bpf /sys/fs/bpf), or run with --no-pin", .0.display())]
+    #[error(
+        "{} is not in a BPF file system: mount one (mount -t bpf bpf /sys/fs/bpf), or run with --no-pin",
+        .0.display()
+    )]
     NotBpf(PathBuf),
-    /// A file could not be made, read or removed.
+    /// A file could not be created, read or removed.
     #[error("{}: {source}", .path.display())]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// A pinned map could not be opened.
     #[error("{}: {source}", .path.display())]
     Map {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: MapError,
     },
 }
@@ -82,59 +84,59 @@ impl PinsError {
     }
 }
 
-/// A directory of pinned maps and links.
+/// A directory for the pinned maps and links of one dataplane.
 #[derive(Clone, Debug)]
 pub struct Pins {
     directory: PathBuf,
 }
 
-/// What is pinned under a directory.
+/// The pinned state in a directory.
 #[derive(Clone, Debug)]
 pub enum PinnedState {
-    /// Nothing.
+    /// The directory is empty.
     Empty,
-    /// The dataplane of the same interfaces, which can be taken over.
+    /// A dataplane of the same interfaces that can be taken over.
     Usable(Box<InstanceInfo>),
-    /// One of the same interfaces whose maps cannot be used.
+    /// A dataplane of the same interfaces whose maps cannot be used.
     Unusable {
-        /// Why, for people.
+        /// The reason, for the log.
         reason: String,
-        /// How many flows it has; `None` if they cannot be counted.
+        /// The number of its flows; `None` if they cannot be counted.
         flows: Option<u32>,
     },
-    /// One of other interfaces.
+    /// A dataplane of other interfaces, with an explanation for the log.
     Foreign(String),
 }
 
-/// A dataplane that is replaced: the maps that say whose it is.
-pub struct Former(Vec<MapData>);
+/// A dataplane that is being replaced: those of its maps that contain its identity.
+pub struct ReplacedDataplane(Vec<MapData>);
 
-impl Former {
-    /// Makes it nobody's. The kernel frees programs a while after they were replaced; until then they would still be taken for
-    /// the router's. Packets do not notice.
-    pub fn disown(self) {
+impl ReplacedDataplane {
+    /// Clears its identity. The kernel frees programs some time after they were replaced. Until then, a search for
+    /// routers would find this dataplane. The packet path does not read the identity.
+    pub fn clear_identity(self) {
         for map in self.0 {
-            let disowned = raw::only_value(&map).and_then(|mut value| {
+            let cleared = raw::only_value(&map).and_then(|mut value| {
                 value[..size_of::<Identity>()].fill(0);
                 raw::set_only_value(&map, &mut value)
             });
-            if let Err(error) = disowned {
+            if let Err(error) = cleared {
                 log::debug!(
-                    "the dataplane that was replaced is still said to be the router's: {error}"
+                    "cannot clear the identity of the dataplane that was replaced: {error}"
                 );
             }
         }
     }
 }
 
-/// The interfaces that a dataplane is for.
+/// The two interfaces of a dataplane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfacePair {
-    /// Inode of their network namespace.
+    /// The inode of their network namespace.
     pub netns_inode: u64,
-    /// Index of the cluster interface.
+    /// The index of the cluster interface.
     pub cluster_ifindex: u32,
-    /// Index of the egress interface.
+    /// The index of the egress interface.
     pub egress_ifindex: u32,
 }
 
@@ -149,22 +151,22 @@ impl InterfacePair {
 }
 
 impl Pins {
-    /// Where dataplanes are pinned, each by its name, unless told otherwise.
+    /// The default directory, which contains a directory for each router.
     pub const DEFAULT: &str = "/sys/fs/bpf/egress-router";
 
-    /// The pins under `directory`, which is made if it is not there. Only its owner may look into it.
+    /// The pins in `directory`, which is created if necessary. Only its owner has access.
     ///
     /// # Errors
     ///
-    /// If it is not in a BPF file system, or cannot be made.
+    /// If the directory is not in a BPF file system, or cannot be created.
     pub fn at(directory: &Path) -> Result<Self, PinsError> {
-        let there = directory
+        let existing = directory
             .ancestors()
             .find(|path| path.exists())
             .unwrap_or(Path::new("/"));
-        let kind = statfs(there)
+        let kind = statfs(existing)
             .map_err(io::Error::from)
-            .map_err(PinsError::io(there))?
+            .map_err(PinsError::io(existing))?
             .filesystem_type();
         if kind != BPF_FS_MAGIC {
             return Err(PinsError::NotBpf(directory.to_owned()));
@@ -179,39 +181,39 @@ impl Pins {
         })
     }
 
-    /// Where they are.
+    /// The directory of the pins.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where the map with this name is.
+    /// The path of a map's pin.
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// Where the link is by which this program is attached.
+    /// The path of the pin of a program's link.
     pub(super) fn link(&self, program: &str) -> PathBuf {
         self.directory.join(format!("{program}_link"))
     }
 
-    /// How many entries the pinned map with this name has room for; `None` if there is none.
+    /// The size of a pinned map in entries; `None` if it does not exist.
     pub(super) fn max_entries(&self, name: &str) -> Option<u32> {
         let info = MapInfo::from_pin(self.map(name)).ok()?;
         Some(info.max_entries())
     }
 
-    /// The pins that are under `directory`.
+    /// The pins in `directory`, without a check that it exists.
     pub fn existing(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
         }
     }
 
-    /// The pinned maps.
+    /// Opens the pinned maps.
     ///
     /// # Errors
     ///
-    /// If one is not there, or is of another version.
+    /// If a map is missing or has another layout.
     pub fn maps(&self) -> Result<Maps, MapsError> {
         Maps::from_source(|name| {
             let data = MapData::from_pin(self.map(name));
@@ -219,7 +221,7 @@ impl Pins {
         })
     }
 
-    /// What is pinned here, for a router of these interfaces.
+    /// The pinned state, for a router of these interfaces.
     ///
     /// # Errors
     ///
@@ -237,14 +239,14 @@ impl Pins {
             flows: self.count_flows(),
         };
         let Ok(identity) = self.identity() else {
-            return Ok(unusable("no map says of which version it is".to_owned()));
+            return Ok(unusable("its maps have no layout version".to_owned()));
         };
-        let was = InterfacePair::of(&identity);
+        let pinned = InterfacePair::of(&identity);
         Ok(match identity.layout_version {
             0 => unusable("its maps were not filled".to_owned()),
-            _ if was != pair => PinnedState::Foreign(format!(
-                "it is of interfaces {} and {} in network namespace {}",
-                was.cluster_ifindex, was.egress_ifindex, was.netns_inode
+            _ if pinned != pair => PinnedState::Foreign(format!(
+                "it belongs to interfaces {} and {} in network namespace {}",
+                pinned.cluster_ifindex, pinned.egress_ifindex, pinned.netns_inode
             )),
             _ => match self.check(&identity).and_then(|()| self.info()) {
                 Ok(info) => PinnedState::Usable(Box::new(info)),
@@ -253,22 +255,22 @@ impl Pins {
         })
     }
 
-    /// Checks that the maps are of this version.
+    /// Checks the layout version, and the types and sizes of all maps.
     ///
-    /// Their types and sizes are checked as well: a program from before version 7 leaves the `INSTANCE` of a later one when
-    /// it replaces the rest.
+    /// The version alone does not suffice: a program older than layout version 7 replaces the other maps of a later
+    /// version, but leaves its `INSTANCE`.
     pub(super) fn check(&self, identity: &Identity) -> Result<(), MapsError> {
         check_version(identity)?;
-        let is_like = |map: &PinnedMap| {
-            MapInfo::from_pin(self.map(map.name)).is_ok_and(|info| map.is_like(&info))
+        let matches = |map: &PinnedMap| {
+            MapInfo::from_pin(self.map(map.name)).is_ok_and(|info| map.matches(&info))
         };
-        match MAPS.iter().find(|map| !is_like(map)) {
-            Some(map) => Err(MapsError::Unlike(map.name)),
+        match MAPS.iter().find(|map| !matches(map)) {
+            Some(map) => Err(MapsError::WrongShape(map.name)),
             None => Ok(()),
         }
     }
 
-    /// How many flows there are, if they can be counted. Each has two entries, in every version.
+    /// The number of flows, if they can be counted. A flow has two entries in every version.
     fn count_flows(&self) -> Option<u32> {
         ["FLOWS_V4", "FLOWS_V6"].iter().try_fold(0, |flows, name| {
             let entries = raw::count_keys(&MapData::from_pin(self.map(name)).ok()?).ok()?;
@@ -276,9 +278,9 @@ impl Pins {
         })
     }
 
-    /// Whose dataplane it is, of whatever version.
+    /// The identity of a dataplane of any version.
     pub(super) fn identity(&self) -> Result<Identity, MapsError> {
-        // One of before version 7 has no `INSTANCE`.
+        // Before version 7 there was no `INSTANCE`.
         let [name, earlier] = IDENTITY_MAPS;
         let pinned = |name| named(name, MapData::from_pin(self.map(name)));
         match pinned(name).or_else(|error| pinned(earlier).map_err(|_| error)) {
@@ -287,17 +289,17 @@ impl Pins {
         }
     }
 
-    /// The dataplane of these interfaces, which is to be replaced.
-    pub fn former(&self, pair: InterfacePair) -> Former {
+    /// The dataplane of these interfaces, which is being replaced.
+    pub fn replaced_dataplane(&self, pair: InterfacePair) -> ReplacedDataplane {
         let maps = IDENTITY_MAPS.iter().filter_map(|name| {
             let map = MapData::from_pin(self.map(name)).ok()?;
-            // `CONFIG` says so before version 7 only.
+            // `CONFIG` contains the identity only before version 7.
             (InterfacePair::of(&identity(&map).ok()?) == pair).then_some(map)
         });
-        Former(maps.collect())
+        ReplacedDataplane(maps.collect())
     }
 
-    /// What its process keeps, if it is of this version.
+    /// Reads `INSTANCE` of a dataplane of this version.
     fn info(&self) -> Result<InstanceInfo, MapsError> {
         let [name, _] = IDENTITY_MAPS;
         let open = || {
@@ -307,7 +309,7 @@ impl Pins {
         named(name, open())
     }
 
-    /// Removes the pins of these maps. They live on in the programs that use them.
+    /// Removes the pins of these maps. Programs that use the maps keep them alive.
     pub(super) fn remove_maps<'n>(
         &self,
         names: impl IntoIterator<Item = &'n str>,
@@ -318,11 +320,11 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins of all maps, also of those that only earlier versions had.
+    /// Removes the pins of all maps, including those that only earlier versions had.
     ///
     /// # Errors
     ///
-    /// If that fails.
+    /// If a pin cannot be removed.
     pub fn remove_all_maps(&self) -> Result<(), PinsError> {
         self.remove_maps(MAPS.iter().map(|map| map.name).chain(RETIRED_MAPS))
     }
@@ -332,39 +334,40 @@ impl Pins {
         PROGRAMS.iter().any(|program| self.link(program).exists())
     }
 
-    /// Removes the links, by which their programs come off the interfaces.
+    /// Removes the links, which detaches their programs.
     ///
     /// # Errors
     ///
-    /// If that fails.
+    /// If a pin cannot be removed.
     pub(super) fn remove_links(&self) -> Result<(), PinsError> {
         PROGRAMS
             .iter()
             .try_for_each(|program| remove(&self.link(program)))
     }
 
-    /// Removes everything, and the directory. A dataplane without a process comes off the interfaces by that, if tcx holds it.
+    /// Removes all pins and the directory. This detaches a dataplane on tcx that has no process.
     ///
     /// # Errors
     ///
-    /// If that fails.
+    /// If a pin or the directory cannot be removed.
     pub fn remove(&self) -> Result<(), PinsError> {
         self.remove_links()?;
         self.remove_all_maps()?;
         match fs::remove_dir(&self.directory) {
-            // Somebody else keeps something there.
+            // The directory contains files that are not ours.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
             result => result.map_err(PinsError::io(&self.directory)),
         }
     }
 
-    /// Whether these are the pins of this dataplane. A router of other interfaces may have displaced them.
-    pub(super) fn is_of(&self, identity: &Identity) -> bool {
+    /// Whether these are the pins of the dataplane with this identity. A router of other interfaces may have replaced
+    /// them.
+    pub(super) fn belongs_to(&self, identity: &Identity) -> bool {
         self.identity().is_ok_and(|pinned| pinned == *identity)
     }
 }
 
-/// Checks that a dataplane's maps are said to be of this version.
+/// Checks that an identity has this program's layout version.
 pub(super) const fn check_version(identity: &Identity) -> Result<(), MapsError> {
     if identity.layout_version == LAYOUT_VERSION {
         Ok(())
@@ -376,7 +379,7 @@ pub(super) const fn check_version(identity: &Identity) -> Result<(), MapsError> 
     }
 }
 
-/// Whose dataplane one of [`IDENTITY_MAPS`] is of.
+/// Reads the identity from one of [`IDENTITY_MAPS`].
 pub(super) fn identity(map: &MapData) -> Result<Identity, MapsError> {
     const LEN: usize = size_of::<Identity>();
     let value = named(IDENTITY_MAPS[0], raw::only_value(map))?;
@@ -411,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_elsewhere_is_refused_with_what_to_do() {
+    fn a_directory_outside_of_a_bpf_file_system_is_refused_with_advice() {
         let error = Pins::at(Path::new("/tmp/no/such")).unwrap_err().to_string();
         assert!(
             error.contains("/tmp/no/such") && error.contains("mount -t bpf"),

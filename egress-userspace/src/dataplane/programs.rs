@@ -1,9 +1,9 @@
-//! The kernel half's programs, by name.
+//! The names of the kernel half's programs.
 
-/// Those that are attached: to the cluster interface and to the egress interface.
+/// The programs that are attached, to the cluster interface and to the egress interface.
 pub const PROGRAMS: [&str; 2] = ["eth0_ingress", "net1_ingress"];
 
-/// The program that starts the timer which ends idle flows.
+/// The program that starts the sweep timer.
 pub(super) const START_SWEEP: &str = "start_sweep";
 
 /// The program that ends a flow.

@@ -1,5 +1,4 @@
-//! Calls of bpf(2) that aya does not have: on maps whose layout this program does not know, and on what belongs to a
-//! program without being used by it.
+//! Calls of bpf(2) that aya lacks: access to maps of unknown layout, and `BPF_PROG_BIND_MAP`.
 
 use std::{
     io,
@@ -13,7 +12,7 @@ const MAP_UPDATE_ELEM: nix::libc::c_int = 2;
 const MAP_GET_NEXT_KEY: nix::libc::c_int = 4;
 const PROG_BIND_MAP: nix::libc::c_int = 35;
 
-/// `bpf_attr` of the calls on an element.
+/// `bpf_attr` of the calls on map elements.
 #[repr(C)]
 struct Element {
     map: u32,
@@ -31,41 +30,41 @@ struct Bind {
     flags: u32,
 }
 
-/// The value of an array of one element, whatever its size.
+/// Reads the value of an array with one element, whatever the value's size is.
 ///
 /// # Errors
 ///
-/// If the map is not one, or the kernel refuses.
+/// If the map is not such an array, or the kernel refuses.
 pub(super) fn only_value(map: &MapData) -> Result<Vec<u8>, MapError> {
     let info = map.info()?;
     let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
     if !is_array || info.max_entries() != 1 {
-        return Err(io::Error::other("not an array of one element").into());
+        return Err(io::Error::other("not an array with one element").into());
     }
     let key = 0_u32.to_ne_bytes();
     let mut value = vec![0; info.value_size() as usize];
-    // SAFETY: the key has the four bytes of an array's, the value has room for what the kernel said is its size.
+    // SAFETY: an array's key has four bytes, and `value` has the value size that the kernel reports.
     unsafe { element(MAP_LOOKUP_ELEM, map.fd().as_fd(), Some(&key), &mut value)? };
     Ok(value)
 }
 
-/// Writes the value of an array of one element.
+/// Writes the value of an array with one element.
 ///
 /// # Errors
 ///
-/// If it has not the map's size, or the kernel refuses.
+/// If `value` does not have the map's value size, or the kernel refuses.
 pub(super) fn set_only_value(map: &MapData, value: &mut [u8]) -> Result<(), MapError> {
     if map.info()?.value_size() as usize != value.len() {
         return Err(io::Error::other("not the size of the map's values").into());
     }
     let key = 0_u32.to_ne_bytes();
-    // SAFETY: the key has the four bytes of an array's, the value has the size that the kernel said.
+    // SAFETY: an array's key has four bytes, and `value` has the value size that the kernel reports.
     unsafe { element(MAP_UPDATE_ELEM, map.fd().as_fd(), Some(&key), value)? };
     Ok(())
 }
 
-/// How many keys a hash has, at most as many as it has room for: the kernel begins anew when the key that it stands on has
-/// gone.
+/// Counts the keys of a hash. The map's size bounds the result, as the kernel restarts the walk if the current key was
+/// deleted in the meantime.
 ///
 /// # Errors
 ///
@@ -74,7 +73,7 @@ pub(super) fn count_keys(map: &MapData) -> Result<u32, MapError> {
     let info = map.info()?;
     let (mut key, mut next) = (None::<Vec<u8>>, vec![0; info.key_size() as usize]);
     for count in 0..info.max_entries() {
-        // SAFETY: both keys have the size that the kernel said.
+        // SAFETY: both keys have the key size that the kernel reports.
         match unsafe {
             element(
                 MAP_GET_NEXT_KEY,
@@ -91,24 +90,24 @@ pub(super) fn count_keys(map: &MapData) -> Result<u32, MapError> {
     Ok(info.max_entries())
 }
 
-/// Makes a map belong to a program that does not use it: the program's list of maps has it, and it lives as long.
+/// Binds a map to a program that does not use it: the program's list of maps contains it, and keeps it alive.
 ///
 /// # Errors
 ///
-/// If the kernel refuses. It knows the call since 5.10.
+/// If the kernel refuses. The call requires Linux 5.10.
 pub(super) fn bind(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
     let attributes = Bind {
         program: program.as_raw_fd().cast_unsigned(),
         map: map.as_raw_fd().cast_unsigned(),
         flags: 0,
     };
-    // SAFETY: the call takes numbers only.
+    // SAFETY: the attributes contain no pointers.
     unsafe { bpf(PROG_BIND_MAP, &attributes) }
 }
 
 /// # Safety
 ///
-/// Key and value have to be as large as the map's.
+/// `key` must have the map's key size. `value` must have its value size, or the key size for `MAP_GET_NEXT_KEY`.
 unsafe fn element(
     command: nix::libc::c_int,
     map: BorrowedFd<'_>,
@@ -122,15 +121,15 @@ unsafe fn element(
         value: value.as_mut_ptr().expose_provenance() as u64,
         flags: 0,
     };
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees the sizes.
     unsafe { bpf(command, &attributes) }
 }
 
 /// # Safety
 ///
-/// The attributes have to be those of the command.
+/// `attributes` must be the `bpf_attr` of the command, and its pointers must be valid for it.
 unsafe fn bpf<T>(command: nix::libc::c_int, attributes: &T) -> io::Result<()> {
-    // SAFETY: the kernel reads no more of the attributes than their size.
+    // SAFETY: the kernel reads no more than the size of the attributes.
     let result = unsafe {
         nix::libc::syscall(
             nix::libc::SYS_bpf,

@@ -1,4 +1,4 @@
-//! What the maps say, as a person thinks of it.
+//! The contents of the maps as structured values for output.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -26,12 +26,12 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// Where a rule sends its connections.
+/// The destination of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
     /// The server.
     pub address: IpAddr,
-    /// The server's port; none for the fallback, where it is the one that the client connects to.
+    /// The server's port; `None` for the fallback, which keeps the port that the client connects to.
     pub port: Option<u16>,
 }
 
@@ -47,9 +47,9 @@ impl std::fmt::Display for Target {
 /// Packets and bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TrafficReport {
-    /// Packets, as they are on the wire.
+    /// Packets as they are on the wire.
     pub packets: u64,
-    /// Bytes, from the IP header on.
+    /// Bytes from the IP header on.
     pub bytes: u64,
 }
 
@@ -62,23 +62,23 @@ impl From<Traffic> for TrafficReport {
     }
 }
 
-/// A rule and what it has done.
+/// A rule and its counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleReport {
-    /// Its number: when the router starts its index in `spec.redirect.redirectRules`, one more for the fallback. It keeps it
-    /// when rules around it change.
+    /// The rule id. At the start it is the index in `spec.redirect.redirectRules`, and the fallback has the next one. A
+    /// rule keeps its id across reloads.
     pub id: u32,
     /// `TCP`, `UDP` or `SCTP`; `any` for the fallback.
     pub protocol: String,
-    /// The port that clients connect to; none for the fallback, which has all those without a rule.
+    /// The port that clients connect to; `None` for the fallback, which takes every port without a rule.
     pub port: Option<u16>,
     /// The server.
     pub destination: Target,
     /// Flows opened since the router started.
     pub flows: u64,
-    /// From clients to the server.
+    /// Traffic from clients to the server.
     pub original: TrafficReport,
-    /// From the server to clients.
+    /// Traffic from the server to clients.
     pub reply: TrafficReport,
 }
 
@@ -87,34 +87,34 @@ pub struct RuleReport {
 pub struct FlowReport {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// The client, as it connects to the router.
+    /// The client.
     pub client: Endpoint,
-    /// The router, as the client connects to it.
+    /// The router's endpoint that the client connects to.
     pub router: Endpoint,
-    /// The reserved address and NAT port, as the server sees the router.
+    /// The reserved address and NAT port, which the server sees as its peer.
     pub reserved: Endpoint,
     /// The server.
     pub server: Endpoint,
-    /// The connection's state, as conntrack names it.
+    /// The connection's state, by conntrack's name.
     pub state: &'static str,
-    /// The rule's index in the spec.
+    /// The rule id.
     pub rule: u32,
     /// Seconds since the flow was opened.
     pub age_seconds: u64,
-    /// Seconds since its last packet; up to one too many.
+    /// Seconds since the last packet, up to one second too many.
     pub idle_seconds: u64,
-    /// From the client to the server.
+    /// Traffic from the client to the server.
     pub original: TrafficReport,
-    /// From the server to the client.
+    /// Traffic from the server to the client.
     pub reply: TrafficReport,
 }
 
-/// How often packets had an outcome.
+/// An outcome and its counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutcomeReport {
-    /// Its name; `unknown_` and its number for one that this version does not know.
+    /// The outcome's name; `unknown_` and the number for one that this version does not know.
     pub name: Cow<'static, str>,
-    /// `pass` (to the pod's own stack), `drop`, `reject` (dropped, and the sender is told), or `unknown`.
+    /// `pass` (to the pod's own stack), `drop`, `reject` (drop and notify the sender), or `unknown`.
     pub verdict: &'static str,
     /// Packets since the router started.
     pub packets: u64,
@@ -133,16 +133,16 @@ pub(super) fn protocol_name(number: u8) -> String {
     protocol::name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
 }
 
-/// What tells a flow from all others, in the order in which flows are shown.
+/// The sort key of a flow: client, router, server and protocol. It is unique.
 pub type FlowKey = (Endpoint, Endpoint, Endpoint, String);
 
 impl FlowReport {
-    /// What tells it from all others.
+    /// The flow's sort key.
     pub fn key(&self) -> FlowKey {
         (self.client, self.router, self.server, self.protocol.clone())
     }
 
-    /// A flow out of its two entries.
+    /// Makes a report from a flow's two entries.
     pub fn of<A: Address + Into<IpAddr>>(
         tuple: &Tuple<A>,
         original: &Flow<A>,
@@ -170,66 +170,62 @@ impl FlowReport {
     }
 }
 
-/// The flows of one family, as they are met in the table, which has room for `max_flows`.
+/// The tuples of the original entries of one family, in the order of the flow table.
 ///
-/// The kernel begins anew when the key that it stands on has gone: while flows end, some may be met again, and the walk
-/// is bounded by the entries that can be there, two for each flow.
+/// The kernel restarts the walk if its current key was deleted in the meantime. A tuple may therefore come twice, and
+/// the size of the table, two entries for each flow, bounds the walk.
+fn original_tuples<A: Address>(
+    maps: &FamilyMaps<A>,
+    max_flows: u32,
+) -> impl Iterator<Item = Tuple<A>> + '_ {
+    maps.flows
+        .keys()
+        .take(2 * max_flows as usize)
+        .filter_map(Result::ok)
+        .filter(|tuple| tuple.side() == Some(Side::Cluster))
+}
+
+/// The flows of one family as tuple, original entry and reply entry. A flow that ends during the walk is left out.
+fn entries<A: Address>(
+    maps: &FamilyMaps<A>,
+    max_flows: u32,
+) -> impl Iterator<Item = (Tuple<A>, Flow<A>, Flow<A>)> + '_ {
+    original_tuples(maps, max_flows).filter_map(|tuple| {
+        let original = maps.flows.get(&tuple, 0).ok()?;
+        let peer = original.translation.peer(Side::Cluster, tuple.protocol);
+        let reply = maps.flows.get(&peer, 0).ok()?;
+        Some((tuple, original, reply))
+    })
+}
+
 fn flows<A: Address + Into<IpAddr>>(
     maps: &FamilyMaps<A>,
     max_flows: u32,
     now_ns: u64,
 ) -> impl Iterator<Item = FlowReport> + '_ {
-    // The table changes while it is read: an entry may vanish, and that one is left out.
-    maps.flows
-        .keys()
-        .take(2 * max_flows as usize)
-        .filter_map(Result::ok)
-        .filter(|tuple| tuple.side() == Some(Side::Cluster))
-        .filter_map(move |tuple| {
-            let original = maps.flows.get(&tuple, 0).ok()?;
-            let peer = original.translation.peer(Side::Cluster, tuple.protocol);
-            let reply = maps.flows.get(&peer, 0).ok()?;
-            Some(FlowReport::of(&tuple, &original, &reply, now_ns))
-        })
+    entries(maps, max_flows)
+        .map(move |(tuple, original, reply)| FlowReport::of(&tuple, &original, &reply, now_ns))
 }
 
-/// How many flows of one family there are, of `max_flows` at most.
-///
-/// The kernel begins anew when the key that it stands on has gone: while flows end faster than they are counted, some are
-/// met again, and the count is bounded by what can be there.
+/// The number of flows of one family, one system call each. Flows that come twice may be counted twice, so `max_flows`
+/// bounds the result.
 fn count_flows<A: Address>(maps: &FamilyMaps<A>, max_flows: u32) -> usize {
-    let max_flows = max_flows as usize;
-    let is_original = |key: &Tuple<A>| key.side() == Some(Side::Cluster);
-    maps.flows
-        .keys()
-        .take(2 * max_flows)
-        .filter(|key| key.as_ref().is_ok_and(is_original))
+    original_tuples(maps, max_flows)
         .count()
-        .min(max_flows)
+        .min(max_flows as usize)
 }
 
-/// How many flows of one family, which are `max_flows` at most, were only begun or are over.
+/// The number of flows of one family that are not established, and may be evicted.
 fn count_expendable<A: Address>(maps: &FamilyMaps<A>, max_flows: u32) -> usize {
-    maps.flows
-        .keys()
-        .take(2 * max_flows as usize)
-        .filter_map(Result::ok)
-        .filter(|tuple| tuple.side() == Some(Side::Cluster))
-        .filter(|tuple| {
-            let Ok(original) = maps.flows.get(tuple, 0) else {
-                return false;
-            };
-            let peer = original.translation.peer(Side::Cluster, tuple.protocol);
-            let Ok(reply) = maps.flows.get(&peer, 0) else {
-                return false;
-            };
-            FlowState::of(tuple.protocol, &original, &reply).is_expendable()
+    entries(maps, max_flows)
+        .filter(|(tuple, original, reply)| {
+            FlowState::of(tuple.protocol, original, reply).is_expendable()
         })
         .count()
 }
 
 impl Maps {
-    /// All flows, sorted by client and server.
+    /// All flows, sorted by [`FlowKey`].
     ///
     /// # Errors
     ///
@@ -241,7 +237,7 @@ impl Maps {
         Ok(flows)
     }
 
-    /// The flows, one by one as they are met in the table. One may be met again while others end.
+    /// The flows in the order of the flow table. A flow may come twice if others end during the walk.
     ///
     /// # Errors
     ///
@@ -254,7 +250,7 @@ impl Maps {
         Ok(flows(&self.v4, max_flows, now_ns).chain(flows(&self.v6, max_flows, now_ns)))
     }
 
-    /// How many flows there are, of both families.
+    /// The number of flows of both families.
     ///
     /// # Errors
     ///
@@ -264,7 +260,7 @@ impl Maps {
         Ok(count_flows(&self.v4, max_flows) + count_flows(&self.v6, max_flows))
     }
 
-    /// How many flows of a family may be ended to make room for new ones when the table is full.
+    /// The number of flows of a family that a full table may evict.
     ///
     /// # Errors
     ///
@@ -277,7 +273,7 @@ impl Maps {
         })
     }
 
-    /// All rules with their counters, by their ids.
+    /// All rules and fallbacks in force with their counters, sorted by rule id.
     ///
     /// # Errors
     ///
@@ -344,8 +340,7 @@ impl Maps {
         Ok(rules)
     }
 
-    /// Every outcome that a packet which is not forwarded can have, with its count, and those that this version does not know
-    /// if they have been counted.
+    /// Every outcome with its counter, and unknown outcomes whose counter is not 0.
     ///
     /// # Errors
     ///
@@ -365,7 +360,7 @@ impl Maps {
 }
 
 impl OutcomeReport {
-    /// The outcome, or the one that has a number which this version does not know, with no packets.
+    /// Describes an outcome, or the number of an unknown one, with no packets.
     pub fn of(outcome: Result<Outcome, u32>) -> Self {
         match outcome {
             Ok(outcome) => Self {

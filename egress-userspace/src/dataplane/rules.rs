@@ -1,7 +1,7 @@
-//! Putting a rule table in force, as a whole.
+//! Puts a rule table in force, in one step.
 //!
-//! The maps have room for two sets of rules. The new one is filled in beside the one in force, which one word then
-//! replaces; so packets see either, and an error half-way leaves everything as it was.
+//! The maps hold two rule sets. A reload fills the set that is not in force, and then switches to it by writing one
+//! word. A packet sees either set in full, and an error before the switch changes nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,72 +26,72 @@ use super::{
 };
 use crate::net::kernel;
 
-/// Why rules could not be put in force. Those before are still.
+/// Why rules could not be put in force. The previous rules stay in force.
 #[derive(Debug, Error)]
 pub enum RulesError {
-    /// There are too many.
+    /// The maps are too small.
     #[error(
-        "{rules} rules are more than the {room} that there is room for: start the router anew, which keeps the flows"
+        "{rules} rules are more than the {max_rules} that the maps can hold: restart the router, which keeps the flows"
     )]
     TooMany {
-        /// How many there are, the fallbacks among them.
+        /// The number of rules, including the fallbacks.
         rules: usize,
-        /// How many there is room for.
-        room: u32,
+        /// The number of rules that the maps can hold.
+        max_rules: u32,
     },
-    /// The kernel refused.
+    /// The kernel refused a map operation.
     #[error(transparent)]
     Maps(#[from] MapsError),
 }
 
-/// What tells a rule from another: one of which any of this differs is counted by itself.
+/// What distinguishes a rule from others. A rule that differs in any of this has counters of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Identity {
-    /// Protocol and port; none for the fallback.
+struct RuleIdentity {
+    /// Protocol and port; `None` for the fallback.
     listens: Option<(u8, u16)>,
     destination: IpAddr,
     target_port: u16,
 }
 
-/// What a change of the rules has done.
+/// How a reload has changed the rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RulesChange {
-    /// Rules that are in force as before, and go on counting.
+    /// Rules that stay in force, with their counters.
     pub kept: usize,
-    /// Rules that are new, or go elsewhere than before.
+    /// Rules that are new, or have a new destination.
     pub added: usize,
-    /// Rules that are gone, or go elsewhere now.
+    /// Rules that were removed, or had another destination.
     pub removed: usize,
 }
 
 impl RulesChange {
-    /// Whether everything is as it was.
+    /// Whether no rule was added or removed.
     pub const fn is_empty(&self) -> bool {
         self.added == 0 && self.removed == 0
     }
 }
 
 impl Maps {
-    /// How many rules there is room for, the fallback among them.
-    pub fn room_for_rules(&self) -> u32 {
+    /// The maximum number of rules, including the fallback.
+    pub fn max_rules(&self) -> u32 {
         self.rule_counters_len() / 2
     }
 
     /// Puts a rule table in force, with its fallbacks and reserved addresses.
     ///
-    /// A rule that was in force before keeps its id, and with it its counters. The others get ids whose counters are at 0.
-    /// The fallbacks of both families share one id.
+    /// A rule that stays in force keeps its id and counters. A new rule gets an id whose counters are 0. Both fallbacks
+    /// share one id.
     ///
     /// # Errors
     ///
-    /// If there are too many, or the kernel refuses. Then the rules are as before.
+    /// If there are too many rules, or the kernel refuses. The previous rules then stay in force.
     pub fn apply_rules(&mut self, table: &RuleTable) -> Result<RulesChange, RulesError> {
         let wanted = identities(table);
-        let room = self.room_for_rules();
-        if wanted.len() > room as usize {
+        let max_rules = self.max_rules();
+        if wanted.len() > max_rules as usize {
             return Err(RulesError::TooMany {
                 rules: wanted.len(),
-                room,
+                max_rules,
             });
         }
         let config = self.config()?;
@@ -99,7 +99,7 @@ impl Maps {
         let other = set ^ 1;
         let before = self.identities_in_force(&config)?;
         let ids = self.ids(&wanted, &before)?;
-        // What a change that was interrupted may have left.
+        // An interrupted reload may have left rules.
         self.clear_rules(other)?;
         if let Err(error) = self.insert_rules(other, &ids) {
             self.clear_rules(other)?;
@@ -110,7 +110,7 @@ impl Maps {
         self.set_config(&next)?;
         next.rule_set = other.into();
         self.set_config(&next)?;
-        // A program that runs since before may still look for the old ones.
+        // A program run that started before the switch may still look up the old rules.
         kernel::wait_for_running_programs();
         self.clear_rules(set)?;
         let kept = wanted.iter().filter(|it| before.contains_key(it)).count();
@@ -121,8 +121,11 @@ impl Maps {
         })
     }
 
-    /// The rules in force, each with its id.
-    fn identities_in_force(&self, config: &Config) -> Result<BTreeMap<Identity, u32>, MapsError> {
+    /// The rules in force and their ids.
+    fn identities_in_force(
+        &self,
+        config: &Config,
+    ) -> Result<BTreeMap<RuleIdentity, u32>, MapsError> {
         let set = config.rules_in_force();
         let mut found = BTreeMap::new();
         named("RULES_V4", collect(&self.v4.rules, set, &mut found))?;
@@ -138,16 +141,16 @@ impl Maps {
         Ok(found)
     }
 
-    /// An id for each rule: the one that it has, or one that is free.
+    /// An id for each rule: its current one, or a free one.
     fn ids(
         &mut self,
-        wanted: &[Identity],
-        before: &BTreeMap<Identity, u32>,
-    ) -> Result<BTreeMap<Identity, u32>, MapsError> {
-        // Those of rules that go now are not free yet: their last packets are still to be counted.
+        wanted: &[RuleIdentity],
+        before: &BTreeMap<RuleIdentity, u32>,
+    ) -> Result<BTreeMap<RuleIdentity, u32>, MapsError> {
+        // The ids of rules that this reload removes are not free: packets may still be counted for them.
         let taken: BTreeSet<u32> = before.values().copied().collect();
         let mut free = (0..self.rule_counters_len()).filter(|id| !taken.contains(id));
-        // Numbers that flows of a rule before it may still be counted by, and that come last.
+        // Ids whose counters are not 0. Flows of an earlier rule may still count there, so they are the last resort.
         let mut used = Vec::new();
         let mut ids = BTreeMap::new();
         for rule in wanted {
@@ -163,7 +166,7 @@ impl Maps {
         Ok(ids)
     }
 
-    /// The next id whose counters are at 0. Where there is none left, the lowest one begins anew.
+    /// The next free id whose counters are 0. If there is none, resets the counters of the lowest free id.
     fn fresh_id(
         &mut self,
         free: &mut impl Iterator<Item = u32>,
@@ -175,13 +178,17 @@ impl Maps {
             }
             used.push(id);
         }
-        // There are twice as many counters as rules, so that one is left.
+        // There are twice as many ids as rules, so one is left.
         let id = if used.is_empty() { 0 } else { used.remove(0) };
         self.reset_rule_counters(id)?;
         Ok(id)
     }
 
-    fn insert_rules(&mut self, set: u8, ids: &BTreeMap<Identity, u32>) -> Result<(), MapsError> {
+    fn insert_rules(
+        &mut self,
+        set: u8,
+        ids: &BTreeMap<RuleIdentity, u32>,
+    ) -> Result<(), MapsError> {
         for (rule, id) in ids {
             let Some((protocol, port)) = rule.listens else {
                 continue;
@@ -208,9 +215,9 @@ impl Maps {
     }
 }
 
-/// The rules of a table in its order, and the fallbacks.
-fn identities(table: &RuleTable) -> Vec<Identity> {
-    let rules = table.rules.iter().map(|rule| Identity {
+/// The rules of a table in order, followed by the fallbacks.
+fn identities(table: &RuleTable) -> Vec<RuleIdentity> {
+    let rules = table.rules.iter().map(|rule| RuleIdentity {
         listens: Some((rule.protocol.number(), rule.port.get())),
         destination: rule.destination,
         target_port: rule.target_port.get(),
@@ -218,16 +225,16 @@ fn identities(table: &RuleTable) -> Vec<Identity> {
     rules.chain(table.fallbacks().map(fallback)).collect()
 }
 
-const fn fallback(address: IpAddr) -> Identity {
-    Identity {
+const fn fallback(address: IpAddr) -> RuleIdentity {
+    RuleIdentity {
         listens: None,
         destination: address,
         target_port: 0,
     }
 }
 
-/// What the rules of a table have in common.
-fn rule_set(table: &RuleTable, ids: &BTreeMap<Identity, u32>) -> RuleSet {
+/// The reserved addresses and fallbacks of a table, and the id of the fallbacks.
+fn rule_set(table: &RuleTable, ids: &BTreeMap<RuleIdentity, u32>) -> RuleSet {
     let mut set = RuleSet::zeroed();
     if let Some(address) = table.reserved_v4 {
         set.reserved_v4 = address.into();
@@ -250,12 +257,12 @@ fn rule_set(table: &RuleTable, ids: &BTreeMap<Identity, u32>) -> RuleSet {
 fn collect<A: Address + Into<IpAddr>>(
     rules: &HashMap<MapData, RuleKey, Rule<A>>,
     set: u8,
-    found: &mut BTreeMap<Identity, u32>,
+    found: &mut BTreeMap<RuleIdentity, u32>,
 ) -> Result<(), MapError> {
     for entry in rules {
         let (key, rule) = entry?;
         if key.set == set {
-            let identity = Identity {
+            let identity = RuleIdentity {
                 listens: Some((key.protocol, key.port.number())),
                 destination: rule.destination.into(),
                 target_port: rule.target_port.number(),
@@ -277,9 +284,9 @@ fn clear<A: Address>(
 }
 
 impl Dataplane {
-    /// Ends the flows whose rule is not in force any more, or whose reserved address is not. How many those were.
+    /// Ends the flows whose rule or reserved address is no longer in force. Returns the number of flows that it ended.
     ///
-    /// What either end sends next meets the pod's own stack, which refuses TCP by a RST.
+    /// The next packet of either peer goes to the pod's own stack, which answers TCP with a RST.
     ///
     /// # Errors
     ///
@@ -307,18 +314,18 @@ fn end_flows<A: Address>(
     ids: &BTreeSet<u32>,
     reserved: A,
 ) -> Result<u64, LoadError> {
-    // The kernel begins anew when the entry that it stands on has gone, so some may be met again.
+    // The kernel restarts the walk if the current key was deleted in the meantime, so entries may come twice.
     let limit = 4 * max_flows as usize;
-    // A key that vanishes while the table is read is one less to care for.
+    // An entry that is deleted during the walk needs no further action.
     let entries = maps.flows.iter().take(limit).filter_map(Result::ok);
-    let without: Vec<_> = entries
+    let without_rule: Vec<_> = entries
         .filter(|(tuple, flow)| {
             tuple.side() == Some(Side::Cluster)
                 && (!ids.contains(&flow.rule) || flow.translation.addresses.source != reserved)
         })
         .collect();
     let mut ended = 0;
-    for (tuple, flow) in &without {
+    for (tuple, flow) in &without_rule {
         ended += u64::from(end_flow(program, tuple, flow, Change::RuleChanged)?);
     }
     Ok(ended)

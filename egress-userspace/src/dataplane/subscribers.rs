@@ -1,4 +1,4 @@
-//! Listening to what the kernel half does: the ring buffers that it writes to, and the switches by which it does.
+//! Subscribers: the ring buffers that the kernel half writes records to, and the leases that enable them.
 
 use std::{
     io,
@@ -15,22 +15,22 @@ use thiserror::Error;
 
 use super::maps_error::{MapsError, named};
 
-/// The maps behind the subscribers, of which everybody who listens has handles of their own.
+/// The maps of the subscribers. Each [`Subscription`] opens handles of its own.
 pub(super) struct SubscriberMaps {
-    pub(super) until: Named,
-    pub(super) lost: Named,
-    pub(super) filter: Named,
-    /// By the subscriber's number.
-    pub(super) rings: [Named; Subscriber::COUNT],
+    pub(super) leases: NamedMap,
+    pub(super) lost: NamedMap,
+    pub(super) filter: NamedMap,
+    /// Indexed by the subscriber's number.
+    pub(super) rings: [NamedMap; Subscriber::COUNT],
 }
 
 /// A map with its name.
-pub(super) struct Named {
+pub(super) struct NamedMap {
     name: &'static str,
     data: MapData,
 }
 
-impl Named {
+impl NamedMap {
     pub(super) fn new(name: &'static str, map: Map) -> Result<Self, MapsError> {
         match map {
             Map::Array(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
@@ -53,7 +53,7 @@ impl SubscriberMaps {
     pub(super) fn open(&self, subscriber: Subscriber) -> Result<Subscription, MapsError> {
         Ok(Subscription {
             subscriber,
-            until: self.until.open()?,
+            leases: self.leases.open()?,
             lost: self.lost.open()?,
             filter: self.filter.open()?,
             ring: self.rings[subscriber as usize].open()?,
@@ -61,30 +61,30 @@ impl SubscriberMaps {
     }
 }
 
-/// A subscriber: the switch that makes the kernel half record, and the ring buffer that it records to.
+/// The maps of one subscriber.
 pub struct Subscription {
     subscriber: Subscriber,
-    until: Array<MapData, u64>,
+    leases: Array<MapData, u64>,
     lost: PerCpuArray<MapData, u64>,
     filter: Array<MapData, TraceFilter>,
     ring: RingBuf<MapData>,
 }
 
-/// Why it cannot be listened.
+/// Why a process cannot listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// Somebody else does.
-    #[error("another process {} already; a record goes to one reader only", doing(*.0))]
+    /// Another process listens to this subscriber.
+    #[error("another process {} already; a record goes to one reader only", activity(*.0))]
     Taken(Subscriber),
-    /// The maps.
+    /// The kernel refused a map operation.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// The claim that keeps others off could not be made.
-    #[error("could not find out who else listens: {0}")]
+    /// The socket that excludes other processes could not be created.
+    #[error("could not check for other listeners: {0}")]
     Claim(#[from] io::Error),
 }
 
-const fn doing(subscriber: Subscriber) -> &'static str {
+const fn activity(subscriber: Subscriber) -> &'static str {
     match subscriber {
         Subscriber::Log => "keeps this router's flow log",
         Subscriber::Follow => "follows this router's flows",
@@ -92,13 +92,13 @@ const fn doing(subscriber: Subscriber) -> &'static str {
     }
 }
 
-/// For how long a listener is told of things unless it says that it is still there.
+/// The duration of a lease.
 const LEASE_NS: u64 = 5_000_000_000;
 
 impl Subscription {
-    /// Becomes the only one who listens by it to the router whose cluster interface has this index.
+    /// Becomes the only listener of this subscriber, at the router whose cluster interface has this index.
     ///
-    /// Nothing is recorded before [`Listener::renew`].
+    /// The kernel half records nothing before the first [`Listener::renew`].
     ///
     /// # Errors
     ///
@@ -107,23 +107,23 @@ impl Subscription {
         let claim = claim(self.subscriber, cluster_ifindex)?;
         let mut listener = Listener {
             lost: self.lost()?,
-            subscriber: self,
+            subscription: self,
             _claim: claim,
         };
-        if listener.subscriber.subscriber != Subscriber::Log {
-            // What a reader before this one has left. The flow log has no gaps, and goes on with it.
-            while listener.subscriber.ring.next().is_some() {}
+        if listener.subscription.subscriber != Subscriber::Log {
+            // Discards what an earlier listener left. The flow log keeps it, so that it has no gaps.
+            while listener.subscription.ring.next().is_some() {}
         }
         Ok(listener)
     }
 
-    /// Switches it off, if a killed process has left it on.
+    /// Ends the lease, which a killed process may have left.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn silence(&mut self) -> Result<(), MapsError> {
-        self.record_until(0)
+    pub fn end_lease(&mut self) -> Result<(), MapsError> {
+        self.set_lease(0)
     }
 
     fn lost(&self) -> Result<u64, MapsError> {
@@ -131,15 +131,15 @@ impl Subscription {
         Ok(values.iter().sum())
     }
 
-    fn record_until(&mut self, until_ns: u64) -> Result<(), MapsError> {
+    fn set_lease(&mut self, until_ns: u64) -> Result<(), MapsError> {
         named(
             "SUBSCRIBERS",
-            self.until.set(self.subscriber as u32, until_ns, 0),
+            self.leases.set(self.subscriber as u32, until_ns, 0),
         )
     }
 }
 
-/// A socket whose abstract name belongs to the network namespace, and vanishes with the process.
+/// Binds an abstract socket name, which is unique in the network namespace and is freed when the process ends.
 fn claim(subscriber: Subscriber, cluster_ifindex: u32) -> Result<UnixDatagram, ListenError> {
     let name = format!(
         "egress-router/{cluster_ifindex}/subscriber/{}",
@@ -154,67 +154,67 @@ fn claim(subscriber: Subscriber, cluster_ifindex: u32) -> Result<UnixDatagram, L
     }
 }
 
-/// Who listens by a subscriber. It is switched off when this is dropped, and by itself when the process is killed; that of the
-/// flow log stays on as long as the kernel half is there.
+/// The only reader of a subscriber's records. Dropping it ends the lease; after a kill the lease expires. The lease of
+/// the flow log never expires.
 pub struct Listener {
-    subscriber: Subscription,
-    /// Records lost up to now.
+    subscription: Subscription,
+    /// The number of records lost before the last [`Listener::take_lost`].
     lost: u64,
     _claim: UnixDatagram,
 }
 
 impl Listener {
-    /// Listens for some seconds more; to be called at least each second.
+    /// Renews the lease. To be called at least once a second.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn renew(&mut self, now_ns: u64) -> Result<(), MapsError> {
-        let until_ns = match self.subscriber.subscriber {
-            // The next process of the same router goes on with what is recorded in the meantime.
+        let until_ns = match self.subscription.subscriber {
+            // The next process of the same router reads what is recorded in the meantime.
             Subscriber::Log => Subscriber::FOREVER,
             Subscriber::Follow | Subscriber::Trace => now_ns.saturating_add(LEASE_NS),
         };
-        self.subscriber.record_until(until_ns)
+        self.subscription.set_lease(until_ns)
     }
 
-    /// Says which packets [`Subscriber::Trace`] is to tell of.
+    /// Sets which packets [`Subscriber::Trace`] records.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn set_filter(&mut self, filter: &TraceFilter) -> Result<(), MapsError> {
-        named("TRACE_FILTER", self.subscriber.filter.set(0, filter, 0))
+        named("TRACE_FILTER", self.subscription.filter.set(0, filter, 0))
     }
 
     /// The next record, if there is one.
     pub fn next_record<T>(&mut self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        self.subscriber.ring.next().map(|record| read(&record))
+        self.subscription.ring.next().map(|record| read(&record))
     }
 
-    /// How many records were lost since this was last asked, because they were not read fast enough.
+    /// The number of records lost since the last call because they were not read fast enough.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn take_lost(&mut self) -> Result<u64, MapsError> {
-        let lost = self.subscriber.lost()?;
+        let lost = self.subscription.lost()?;
         Ok(lost - std::mem::replace(&mut self.lost, lost).min(lost))
     }
 }
 
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
-        self.subscriber.ring.as_raw_fd()
+        self.subscription.ring.as_raw_fd()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // The next process of the router goes on with the flow log, or silences it.
-        if self.subscriber.subscriber != Subscriber::Log {
-            // On failure the lease runs out.
-            let _ = self.subscriber.silence();
+        // The next process of the router continues the flow log, or ends its lease.
+        if self.subscription.subscriber != Subscriber::Log {
+            // On failure the lease expires.
+            let _ = self.subscription.end_lease();
         }
     }
 }
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_process_listens_by_a_tap_and_others_by_the_other_taps() {
+    fn each_subscriber_has_one_listener() {
         let ifindex = u32::MAX - 2;
         let follower = claim(Subscriber::Follow, ifindex).unwrap();
         let error = claim(Subscriber::Follow, ifindex).unwrap_err();

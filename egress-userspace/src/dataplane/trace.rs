@@ -1,4 +1,4 @@
-//! Traced packets as a person thinks of them.
+//! Trace records as structured values for output.
 
 use std::net::IpAddr;
 
@@ -10,54 +10,54 @@ use serde::Serialize;
 
 use super::report::{Endpoint, FlowReport, OutcomeReport, endpoint, protocol_name};
 
-/// A packet, and what was decided for it.
+/// A packet as it arrived, and what the kernel half decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracedPacket {
     /// When it arrived: `CLOCK_MONOTONIC` in nanoseconds.
     pub time_ns: u64,
     /// The interface that it arrived on.
     pub side: Side,
-    /// The packet as it arrived; `None` if its headers cannot be read.
+    /// The packet as it arrived; `None` if its headers cannot be parsed.
     pub packet: Option<PacketReport>,
-    /// Length of the frame in bytes.
+    /// The length of the frame in bytes.
     pub length: u32,
-    /// Whether there was a flow when it arrived.
+    /// Whether the flow existed when the packet arrived.
     pub found: FoundFlow,
     /// The flow after the packet.
     pub flow: Option<FlowReport>,
-    /// What was decided.
+    /// The kernel half's decision.
     pub decision: Decision,
 }
 
-/// What a packet's headers say.
+/// The headers of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PacketReport {
     /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`, or a number.
     pub protocol: String,
-    /// The sender; without its port where the packet has none.
+    /// The sender. The port is 0 if the packet has none.
     pub source: Endpoint,
     /// The receiver.
     pub destination: Endpoint,
-    /// TCP's flags that are set, such as `SYN ACK`.
+    /// The TCP flags that are set, such as `SYN` and `ACK`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<&'static str>,
     /// Time to live, or hop limit.
     pub ttl: u8,
 }
 
-/// Whether a packet's flow was there when it arrived.
+/// Whether a packet's flow existed when the packet arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundFlow {
-    /// It was.
+    /// The flow existed.
     Found {
-        /// How many packets of this direction it had had.
+        /// The number of earlier packets in the same direction.
         packets_before: u64,
     },
-    /// The packet opened it.
+    /// The packet opened the flow.
     Opened,
-    /// The packet opened it in place of one that had ended.
+    /// The packet opened the flow in place of one that had ended.
     Reopened,
-    /// There was none, and is none.
+    /// There was no flow, and the packet opened none.
     None,
 }
 
@@ -73,7 +73,7 @@ const FLAGS: [(u8, &str); 8] = [
 ];
 
 impl TracedPacket {
-    /// Reads a record of the kernel half; `None` for one that this version did not write.
+    /// Parses a trace record; `None` for one of an unknown layout.
     pub fn read(record: &[u8]) -> Option<Self> {
         match Either::<TraceRecord<Ipv4Address>, TraceRecord<Ipv6Address>>::read(record)? {
             Either::V4(record) => Self::of::<V4>(&record),
@@ -84,7 +84,7 @@ impl TracedPacket {
     fn of<F: Family<Address: Into<IpAddr>>>(record: &TraceRecord<F::Address>) -> Option<Self> {
         let flow = record.flow();
         let decision = Decision::from_number(record.decision);
-        // A packet that was forwarded is counted by now, unless its flow began anew.
+        // A forwarded packet has been counted by now, unless it reopened its flow.
         let is_counted = record.entry.traffic.packets > record.packets_before;
         let is_forwarded = matches!(decision, Decision::Forwarded { .. });
         let found = match (record.was_found != 0, flow) {
@@ -108,13 +108,12 @@ impl TracedPacket {
         })
     }
 
-    /// The decision in a word: `forward`, `pass`, `drop` or `reject`; `unknown` for an outcome that this version does not
-    /// know.
+    /// `forward`, or the verdict: `pass`, `drop` or `reject`; `unknown` for an outcome that this version does not know.
     pub fn verdict(&self) -> &'static str {
         self.outcome().map_or("forward", |outcome| outcome.verdict)
     }
 
-    /// Why it was not forwarded; `None` if it was.
+    /// Why the packet was not forwarded; `None` if it was forwarded.
     pub fn outcome(&self) -> Option<OutcomeReport> {
         match self.decision {
             Decision::Forwarded { .. } => None,
@@ -124,7 +123,7 @@ impl TracedPacket {
     }
 }
 
-/// What the headers say of a packet, of which `frame` has at least the beginning.
+/// Parses the headers of a packet. `frame` may be truncated.
 fn packet<F: Family<Address: Into<IpAddr>>>(frame: &[u8]) -> Option<PacketReport> {
     let network = F::network_header(frame, ETHERNET_HEADER_LEN).ok()?;
     let transport = PacketKind::read::<F>(frame, &network)

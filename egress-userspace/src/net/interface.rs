@@ -1,7 +1,8 @@
-//! The router's two interfaces: what they are, and the addresses that they have from moment to moment.
+//! The router's two interfaces, their addresses and routes, and notifications of changes.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use egress_api::Family;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
 use rtnetlink::{
@@ -24,11 +25,11 @@ pub enum InterfaceError {
         "there is no interface {name} in this network namespace (there are: {present}); {hint}"
     )]
     Missing {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
         /// The names of all interfaces.
         present: String,
-        /// What to do.
+        /// What the user can do.
         hint: &'static str,
     },
     /// The interface is down.
@@ -37,7 +38,7 @@ pub enum InterfaceError {
         /// The interface.
         name: String,
     },
-    /// Both roles were given to one interface.
+    /// One interface has both roles.
     #[error("{name} cannot be both the cluster and the egress interface")]
     Same {
         /// The interface.
@@ -46,7 +47,7 @@ pub enum InterfaceError {
     /// The reserved address is not on the egress interface.
     #[error(
         "the reserved address {} of the spec is not on {interface} (it has: {present}); \
-         add it with `ip address add {reserved} dev {interface}`, or mend spec.addresses",
+         add it with `ip address add {reserved} dev {interface}`, or fix spec.addresses",
         .reserved.addr()
     )]
     NoReservedAddress {
@@ -57,16 +58,16 @@ pub enum InterfaceError {
         /// The addresses that it has.
         present: String,
     },
-    /// The cluster interface has no address of a family, so that clients have nothing to connect to.
+    /// The cluster interface has no address of a family that clients could connect to.
     #[error("{interface} has no {family} address that clients could connect to")]
     NoClusterAddress {
         /// The cluster interface.
         interface: String,
-        /// IPv4 or IPv6.
-        family: &'static str,
+        /// The family.
+        family: Family,
     },
-    /// The kernel did not answer.
-    #[error("could not ask the kernel for its interfaces: {0}")]
+    /// A netlink request failed.
+    #[error("could not query the kernel about interfaces: {0}")]
     Netlink(#[from] rtnetlink::Error),
     /// The netlink socket could not be opened.
     #[error("could not open a netlink socket: {0}")]
@@ -76,10 +77,10 @@ pub enum InterfaceError {
 /// An Ethernet address.
 pub type MacAddress = [u8; 6];
 
-/// What may have changed.
+/// A part of the network configuration that may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// An interface, or an address of one; and then anything.
+pub enum NetworkChange {
+    /// An interface or its addresses, and possibly everything else.
     Interfaces,
     /// A route.
     Routes,
@@ -90,15 +91,15 @@ pub enum Change {
 /// An interface and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its index in this network namespace.
+    /// The index in this network namespace.
     pub index: u32,
     /// Whether it is administratively up.
     pub is_up: bool,
-    /// The largest IP packet that it carries, in bytes.
+    /// The largest IP packet in bytes.
     pub mtu: u32,
-    /// Its own addresses.
+    /// The interface's own addresses.
     pub addresses: BTreeSet<IpAddr>,
 }
 
@@ -116,7 +117,7 @@ fn mtu(attributes: &[LinkAttribute]) -> u32 {
     attributes.iter().find_map(mtu).unwrap_or(0)
 }
 
-/// Items separated by commas; "none" for no items.
+/// The items separated by commas, or "none".
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() {
@@ -126,14 +127,14 @@ fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// A connection to the kernel's routing tables, in the network namespace of the process.
+/// A netlink connection for the interfaces, routes and neighbours of the process's network namespace.
 #[derive(Clone, Debug)]
 pub struct Interfaces {
     pub(super) handle: Handle,
 }
 
 impl Interfaces {
-    /// Connects. Has to be called within a tokio runtime, which serves the connection.
+    /// Connects. The caller must be in a tokio runtime, which serves the connection.
     ///
     /// # Errors
     ///
@@ -144,11 +145,11 @@ impl Interfaces {
         Ok(Self { handle })
     }
 
-    /// Finds the interface `name`; `hint` tells what to do if there is none.
+    /// Finds the interface `name`. The error for a missing interface contains `hint`.
     ///
     /// # Errors
     ///
-    /// [`InterfaceError::Missing`], or that the kernel did not answer.
+    /// [`InterfaceError::Missing`], or [`InterfaceError::Netlink`].
     pub async fn find(&self, name: &str, hint: &'static str) -> Result<Interface, InterfaceError> {
         let mut present = Vec::new();
         let mut links = self.handle.link().get().execute();
@@ -181,7 +182,7 @@ impl Interfaces {
         })
     }
 
-    /// The MTU that the interface with this index has now; 0 if it has none.
+    /// The current MTU of the interface with this index; 0 if it has none.
     ///
     /// # Errors
     ///
@@ -194,7 +195,7 @@ impl Interfaces {
             .map_or(0, |link| mtu(&link.attributes)))
     }
 
-    /// The addresses that the interface with this index has now.
+    /// The current addresses of the interface with this index.
     ///
     /// # Errors
     ///
@@ -208,7 +209,7 @@ impl Interfaces {
             .set_link_index_filter(index)
             .execute();
         while let Some(message) = messages.try_next().await? {
-            // On an IPv4 point-to-point link `Address` is the peer's and `Local` its own; elsewhere they are the same.
+            // On an IPv4 point-to-point link `Address` is the peer's and `Local` is ours. Elsewhere they are equal.
             let own = |attribute: &AddressAttribute| match attribute {
                 AddressAttribute::Local(address) => Some(*address),
                 _ => None,
@@ -245,8 +246,8 @@ impl Interfaces {
             }))
     }
 
-    /// Whom the kernel hands packets to `destination` to, out of the interface with this index: the gateway, or the
-    /// destination itself; `None` where there is no route.
+    /// The next hop towards `destination` on the interface with this index: the gateway, or the destination itself.
+    /// `None` if there is no route.
     ///
     /// # Errors
     ///
@@ -275,9 +276,9 @@ impl Interfaces {
                 RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
                     gateway = Some(address.into());
                 }
-                // IPv4 by an IPv6 neighbour (RFC 5549), which the kernel may do by itself.
+                // IPv4 through an IPv6 neighbour (RFC 5549), which is left to the kernel.
                 RouteAttribute::Via(_) => return Ok(None),
-                // Not by this interface after all.
+                // The route leads through another interface.
                 RouteAttribute::Oif(other) if other != index => return Ok(None),
                 _ => {}
             }
@@ -285,12 +286,12 @@ impl Interfaces {
         Ok(Some(gateway.unwrap_or(destination)))
     }
 
-    /// Yields whenever something may have changed.
+    /// A stream of changes.
     ///
     /// # Errors
     ///
     /// If the socket cannot be opened.
-    pub fn changes() -> Result<impl Stream<Item = Change> + Unpin, InterfaceError> {
+    pub fn changes() -> Result<impl Stream<Item = NetworkChange> + Unpin, InterfaceError> {
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
@@ -306,25 +307,25 @@ impl Interfaces {
                     RouteNetlinkMessage::NewLink(_)
                     | RouteNetlinkMessage::NewAddress(_)
                     | RouteNetlinkMessage::DelAddress(_),
-                ) => Some(Change::Interfaces),
+                ) => Some(NetworkChange::Interfaces),
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_),
-                ) => Some(Change::Routes),
+                ) => Some(NetworkChange::Routes),
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_),
-                ) => Some(Change::Neighbours),
-                // Messages were lost: there may have been any.
-                NetlinkPayload::Overrun(_) => Some(Change::Interfaces),
+                ) => Some(NetworkChange::Neighbours),
+                // Messages were lost, and may have reported any change.
+                NetlinkPayload::Overrun(_) => Some(NetworkChange::Interfaces),
                 _ => None,
             })
         })))
     }
 
-    /// Whether anybody has a filter on an interface's clsact qdisc, on either of its hooks.
+    /// Whether an interface's clsact qdisc has any filter, on either hook.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses, as it does where there is no such qdisc.
+    /// If the kernel refuses, as it does if the interface has no clsact qdisc.
     pub async fn has_clsact_filters(&self, index: u32) -> Result<bool, InterfaceError> {
         let index = i32::try_from(index).expect("the kernel's interface indexes are positive i32");
         let filters = || self.handle.traffic_filter(index).get();
@@ -339,7 +340,7 @@ impl Interfaces {
         Ok(false)
     }
 
-    /// Takes the clsact qdisc off an interface.
+    /// Deletes the clsact qdisc of an interface.
     ///
     /// # Errors
     ///
@@ -349,7 +350,7 @@ impl Interfaces {
 
         let index = i32::try_from(index).expect("the kernel's interface indexes are positive i32");
         let mut request = self.handle.qdisc().del(index);
-        // `tc qdisc del dev … clsact`: the qdisc has its parent by definition (linux/pkt_sched.h: TC_H_CLSACT).
+        // As `tc qdisc del dev … clsact` does: the parent is TC_H_CLSACT (linux/pkt_sched.h).
         request.message_mut().header.parent = TcHandle {
             major: 0xffff,
             minor: 0xfff1,
@@ -362,11 +363,11 @@ impl Interfaces {
     }
 }
 
-/// Checks that two interfaces can be a router's, with these reserved addresses.
+/// Checks that a router with these reserved addresses can use the two interfaces.
 ///
 /// # Errors
 ///
-/// The first thing that does not fit.
+/// The first check that fails.
 pub fn check(
     cluster: &Interface,
     egress: &Interface,
@@ -386,11 +387,12 @@ pub fn check(
     }
     for reserved in reserved {
         let address = reserved.addr();
-        let same_family = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4() && !is_link_local(own);
-        if cluster.addresses.iter().find(same_family).is_none() {
+        let family = Family::of(address);
+        let is_usable = |own: &IpAddr| Family::of(*own) == family && !is_link_local(own);
+        if !cluster.addresses.iter().any(is_usable) {
             return Err(InterfaceError::NoClusterAddress {
                 interface: cluster.name.clone(),
-                family: if address.is_ipv4() { "IPv4" } else { "IPv6" },
+                family,
             });
         }
         if !egress.addresses.contains(&address) {
@@ -404,7 +406,6 @@ pub fn check(
     Ok(())
 }
 
-/// Whether an address means something on its own link only.
 fn is_link_local(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn each_misfit_is_named() {
+    fn each_failed_check_has_its_own_error() {
         let eth0 = interface("eth0", 2, &["10.128.0.100"]);
         let net1 = interface("net1", 3, &["192.168.12.99", "fe80::1"]);
         let reserved = ["192.168.12.99/24".parse().unwrap()];

@@ -1,4 +1,4 @@
-//! What the router needs of the kernel and of its own privileges, found out before anything is changed.
+//! Kernel features, privileges and settings, which the router checks before it changes anything.
 
 use std::{fs, io, os::linux::fs::MetadataExt as _};
 
@@ -16,14 +16,14 @@ pub enum KernelError {
     /// The process lacks capabilities.
     #[error(
         "missing {missing}: run as root, or give the process CAP_BPF (to load programs and maps), CAP_PERFMON (for \
-         their pointer arithmetic), CAP_NET_ADMIN (to attach them to interfaces), and before Linux 5.11 CAP_SYS_RESOURCE or no \
-         limit of locked memory (ulimit -l unlimited)"
+         their pointer arithmetic), CAP_NET_ADMIN (to attach them to interfaces), and before Linux 5.11 \
+         CAP_SYS_RESOURCE or no limit on locked memory (ulimit -l unlimited)"
     )]
     Privileges {
         /// The missing capabilities, separated by commas.
         missing: String,
     },
-    /// The kernel lacks a BPF helper that the dataplane cannot do without.
+    /// The kernel lacks a BPF helper that the dataplane requires.
     #[error(
         "this kernel has no {helper}: the dataplane needs Linux {since} or newer (this is {release})"
     )]
@@ -35,30 +35,30 @@ pub enum KernelError {
         /// The running kernel.
         release: String,
     },
-    /// The kernel could not be asked.
+    /// A probe failed.
     #[error("could not find out what this kernel can do: {0}")]
     Probe(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Optional things that this kernel has; the dataplane is built by them at load time.
+/// Optional kernel features. The kernel half is specialised for them at load time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// `bpf_ktime_get_coarse_ns` (Linux 5.11).
     pub coarse_clock: bool,
-    /// `bpf_timer` (Linux 5.15) and `bpf_loop` (5.17): the kernel half ends idle flows by itself.
+    /// `bpf_timer` (Linux 5.15) and `bpf_loop` (5.17), with which the kernel half ends idle flows itself.
     pub kernel_expiry: bool,
 }
 
-/// Checks that the process may do what the router does.
+/// Checks that the process has the capabilities that the router needs.
 ///
-/// What is permitted only, as by the file capabilities of a container's binary, is taken up: by this thread, and those that
-/// it starts later.
+/// Capabilities that are only permitted, such as those from file capabilities in a container image, become effective
+/// for this thread and the threads that it starts later.
 ///
 /// # Errors
 ///
-/// [`KernelError::Privileges`] naming what is missing.
+/// [`KernelError::Privileges`] with the missing capabilities.
 pub fn check_privileges() -> Result<(), KernelError> {
-    let effective = take_up_permitted().map_err(|error| KernelError::Probe(error.into()))?;
+    let effective = raise_permitted().map_err(|error| KernelError::Probe(error.into()))?;
     let has = |capability| effective.contains(&capability);
     let missing: Vec<_> = [
         (
@@ -88,19 +88,19 @@ pub fn check_privileges() -> Result<(), KernelError> {
     }
 }
 
-/// Whether maps count as locked memory, as before Linux 5.11, and that is limited.
+/// Whether maps count against a limit of locked memory, which they do before Linux 5.11.
 fn maps_are_limited(release: &str) -> bool {
     let mut numbers = release.split('.').map(str::parse::<u32>);
     let is_old = match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (5, 11),
         _ => false,
     };
-    is_old && getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(_, most)| most != RLIM_INFINITY)
+    is_old && getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(_, hard)| hard != RLIM_INFINITY)
 }
 
-/// Makes effective what the router needs and has permitted. All that is effective then.
-fn take_up_permitted() -> Result<CapsHashSet, caps::errors::CapsError> {
-    let wanted = CapsHashSet::from([
+/// Makes the needed capabilities effective as far as they are permitted. Returns all effective capabilities.
+fn raise_permitted() -> Result<CapsHashSet, caps::errors::CapsError> {
+    let needed = CapsHashSet::from([
         Capability::CAP_BPF,
         Capability::CAP_PERFMON,
         Capability::CAP_NET_ADMIN,
@@ -109,25 +109,25 @@ fn take_up_permitted() -> Result<CapsHashSet, caps::errors::CapsError> {
     ]);
     let permitted = caps::read(None, CapSet::Permitted)?;
     let effective = caps::read(None, CapSet::Effective)?;
-    let taken: CapsHashSet = wanted.intersection(&permitted).copied().collect();
-    if taken.is_subset(&effective) {
+    let available: CapsHashSet = needed.intersection(&permitted).copied().collect();
+    if available.is_subset(&effective) {
         return Ok(effective);
     }
-    let all = effective.union(&taken).copied().collect();
+    let all = effective.union(&available).copied().collect();
     caps::set(None, CapSet::Effective, &all)?;
     Ok(all)
 }
 
-/// Finds out what the kernel has.
+/// Probes the kernel for features.
 ///
 /// # Errors
 ///
-/// [`KernelError::Helper`] if it lacks what the dataplane cannot do without.
+/// [`KernelError::Helper`] if the kernel lacks a required helper.
 pub fn features() -> Result<Features, KernelError> {
-    features_by(|helper| is_helper_supported(ProgramType::SchedClassifier, helper))
+    features_with(|helper| is_helper_supported(ProgramType::SchedClassifier, helper))
 }
 
-fn features_by<E: std::error::Error + Send + Sync + 'static>(
+fn features_with<E: std::error::Error + Send + Sync + 'static>(
     has: impl Fn(BpfHelper) -> Result<bool, E>,
 ) -> Result<Features, KernelError> {
     let has = |helper| has(helper).map_err(|error| KernelError::Probe(Box::new(error)));
@@ -156,7 +156,7 @@ pub fn release() -> String {
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// Inode of the network namespace of this process.
+/// The inode of this thread's network namespace.
 ///
 /// # Errors
 ///
@@ -165,7 +165,7 @@ pub fn netns_inode() -> io::Result<u64> {
     Ok(fs::metadata("/proc/thread-self/ns/net")?.st_ino())
 }
 
-/// The ports that the kernel gives to the pod's own sockets, first and last: `net.ipv4.ip_local_port_range`.
+/// The first and last port that the kernel assigns to the pod's own sockets: `net.ipv4.ip_local_port_range`.
 ///
 /// # Errors
 ///
@@ -192,14 +192,15 @@ pub fn ip_forward() -> io::Result<bool> {
     Ok(fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?.trim() != "0")
 }
 
-/// Waits until every BPF program that runs now has ended, so that none still uses what it has read before.
+/// Waits until every BPF program run that is in progress has ended, so that none still uses values that it read
+/// earlier.
 pub fn wait_for_running_programs() {
-    /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`: waits for an RCU grace period.
+    /// `MEMBARRIER_CMD_GLOBAL` in `linux/membarrier.h`: waits for an RCU grace period.
     const GLOBAL: nix::libc::c_int = 1;
-    // SAFETY: the system call takes two numbers, and touches no memory.
+    // SAFETY: the system call takes two integers and accesses no memory.
     let result = unsafe { nix::libc::syscall(nix::libc::SYS_membarrier, GLOBAL, 0) };
     if result != 0 {
-        // Not to be had on kernels with `nohz_full`. No program runs for this long.
+        // Kernels with `nohz_full` refuse the command. No program runs for this long.
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
@@ -217,10 +218,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_without_a_needed_helper_is_refused_by_its_name() {
-        let error =
-            features_by(|helper| Ok::<_, io::Error>(helper != BpfHelper::BPF_FUNC_redirect_neigh))
-                .unwrap_err();
+    fn a_kernel_without_a_required_helper_is_refused_with_the_helpers_name() {
+        let error = features_with(|helper| {
+            Ok::<_, io::Error>(helper != BpfHelper::BPF_FUNC_redirect_neigh)
+        })
+        .unwrap_err();
         let message = error.to_string();
         assert!(
             message.contains("bpf_redirect_neigh") && message.contains("Linux 5.10 or newer"),
@@ -229,8 +231,8 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_the_coarse_clock_is_good_enough() {
-        let features = features_by(|helper| {
+    fn a_kernel_without_the_coarse_clock_is_accepted() {
+        let features = features_with(|helper| {
             Ok::<_, io::Error>(helper != BpfHelper::BPF_FUNC_ktime_get_coarse_ns)
         });
         assert_eq!(

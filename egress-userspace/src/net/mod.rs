@@ -1,4 +1,4 @@
-//! What the kernel says of this network namespace, and what it lets the process do.
+//! The kernel's view of this network namespace, and the privileges of the process.
 
 pub mod interface;
 pub mod kernel;

@@ -1,4 +1,4 @@
-//! The kernel's neighbour table: who has which Ethernet address, by ARP and neighbour discovery.
+//! The kernel's neighbour table: the MAC addresses that ARP and neighbour discovery have found.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -12,22 +12,22 @@ use rtnetlink::packet_route::{
 
 use super::interface::{InterfaceError, Interfaces, MacAddress};
 
-/// What the kernel knows of a neighbour.
+/// The kernel's state of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
-    /// Its Ethernet address is good, as far as the kernel knows.
+    /// Its MAC address is valid (`NUD_VALID`).
     Known(MacAddress),
-    /// The interface hands packets over without addresses.
+    /// The interface uses no neighbour resolution (`IFF_NOARP`).
     NeedsNone,
-    /// It is being asked for its address now (`NUD_INCOMPLETE`).
+    /// The kernel waits for its answer (`NUD_INCOMPLETE`).
     Asked,
-    /// It was asked for its address, and did not answer (`NUD_FAILED`).
+    /// It did not answer (`NUD_FAILED`).
     Silent,
-    /// It was not asked of late.
+    /// The kernel has no entry for it, or has not resolved it.
     Unknown,
 }
 
-/// The address that an entry is about.
+/// The IP address of an entry.
 fn address(message: &NeighbourMessage) -> Option<IpAddr> {
     message
         .attributes
@@ -39,8 +39,8 @@ fn address(message: &NeighbourMessage) -> Option<IpAddr> {
         })
 }
 
-/// An entry's Ethernet address, if it is good as far as the kernel knows (`NUD_VALID` in `net/neighbour.h`).
-fn good_mac(message: &NeighbourMessage) -> Option<MacAddress> {
+/// The MAC address of an entry if the kernel would use it (`NUD_VALID` in `net/neighbour.h`).
+fn valid_mac(message: &NeighbourMessage) -> Option<MacAddress> {
     let is_valid = matches!(
         message.header.state,
         NeighbourState::Reachable
@@ -62,13 +62,17 @@ fn good_mac(message: &NeighbourMessage) -> Option<MacAddress> {
 }
 
 impl Interfaces {
-    /// Makes the kernel find out the MAC address of a neighbour, as if there was a packet for it (`NTF_USE` in
-    /// `net/core/neighbour.c`). Does not wait for the answer.
+    /// Makes the kernel resolve a neighbour, as a packet to it would (`NTF_USE` in `net/core/neighbour.c`). Does not
+    /// wait for the answer.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub async fn ask_neighbour(&self, index: u32, address: IpAddr) -> Result<(), InterfaceError> {
+    pub async fn resolve_neighbour(
+        &self,
+        index: u32,
+        address: IpAddr,
+    ) -> Result<(), InterfaceError> {
         let neighbours = self.handle.neighbours();
         let request = neighbours
             .add(index, address)
@@ -78,7 +82,7 @@ impl Interfaces {
         Ok(request.execute().await?)
     }
 
-    /// The neighbours whose MAC address the kernel would use now, by interface and address.
+    /// All valid MAC addresses, by interface index and IP address.
     ///
     /// # Errors
     ///
@@ -87,14 +91,14 @@ impl Interfaces {
         let mut neighbours = HashMap::new();
         let mut messages = std::pin::pin!(self.handle.neighbours().get().execute());
         while let Some(message) = messages.try_next().await? {
-            if let (Some(address), Some(mac)) = (address(&message), good_mac(&message)) {
+            if let (Some(address), Some(mac)) = (address(&message), valid_mac(&message)) {
                 neighbours.insert((message.header.ifindex, address), mac);
             }
         }
         Ok(neighbours)
     }
 
-    /// What the kernel knows of a neighbour on the interface with this index.
+    /// The state of a neighbour on the interface with this index.
     ///
     /// # Errors
     ///
@@ -114,7 +118,7 @@ impl Interfaces {
             if message.header.ifindex != index || address(&message) != Some(neighbour) {
                 continue;
             }
-            return Ok(match (good_mac(&message), message.header.state) {
+            return Ok(match (valid_mac(&message), message.header.state) {
                 (Some(mac), _) => Neighbour::Known(mac),
                 (None, NeighbourState::Incomplete) => Neighbour::Asked,
                 (None, NeighbourState::Failed) => Neighbour::Silent,

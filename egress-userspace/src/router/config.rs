@@ -1,4 +1,4 @@
-//! What a router is started with, apart from the resource.
+//! The settings of a router that are not in the resource.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -12,52 +12,52 @@ use crate::dataplane::{AttachMode, Options};
 pub struct RouterConfig {
     /// The interface on the cluster network, where clients connect.
     pub cluster_interface: String,
-    /// The interface on the external network, which has the reserved addresses.
+    /// The interface on the external network, which carries the reserved addresses.
     pub egress_interface: String,
-    /// How many flows of each family there may be at once.
+    /// The maximum number of concurrent flows, per address family.
     pub max_flows: u32,
-    /// How many rules there may be, if a later resource is to have many more than the first one.
+    /// The number of rules to reserve space for, if a reload may bring many more than the first resource has.
     pub max_rules: Option<u32>,
-    /// How long idle flows live.
+    /// The idle timeouts of flows.
     pub timeouts: Timeouts,
-    /// What becomes of the flows of a rule that a reload removes or changes.
+    /// What happens to the flows of a rule that a reload removes or changes.
     pub on_rule_change: OnRuleChange,
     /// Whether and where the dataplane is pinned.
     pub pinning: Pinning,
-    /// How to attach; `None` for tcx where the kernel has it, else clsact.
+    /// How to attach; `None` for tcx if the kernel has it, otherwise clsact.
     pub attach_mode: Option<AttachMode>,
     /// The file of the flow log, or `-` for standard output.
     pub flow_log: Option<String>,
-    /// Where metrics and health are served.
+    /// The address that serves metrics and health; `None` for no server.
     pub metrics_address: Option<SocketAddr>,
-    /// What the kernel half logs.
+    /// The log level of the kernel half.
     pub log_level: LevelFilter,
-    /// The file that the resource was read from. The router reads it again when it changes.
+    /// The file that the resource was read from. The router reloads it when it changes.
     pub spec_file: Option<String>,
 }
 
-/// What becomes of the flows of a rule that a reload removes or changes.
+/// What happens to the flows of a rule that a reload removes or changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRuleChange {
-    /// They stay as they are until they end.
+    /// They continue unchanged until they end.
     #[default]
     Keep,
-    /// They end. TCP peers get a RST when they next send.
+    /// The reload ends them. A TCP peer gets a RST when it next sends.
     Close,
 }
 
 /// Whether and where the dataplane is pinned, so that it outlives the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Pinning {
-    /// Nowhere.
+    /// It is not pinned.
     Off,
-    /// By the resource's name under [`Pins::DEFAULT`](crate::dataplane::Pins::DEFAULT), if that is in a BPF file
-    /// system.
+    /// In the directory of the resource's name under [`Pins::DEFAULT`](crate::dataplane::Pins::DEFAULT), if that is in
+    /// a BPF file system.
     #[default]
     IfPossible,
-    /// In the same place, or the router does not start.
+    /// In the same directory; otherwise the router does not start.
     Required,
-    /// In this directory, or the router does not start.
+    /// In this directory; otherwise the router does not start.
     At(PathBuf),
 }
 

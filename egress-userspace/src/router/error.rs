@@ -1,4 +1,4 @@
-//! Why a router does not start, go on, or reload.
+//! Why a router cannot start, keep running, or reload.
 
 use std::{error::Error, io};
 
@@ -15,31 +15,33 @@ use crate::{
 /// Why a router did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Another router has one of the interfaces.
+    /// A running router holds the lock of one of the interfaces.
     #[error(
-        "another egress router ({}) is attached to {interface}; stop that one first, \
-         or look at it with `egress-router status`",
-        .pid.map_or_else(|| "whose process is not to be seen from here".to_owned(), |pid| format!("process {pid}"))
+        "another egress router ({}) is attached to {interface}; stop it first, \
+         or inspect it with `egress-router status`",
+        .pid.map_or_else(|| "its process is not visible from here".to_owned(), |pid| format!("process {pid}"))
     )]
     AlreadyRunning {
-        /// Its process, if it can be seen.
+        /// Its process ID, if the BPF programs of the kernel can be listed.
         pid: Option<u32>,
         /// The interface.
         interface: String,
     },
-    /// A dataplane by tcx comes before ours, and decides what becomes of packets, for as long as it is pinned.
+    /// An earlier dataplane is attached with tcx and pinned elsewhere. It would run before ours and decide about every
+    /// packet.
     #[error(
-        "the dataplane of an earlier router is attached to {interface}, and is pinned where this one does not look: name its \
-         directory by --pin-path to take it over, or remove that directory (rm -r) to take it off"
+        "the dataplane of an earlier router is attached to {interface}, and is pinned in a directory that this router \
+         does not know: pass that directory with --pin-path to take the dataplane over, or remove the directory (rm -r) \
+         to detach it"
     )]
     StillAttached {
         /// The interface.
         interface: String,
     },
-    /// The dataplane has to be pinned, and cannot be.
-    #[error("--keep needs a place for the dataplane")]
+    /// The dataplane must be pinned, and cannot be.
+    #[error("--keep requires a pinned dataplane")]
     NotPinnable(#[source] PinsError),
-    /// The pod's own sockets have every port.
+    /// The pod's own sockets use every port.
     #[error(
         "net.ipv4.ip_local_port_range covers every port: none is left for flows; make it smaller"
     )]
@@ -47,62 +49,62 @@ pub enum StartError {
     /// The network namespace or one of its settings cannot be read.
     #[error("{what}")]
     Unreadable {
-        /// What could not be read, as a sentence.
+        /// What could not be read, as a clause: "could not …".
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// An interface is not as the resource needs it.
+    /// An interface does not fit the resource.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
-    /// The kernel lacks something.
+    /// The kernel lacks a feature, or the process a privilege.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// Other routers could not be looked for.
+    /// The router could not search for other routers.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     /// Pins of an earlier dataplane could not be read or removed.
     #[error(transparent)]
     Pins(#[from] PinsError),
-    /// The kernel half was refused.
+    /// The kernel refused the kernel half.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A map was refused.
+    /// The kernel refused a map operation.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// The rules were refused.
+    /// The rules could not be put in force.
     #[error(transparent)]
     Rules(#[from] RulesError),
     /// A program could not be attached.
     #[error(transparent)]
     Attach(#[from] Box<AttachError>),
-    /// Filters of an earlier router could not be taken off.
+    /// The filters of an earlier router could not be detached.
     #[error(transparent)]
     Filter(#[from] TcError),
-    /// There is no flow log.
+    /// The flow log could not be started.
     #[error(transparent)]
     FlowLog(#[from] FlowLogError),
-    /// There is no listener for metrics.
+    /// The metrics server could not be started.
     #[error(transparent)]
     Metrics(#[from] ListenError),
-    /// The kernel half's log cannot be read.
+    /// The log of the kernel half cannot be read.
     #[error(transparent)]
     KernelLog(#[from] aya_log::Error),
-    /// A socket, or the runtime's reactor.
+    /// A socket or the runtime's reactor failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Why a running router cannot go on.
+/// Why a router cannot keep running.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// A map was refused.
+    /// The kernel refused a map operation.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// Idle flows could not be ended.
+    /// The sweep of idle flows failed.
     #[error(transparent)]
     Sweep(#[from] LoadError),
-    /// The kernel half's log cannot be waited for.
+    /// Waiting for the log of the kernel half failed.
     #[error(transparent)]
     KernelLog(#[from] io::Error),
 }
@@ -110,33 +112,33 @@ pub enum RunError {
 /// Why the rules of a changed resource are not in force.
 #[derive(Debug, Error)]
 pub enum ReloadError {
-    /// There is no file to read again.
-    #[error("the spec came by standard input, which cannot be read again")]
+    /// The resource did not come from a file.
+    #[error("the spec came from standard input, which cannot be read again")]
     NoFile,
     /// The file cannot be read, or the resource has errors.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// An interface is not as the resource needs it.
+    /// An interface does not fit the resource.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
-    /// The resource has the first address of a family.
+    /// The resource adds the first address of a family, which requires a restart.
     #[error(
         "spec.addresses: the router was started without an {family} address, and has no flow table for it; \
-         start it anew"
+         restart it"
     )]
     NewFamily {
         /// The family.
         family: egress_api::Family,
     },
-    /// The rules were refused.
+    /// The rules could not be put in force.
     #[error(transparent)]
     Rules(#[from] RulesError),
-    /// The rules are in force. The flows of those before should have ended.
-    #[error("the rules are in force, but flows of those before may live on")]
+    /// The rules are in force, but the flows of the previous rules could not be ended.
+    #[error("the rules are in force, but flows of the previous rules may continue")]
     FlowsNotEnded(#[source] LoadError),
 }
 
-/// An error and its causes, on one line.
+/// Formats an error and its causes on one line.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! What a running router waits for, apart from its flow log and the queries of metrics.
+//! The events of the run loop, except those of the flow log and the metrics queries.
 
 use std::{io, time::Duration};
 
@@ -12,33 +12,33 @@ use tokio::{
 use super::error::StartError;
 use crate::{
     dataplane::Dataplane,
-    net::interface::{Change, Interfaces},
+    net::interface::{Interfaces, NetworkChange},
 };
 
-/// How often idle flows are ended.
+/// The interval of sweeps, where the process ends idle flows.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// How many changes are seen as one.
+/// The maximum number of changes that the run loop handles in one turn.
 const CHANGES: usize = 1024;
-/// How often next hops are looked at, if nothing tells of a change.
+/// How often next hops are refreshed if the kernel reports no change.
 const NEXT_HOP_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the spec is looked at.
+/// How often the spec file is checked for changes.
 const SPEC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The sources of events.
 pub struct Events {
     /// Log records of the kernel half.
     pub kernel_log: AsyncFd<EbpfLogger<&'static dyn log::Log>>,
-    /// Changes of interfaces, routes and neighbours, all pending ones at once.
-    pub changes: Box<dyn Stream<Item = Vec<Change>> + Unpin>,
+    /// Changes of interfaces, routes and neighbours, in batches.
+    pub changes: Box<dyn Stream<Item = Vec<NetworkChange>> + Unpin>,
     pub sweeps: Interval,
     pub next_hops: Interval,
     pub spec_file: Interval,
 }
 
 impl Events {
-    /// Begins to listen.
-    pub fn of(dataplane: &mut Dataplane) -> Result<Self, StartError> {
-        // SAFETY: the reader owns its file descriptor, and keeps it open as long as it is itself.
+    /// Opens all sources.
+    pub fn listen(dataplane: &mut Dataplane) -> Result<Self, StartError> {
+        // SAFETY: the reader owns its file descriptor and keeps it open for as long as it lives.
         let kernel_log =
             unsafe { AsyncFd::register_with_interest(dataplane.log_reader()?, Interest::READABLE) };
         Ok(Self {

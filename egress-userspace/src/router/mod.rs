@@ -1,5 +1,5 @@
-//! A router's life: started from a resource and a [`RouterConfig`], run, reloaded, and shut down or left to its
-//! successor.
+//! The life of a router: start from a resource and a [`RouterConfig`], run, reload, and shut down or leave the
+//! dataplane to the next process.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,12 +45,12 @@ pub use self::{
 /// A router that is attached to its interfaces.
 pub struct Router {
     config: RouterConfig,
-    /// The resource in force, and its rules.
+    /// The resource in force.
     resource: EgressRouter,
     table: RuleTable,
     spec_file: Option<SpecFile>,
     started: SystemTime,
-    /// How changes of the resource went.
+    /// The results of reloads so far.
     reloads: Reloads,
     interfaces: Interfaces,
     cluster: Interface,
@@ -59,20 +59,20 @@ pub struct Router {
     attachment: Attachment,
     next_hops: NextHops,
     flow_log: FlowLogWriter,
-    /// What metrics and health ask.
+    /// Queries from the metrics and health pages.
     queries: Queries,
     events: Events,
-    /// Held until everything else is gone.
+    /// Released last.
     _lock: InstanceLock,
 }
 
 impl Router {
-    /// The interface on the cluster network, as it was at the start.
+    /// The interface on the cluster network, as found at the start.
     pub const fn cluster_interface(&self) -> &Interface {
         &self.cluster
     }
 
-    /// The interface on the external network, as it was at the start.
+    /// The interface on the external network, as found at the start.
     pub const fn egress_interface(&self) -> &Interface {
         &self.egress
     }
@@ -82,8 +82,8 @@ impl Router {
         self.attachment.mode
     }
 
-    /// Whether a running router needs `CAP_NET_ADMIN`: to remove its clsact filters, or to resolve the gateway for the
-    /// health check.
+    /// Whether the running router needs `CAP_NET_ADMIN`: to detach from clsact, or to resolve the gateway for health
+    /// checks.
     pub fn changes_network(&self) -> bool {
         self.attach_mode() == AttachMode::Clsact || self.config.metrics_address.is_some()
     }

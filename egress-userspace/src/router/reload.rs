@@ -1,4 +1,4 @@
-//! Changes of the resource while the router runs.
+//! Reloading: replacing the resource while the router runs.
 
 use std::time::SystemTime;
 
@@ -16,10 +16,10 @@ use crate::{
 };
 
 impl Router {
-    /// Puts the rules of a resource in force. On an error, the previous rules stay in force, and `status` shows the
-    /// error. The log gives `reason` as the cause of the reload.
+    /// Puts the rules of a resource in force. On an error the previous rules stay, and `status` shows the error.
+    /// The log line starts with `reason`, such as "SIGHUP".
     ///
-    /// Returns what has changed, or `None` if this resource is in force already.
+    /// Returns what has changed, or `None` if the resource is already in force.
     ///
     /// # Errors
     ///
@@ -30,11 +30,11 @@ impl Router {
         resource: EgressRouter,
     ) -> Result<Option<RulesChange>, ReloadError> {
         let result = self.replace(resource).await;
-        self.conclude(reason, &result);
+        self.record_result(reason, &result);
         result
     }
 
-    /// Reads the spec's file again, and puts its rules in force.
+    /// Reads the spec file again and puts its rules in force.
     pub(super) async fn reload_file(&mut self, reason: &str) {
         let file = self.spec_file.as_ref().ok_or(ReloadError::NoFile);
         let resource = file.and_then(|file| Ok(egress_api::load(file.path())?));
@@ -42,11 +42,11 @@ impl Router {
             Ok(resource) => self.replace(resource).await,
             Err(error) => Err(error),
         };
-        self.conclude(reason, &result);
+        self.record_result(reason, &result);
     }
 
-    /// Reports a reload in the log, the metrics and `status`.
-    fn conclude(&mut self, reason: &str, result: &Result<Option<RulesChange>, ReloadError>) {
+    /// Records the result of a reload for the log, the metrics and `status`.
+    fn record_result(&mut self, reason: &str, result: &Result<Option<RulesChange>, ReloadError>) {
         match result {
             Ok(Some(change)) => {
                 self.reloads.apply(SystemTime::now());
@@ -59,7 +59,7 @@ impl Router {
             }
             Ok(None) => {
                 self.reloads.last_error = None;
-                log::debug!("{reason}: nothing is different");
+                log::debug!("{reason}: nothing has changed");
             }
             Err(error) => {
                 let error = chain(error);
@@ -67,35 +67,38 @@ impl Router {
                 self.reloads.refuse(error);
             }
         }
-        if let Err(error) = self.report(result) {
+        if let Err(error) = self.store_result(result) {
             log::error!(
-                "status cannot show the last change of the spec: {}",
+                "status cannot show the result of the last reload: {}",
                 chain(&error)
             );
         }
     }
 
-    /// Replaces the rules, and returns what has changed.
-    async fn replace(&mut self, wanted: EgressRouter) -> Result<Option<RulesChange>, ReloadError> {
-        if wanted == self.resource {
+    /// Returns what has changed, or `None` if the resource is already in force.
+    async fn replace(
+        &mut self,
+        resource: EgressRouter,
+    ) -> Result<Option<RulesChange>, ReloadError> {
+        if resource == self.resource {
             return Ok(None);
         }
-        let table = RuleTable::from(&wanted);
-        self.check(&wanted, &table).await?;
+        let table = RuleTable::from(&resource);
+        self.check(&resource, &table).await?;
         let change = self.dataplane.maps.apply_rules(&table)?;
-        (self.resource, self.table) = (wanted, table);
+        (self.resource, self.table) = (resource, table);
         if self.config.on_rule_change == OnRuleChange::Close {
             let ended = self
                 .dataplane
                 .end_flows_without_rule()
                 .map_err(ReloadError::FlowsNotEnded)?;
-            log::info!("ended {ended} flows of rules that are not in force any more");
+            log::info!("ended {ended} flows of rules that are no longer in force");
         }
         Ok(Some(change))
     }
 
-    /// Checks that a spec can replace the one in force.
-    async fn check(&self, wanted: &EgressRouter, table: &RuleTable) -> Result<(), ReloadError> {
+    /// Checks that a resource can replace the one in force.
+    async fn check(&self, resource: &EgressRouter, table: &RuleTable) -> Result<(), ReloadError> {
         let cluster = self
             .interfaces
             .find(&self.cluster.name, "it was there when the router started")
@@ -104,7 +107,7 @@ impl Router {
             .interfaces
             .find(&self.egress.name, "it was there when the router started")
             .await?;
-        interface::check(&cluster, &egress, wanted.reserved())?;
+        interface::check(&cluster, &egress, resource.reserved())?;
         let is_new = |family: &Family| {
             table.reserved(*family).is_some() && self.table.reserved(*family).is_none()
         };
@@ -114,8 +117,8 @@ impl Router {
         }
     }
 
-    /// Writes down for `status` how it went.
-    fn report(
+    /// Stores the result in the map `INSTANCE`, where `status` finds it.
+    fn store_result(
         &mut self,
         result: &Result<Option<RulesChange>, ReloadError>,
     ) -> Result<(), MapsError> {

@@ -1,4 +1,4 @@
-//! The run loop of a router, and its end.
+//! The run loop of a router, and its shutdown.
 
 use std::{collections::BTreeSet, error::Error, net::IpAddr, pin::pin};
 
@@ -11,16 +11,16 @@ use super::{
     spec_file::SpecFile,
 };
 use crate::{
-    net::{interface::Change, kernel},
+    net::{interface::NetworkChange, kernel},
     telemetry::{flow_log_writer::FlowLogError, metrics::RunState},
 };
 
 impl Router {
-    /// Keeps the dataplane current until `end` completes. It may be called again: no event is lost in between.
+    /// Runs the router until `end` completes. It may be called again: events that arrive in between are queued.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses what the router needs. The dataplane is still attached.
+    /// If the kernel refuses an operation that the router depends on. The dataplane stays attached.
     pub async fn run_until<T>(&mut self, end: impl Future<Output = T>) -> Result<T, RunError> {
         let mut end = pin!(end);
         let sweeps_flows = self.dataplane.maps.instance()?.kernel_expiry == 0;
@@ -29,7 +29,7 @@ impl Router {
                 ended = &mut end => return Ok(ended),
                 recorded = self.flow_log.record() => {
                     if let Err(error) = recorded {
-                        log::error!("flows are missing in the flow log: {}", chain(&error));
+                        log::error!("flows are missing from the flow log: {}", chain(&error));
                     }
                 }
                 _ = self.events.spec_file.tick() => {
@@ -41,9 +41,9 @@ impl Router {
                     query.answer(&self.dataplane.maps, &self.state());
                 }
                 changed = self.events.changes.next() => {
-                    self.follow(&changed.unwrap_or_default()).await;
+                    self.handle_changes(&changed.unwrap_or_default()).await;
                 }
-                _ = self.events.next_hops.tick() => self.look_for_next_hops().await,
+                _ = self.events.next_hops.tick() => self.refresh_next_hops().await,
                 _ = self.events.sweeps.tick(), if sweeps_flows => self.sweep()?,
                 ready = self.events.kernel_log.readable_mut() => {
                     let mut ready = ready?;
@@ -54,12 +54,13 @@ impl Router {
         }
     }
 
-    /// Reopens the flow log, for log rotation, and reads the spec's file again.
+    /// Reopens the flow log, so that it can be rotated, and reloads the spec file.
     pub async fn reopen_files(&mut self, reason: &str) {
         if let Err(error) = self.flow_log.reopen() {
-            log::error!("the flow log goes on in the file that was open: {error}");
+            log::error!("could not reopen the flow log, which continues in the old file: {error}");
         }
         if let Some(file) = &mut self.spec_file {
+            // The reload below covers this change: the next tick must not report it again.
             file.has_changed();
         }
         self.reload_file(reason).await;
@@ -77,7 +78,7 @@ impl Router {
         self.flow_log.finish()
     }
 
-    /// Leaves the dataplane attached, for the next router to take over. It has to be pinned.
+    /// Leaves the dataplane attached, for the next process to take over. It must be pinned.
     ///
     /// # Errors
     ///
@@ -87,7 +88,7 @@ impl Router {
         self.flow_log.finish()
     }
 
-    /// What metrics and health say of the router beside what its maps do.
+    /// The state for metrics and health that is not in the maps.
     fn state(&self) -> RunState {
         let servers: BTreeSet<IpAddr> = self.table.destinations().collect();
         RunState {
@@ -102,47 +103,49 @@ impl Router {
         }
     }
 
-    /// Reacts to changes of the interfaces, routes and neighbours.
-    async fn follow(&mut self, changed: &[Change]) {
-        if changed.iter().any(|change| *change != Change::Neighbours)
-            && let Err(error) = self.next_hops.begin_anew(&mut self.dataplane.maps)
+    /// Applies changes of interfaces, routes and neighbours to the maps.
+    async fn handle_changes(&mut self, changed: &[NetworkChange]) {
+        if changed
+            .iter()
+            .any(|change| *change != NetworkChange::Neighbours)
+            && let Err(error) = self.next_hops.reset(&mut self.dataplane.maps)
         {
-            log::error!("next hops may be those of another route: {error}");
+            log::error!("next hops may be those of an old route: {error}");
         }
-        self.look_for_next_hops().await;
-        if changed.contains(&Change::Interfaces)
-            && let Err(error) = self.refresh().await
+        self.refresh_next_hops().await;
+        if changed.contains(&NetworkChange::Interfaces)
+            && let Err(error) = self.refresh_interfaces().await
         {
             log::error!(
-                "the addresses of the interfaces are not current: {}",
+                "the addresses and MTUs of the interfaces are not up to date: {}",
                 chain(&*error)
             );
         }
     }
 
-    /// Refreshes the next hops. Without them the kernel half asks the kernel, so an error is not fatal.
-    async fn look_for_next_hops(&mut self) {
+    /// Refreshes the next hops. An error does not end the router: without them the kernel half asks the kernel.
+    async fn refresh_next_hops(&mut self) {
         let pair = [&self.cluster, &self.egress];
         let maps = &mut self.dataplane.maps;
         if let Err(error) = self.next_hops.refresh(maps, &self.interfaces, pair).await {
             log::warn!(
-                "next hops are not current, the kernel looks for them with each packet: {error}"
+                "next hops are not up to date, the kernel looks them up for each packet: {error}"
             );
         }
     }
 
-    /// Ends idle flows, for kernels on which the kernel half cannot.
+    /// Ends idle flows, on kernels where the kernel half cannot.
     fn sweep(&mut self) -> Result<(), RunError> {
         let timeouts = self.dataplane.maps.config()?.timeouts;
         let swept = self.dataplane.sweep(&timeouts, kernel::monotonic_ns())?;
         if swept.ended > 0 {
-            log::debug!("ended {} idle flows, {} live on", swept.ended, swept.live);
+            log::debug!("ended {} idle flows, {} are left", swept.ended, swept.live);
         }
         Ok(())
     }
 
-    /// Brings the maps up to date with the interfaces' addresses and MTUs.
-    async fn refresh(&mut self) -> Result<(), Box<dyn Error>> {
+    /// Writes the interfaces' current addresses and MTUs to the maps.
+    async fn refresh_interfaces(&mut self) -> Result<(), Box<dyn Error>> {
         let maps = &mut self.dataplane.maps;
         let config = maps.config()?;
         let current = Config {
@@ -164,7 +167,7 @@ impl Router {
                     .filter(|own| !addresses.contains(own))
                 {
                     log::error!(
-                        "{} has lost the reserved address {address}: answers will not arrive",
+                        "{} has lost the reserved address {address}: replies will not arrive",
                         interface.name
                     );
                 }

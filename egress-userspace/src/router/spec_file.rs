@@ -1,4 +1,4 @@
-//! The file of the resource, and whether it has changed.
+//! Detects changes of the spec file.
 
 use std::{
     fs, io,
@@ -6,19 +6,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A file that was modified this recently may be written again without a change of its time stamp.
+/// A file younger than this may be written again without a change of its modification time: time stamps are coarse.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The spec's file, as it was last seen. It is looked up by name each time, because an update of a mounted `ConfigMap`
-/// replaces a symbolic link.
+/// The spec file. It is checked by path: an update of a mounted `ConfigMap` replaces a symbolic link in that path.
 pub struct SpecFile {
     path: String,
-    seen: Option<Stamp>,
-    /// Whether the file was so recent that it has to be read once more.
-    again: bool,
+    last: Option<Stamp>,
+    /// Whether the file was younger than [`FRESH`] at the last check, and must be read once more.
+    recheck: bool,
 }
 
-/// What differs when a file was replaced or written to.
+/// The metadata that changes with the file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -41,31 +40,30 @@ impl Stamp {
 }
 
 impl SpecFile {
-    /// The file with this name, which has just been read.
-    pub fn new(name: &str) -> Self {
+    /// To be called immediately before or after the file is read.
+    pub fn new(path: &str) -> Self {
         let mut file = Self {
-            path: name.to_owned(),
-            seen: None,
-            again: false,
+            path: path.to_owned(),
+            last: None,
+            recheck: false,
         };
         file.has_changed();
         file
     }
 
-    /// The file's name.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether the file has changed since the last call. A missing file has not: it is being replaced.
+    /// Whether the file has changed since the last call. A missing file has not changed: it is being replaced.
     pub fn has_changed(&mut self) -> bool {
         let Ok((stamp, modified)) = Stamp::of(&self.path) else {
             return false;
         };
         let is_fresh = modified.elapsed().unwrap_or_default() < FRESH;
-        let has_changed = self.seen != Some(stamp) || self.again;
-        self.again = is_fresh;
-        self.seen = Some(stamp);
+        let has_changed = self.last != Some(stamp) || self.recheck;
+        self.recheck = is_fresh;
+        self.last = Some(stamp);
         has_changed
     }
 }

@@ -1,10 +1,11 @@
-//! Stale dataplanes: those of earlier routers on the same interfaces that this router does not take over.
+//! Stale dataplanes: what earlier routers left on the interfaces, except the dataplane that this one takes over.
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
+use egress_common::Identity;
 use tokio::time::sleep;
 
 use super::error::StartError;
@@ -13,44 +14,41 @@ use crate::{
     net::interface::{Interface, Interfaces},
 };
 
-/// Stale dataplanes that are pinned.
+/// Stale dataplanes of the same interfaces that are pinned next to ours.
 pub struct StaleDataplanes(Vec<Pins>);
 
 impl StaleDataplanes {
-    /// How long the kernel may take to detach the programs of a process that was just killed.
-    const PATIENCE: Duration = Duration::from_secs(2);
+    /// How long the kernel may take to detach the unpinned programs of a process that was just killed.
+    const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// Finds them in the directories beside `own`, or in the default place.
+    /// Searches the parent directory of `own`, or the default one.
     ///
     /// # Errors
     ///
-    /// [`StartError::StillAttached`] if one is pinned elsewhere.
+    /// [`StartError::StillAttached`] if a stale dataplane is pinned elsewhere.
     pub async fn find(
         own: Option<&Pins>,
         cluster: &Interface,
         egress: &Interface,
     ) -> Result<Self, StartError> {
         let parent = own.and_then(|pins| pins.directory().parent());
-        let ours = [cluster.index, egress.index];
         let stale: Vec<_> = dataplane::pinned_under(parent.unwrap_or(Path::new(Pins::DEFAULT)))
             .into_iter()
-            .filter(|(_, identity)| {
-                ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex)
-            })
+            .filter(|(_, identity)| shares_interface(identity, cluster, egress))
             .map(|(pins, _)| pins)
             .filter(|other| Some(other.directory()) != own.map(Pins::directory))
             .collect();
         if stale.is_empty() && !own.is_some_and(Pins::has_links) {
-            expect_nothing_by_tcx(cluster, egress).await?;
+            check_nothing_on_tcx(cluster, egress).await?;
         }
         Ok(Self(stale))
     }
 
-    /// Detaches them. Ours has to be attached by then.
+    /// Detaches and removes them. To be called once our dataplane is attached.
     pub fn remove(self) {
         for pins in self.0 {
             let directory = pins.directory().display();
-            // Those of another version are nobody's when the kernel has freed the programs.
+            // Maps of another version cannot be retired: they disappear when the kernel has freed the programs.
             let maps = pins.maps().ok();
             let removed = pins.remove().map_err(StartError::from);
             let removed = removed.and_then(|()| Ok(maps.map_or(Ok(()), |mut it| it.retire())?));
@@ -66,8 +64,14 @@ impl StaleDataplanes {
     }
 }
 
-async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> Result<(), StartError> {
-    let deadline = Instant::now() + StaleDataplanes::PATIENCE;
+/// Whether a dataplane is attached to one of these interfaces.
+fn shares_interface(identity: &Identity, cluster: &Interface, egress: &Interface) -> bool {
+    let ours = [cluster.index, egress.index];
+    ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex)
+}
+
+async fn check_nothing_on_tcx(cluster: &Interface, egress: &Interface) -> Result<(), StartError> {
+    let deadline = Instant::now() + StaleDataplanes::DETACH_TIMEOUT;
     while let Some(interface) = dataplane::attached_by_tcx(cluster, egress) {
         if Instant::now() > deadline {
             let interface = interface.name.clone();
@@ -78,7 +82,7 @@ async fn expect_nothing_by_tcx(cluster: &Interface, egress: &Interface) -> Resul
     Ok(())
 }
 
-/// Removes the clsact filters of a router that was killed.
+/// Detaches the programs of a router that was killed. With clsact they stay attached until somebody removes them.
 pub async fn remove_filters(
     interfaces: &Interfaces,
     cluster: &Interface,
@@ -87,7 +91,7 @@ pub async fn remove_filters(
     let instances = match dataplane::discover() {
         Ok(instances) => instances,
         Err(error @ DiscoverError::List(_)) => {
-            log::debug!("cannot see what a killed router may have left: {error}");
+            log::debug!("cannot check whether a killed router left programs attached: {error}");
             return Ok(());
         }
         Err(DiscoverError::Maps(error @ MapsError::Version { .. })) => {
@@ -101,12 +105,11 @@ pub async fn remove_filters(
         }
         Err(error) => return Err(error.into()),
     };
-    let ours = [cluster.index, egress.index];
     for Instance { info, .. } in instances {
         let identity = info.identity;
-        let shared =
-            ours.contains(&identity.cluster_ifindex) || ours.contains(&identity.egress_ifindex);
-        if shared && Instance::detach_leftover(interfaces, cluster, egress).await? {
+        if shares_interface(&identity, cluster, egress)
+            && Instance::detach_leftover(interfaces, cluster, egress).await?
+        {
             log::warn!(
                 "replaced the dataplane that process {}, which is gone, had left attached",
                 identity.pid

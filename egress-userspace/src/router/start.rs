@@ -1,4 +1,4 @@
-//! The start of a router, from the checks to the attached programs.
+//! Starting a router: checks, takeover of an earlier dataplane, loading, filling the maps, and attaching.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,7 +16,7 @@ use super::{
     events::Events,
     spec_file::SpecFile,
     stale::{self, StaleDataplanes},
-    take_over::{self, Earlier, Unfinished},
+    take_over::{self, EarlierDataplane, Unfinished},
 };
 use crate::{
     dataplane::{
@@ -34,14 +34,12 @@ use crate::{
 };
 
 impl Router {
-    /// Checks the interfaces, takes over or removes the dataplane of an earlier router, and attaches.
-    ///
-    /// The calling thread has to be in the network namespace of the router's pod, and within a tokio runtime of the
-    /// current thread.
+    /// Checks the interfaces and the kernel, takes over or removes the dataplane of an earlier router, and attaches its
+    /// own. The caller must be in a single-threaded tokio runtime and in the network namespace of the router's pod.
     ///
     /// # Errors
     ///
-    /// The first obstacle. Then nothing new is attached.
+    /// The first check or step that fails. The router then leaves nothing new attached.
     pub async fn start(config: RouterConfig, resource: EgressRouter) -> Result<Self, StartError> {
         let spec_file = config.spec_file.as_deref().map(SpecFile::new);
         let table = RuleTable::from(&resource);
@@ -62,33 +60,33 @@ impl Router {
         let lock = lock(&cluster, &egress)?;
         let pair = InterfacePair {
             netns_inode: kernel::netns_inode()
-                .map_err(unreadable("could not tell which network namespace this is"))?,
+                .map_err(unreadable("could not identify the network namespace"))?,
             cluster_ifindex: cluster.index,
             egress_ifindex: egress.index,
         };
         let pins = take_over::pins(&config, &resource)?;
         let earlier = match &pins {
             Some(pins) => take_over::take_over(pins, pair)?,
-            None => Earlier::Nothing,
+            None => EarlierDataplane::None,
         };
         let stale = StaleDataplanes::find(pins.as_ref(), &cluster, &egress).await?;
-        if matches!(earlier, Earlier::Nothing) {
+        if matches!(earlier, EarlierDataplane::None) {
             stale::remove_filters(&interfaces, &cluster, &egress).await?;
         }
-        warn_of_forwarding();
+        warn_about_forwarding();
 
-        // Before anything is attached, so that an address in use changes nothing.
+        // Before anything is attached, so that an address that is in use changes nothing.
         let queries = metrics::start(config.metrics_address, &cluster.name, &interfaces)?;
 
         let features = kernel::features()?;
         let options = options(&config, &table, features, pair);
         let fresh = match &earlier {
-            Earlier::Nothing => pins.as_ref(),
-            Earlier::Replaced(_) | Earlier::TakenOver(_) => None,
+            EarlierDataplane::None => pins.as_ref(),
+            EarlierDataplane::Replaced(_) | EarlierDataplane::TakenOver(_) => None,
         };
-        let unfinished = Unfinished::new(fresh);
-        if let (Some(pins), Earlier::Replaced(_)) = (&pins, &earlier) {
-            // As late as can be. Its links stay, so that its programs are there until ours replace them.
+        let unfinished = Unfinished::new(fresh, pair);
+        if let (Some(pins), EarlierDataplane::Replaced(_)) = (&pins, &earlier) {
+            // As late as possible. Its links stay, so that its programs handle packets until ours replace them.
             pins.remove_all_maps()?;
         }
         let mut dataplane = match &pins {
@@ -113,23 +111,24 @@ impl Router {
             .attach(&cluster, &egress, config.attach_mode)
             .map_err(Box::new)?;
         stale.remove();
-        if !matches!(earlier, Earlier::Nothing) && attachment.mode == AttachMode::Tcx {
-            // An earlier process may have attached by clsact. Packets meet tcx first, so its filters are idle.
+        if !matches!(earlier, EarlierDataplane::None) && attachment.mode == AttachMode::Tcx {
+            // The earlier process may have attached with clsact. Programs on tcx run first, so those no longer see
+            // packets.
             Instance::detach_leftover(&interfaces, &cluster, &egress).await?;
         }
         match earlier {
-            Earlier::Nothing => {}
-            Earlier::Replaced(former) => former.disown(),
-            Earlier::TakenOver(_) => {
+            EarlierDataplane::None => {}
+            EarlierDataplane::Replaced(replaced) => replaced.clear_identity(),
+            EarlierDataplane::TakenOver(_) => {
                 log::info!(
                     "took over the dataplane of an earlier process, with its flows and counters"
                 );
             }
         }
         let mut next_hops = NextHops::default();
-        // Nobody refreshes the next hops of an earlier process.
-        next_hops.begin_anew(&mut dataplane.maps)?;
-        let events = Events::of(&mut dataplane)?;
+        // The next hops of an earlier process are outdated.
+        next_hops.reset(&mut dataplane.maps)?;
+        let events = Events::listen(&mut dataplane)?;
         for line in summary(&table) {
             log::info!("{line}");
         }
@@ -159,20 +158,20 @@ fn unreadable(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::Unreadable { what, source }
 }
 
-/// Locks both interfaces, which no other running router may have.
+/// Locks both interfaces against other routers.
 fn lock(cluster: &Interface, egress: &Interface) -> Result<InstanceLock, StartError> {
     let ifindex = match InstanceLock::acquire([cluster.index, egress.index]) {
         Ok(lock) => return Ok(lock),
         Err(LockError::Held { ifindex }) => ifindex,
         Err(LockError::Io(error)) => return Err(error.into()),
     };
-    let has_it = |other: &Instance| {
+    let holds_lock = |other: &Instance| {
         let identity = other.info.identity;
         [identity.cluster_ifindex, identity.egress_ifindex].contains(&ifindex)
     };
     let pid = dataplane::discover()
         .ok()
-        .and_then(|instances| instances.into_iter().find(has_it))
+        .and_then(|instances| instances.into_iter().find(holds_lock))
         .map(|instance| instance.info.identity.pid);
     let interface = [cluster, egress]
         .into_iter()
@@ -181,11 +180,11 @@ fn lock(cluster: &Interface, egress: &Interface) -> Result<InstanceLock, StartEr
     Err(StartError::AlreadyRunning { pid, interface })
 }
 
-/// The kernel would forward packets past the rules: a host on the external network could reach the cluster.
-fn warn_of_forwarding() {
+/// With IP forwarding the kernel bypasses the rules: a host on the external network could reach the cluster.
+fn warn_about_forwarding() {
     if kernel::ip_forward().unwrap_or(false) {
         log::warn!(
-            "net.ipv4.ip_forward is 1: the kernel forwards packets beside the rules; \
+            "net.ipv4.ip_forward is 1: the kernel forwards packets that bypass the rules; \
              the router does not need it, set it to 0"
         );
     }
@@ -197,9 +196,9 @@ fn options(
     features: Features,
     pair: InterfacePair,
 ) -> Options {
-    // A family without a reserved address has no flows, and gets no memory for any.
+    // A family without a reserved address has no flows and needs no memory for them.
     let max_flows = |used: bool| if used { config.max_flows } else { 1 };
-    // One more, for the fallback.
+    // One more for the fallback.
     let rules = table.rules.len() + 1;
     let rules = u32::try_from(rules)
         .unwrap_or(u32::MAX)
@@ -215,16 +214,16 @@ fn options(
     }
 }
 
-/// What this process keeps in the maps, with what an earlier one did.
+/// The content of the map `INSTANCE`. It continues that of a dataplane that was taken over.
 fn instance(
     config: &RouterConfig,
     pair: InterfacePair,
     features: Features,
-    earlier: &Earlier,
+    earlier: &EarlierDataplane,
 ) -> InstanceInfo {
-    let before = match earlier {
-        Earlier::TakenOver(instance) => **instance,
-        Earlier::Nothing | Earlier::Replaced(_) => {
+    let previous = match earlier {
+        EarlierDataplane::TakenOver(instance) => **instance,
+        EarlierDataplane::None | EarlierDataplane::Replaced(_) => {
             let mut instance: InstanceInfo = bytemuck::Zeroable::zeroed();
             instance.identity.started_ns = kernel::monotonic_ns();
             instance
@@ -237,15 +236,14 @@ fn instance(
             egress_ifindex: pair.egress_ifindex,
             pid: process::id(),
             netns_inode: pair.netns_inode,
-            started_ns: before.identity.started_ns,
+            started_ns: previous.identity.started_ns,
         },
         max_flows: config.max_flows,
         kernel_expiry: u32::from(features.kernel_expiry),
-        ..before
+        ..previous
     }
 }
 
-/// Fills the maps.
 fn fill(
     dataplane: &mut Dataplane,
     config: &RouterConfig,
@@ -267,7 +265,7 @@ fn fill(
         cluster_mtu: cluster.mtu,
         egress_mtu: egress.mtu,
         timeouts: config.timeouts,
-        // The rules in force are those of an earlier process, or none.
+        // Keeps the rules of an earlier process in force until the new ones replace them.
         ..maps.config()?
     })?;
     maps.set_instance(instance)?;
@@ -279,7 +277,7 @@ fn fill(
     Ok(())
 }
 
-/// One line for each rule, and one for the fallback.
+/// A log line for each rule, and one for each fallback.
 fn summary(table: &RuleTable) -> Vec<String> {
     let from = |address: IpAddr| {
         let reserved = table.reserved(Family::of(address));

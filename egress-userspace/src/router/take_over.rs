@@ -1,4 +1,4 @@
-//! Where the dataplane is pinned, and what an earlier router has pinned there.
+//! Where the dataplane is pinned, and what happens to a dataplane that is already pinned there.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use super::{
     config::{Pinning, RouterConfig},
     error::StartError,
 };
-use crate::dataplane::{Former, InterfacePair, PinnedState, Pins, PinsError};
+use crate::dataplane::{InterfacePair, PinnedState, Pins, PinsError, ReplacedDataplane};
 
-/// The directory to pin the dataplane in, if any.
+/// Where to pin the dataplane; `None` if it is not pinned.
 pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pins>, StartError> {
     let by_name = || Pins::at(&default_pin_path(resource));
     match &config.pinning {
@@ -29,28 +29,28 @@ pub fn pins(config: &RouterConfig, resource: &EgressRouter) -> Result<Option<Pin
     }
 }
 
-/// The directory is named for the resource. The BPF file system reserves names with a dot.
+/// The directory for a resource, by its name. The BPF file system reserves names with a dot.
 fn default_pin_path(resource: &EgressRouter) -> PathBuf {
     let name = resource.metadata.name.as_str().replace('.', "_");
     Path::new(Pins::DEFAULT).join(name)
 }
 
-/// What becomes of the dataplane that an earlier router has left.
-pub enum Earlier {
+/// What this router does with the dataplane that an earlier one left.
+pub enum EarlierDataplane {
     /// There is none.
-    Nothing,
-    /// Its programs stay attached until ours replace them; its maps are not used.
-    Replaced(Former),
-    /// Its maps are used, and this is what its process kept there.
+    None,
+    /// Its programs stay attached until ours replace them. Its maps are not used.
+    Replaced(ReplacedDataplane),
+    /// Its maps are used. This is the content of its map `INSTANCE`.
     TakenOver(Box<InstanceInfo>),
 }
 
-/// Looks at what an earlier router has left, and clears away what is of other interfaces.
-pub fn take_over(pins: &Pins, pair: InterfacePair) -> Result<Earlier, PinsError> {
+/// Decides what to do with the pinned state, and removes that of other interfaces.
+pub fn take_over(pins: &Pins, pair: InterfacePair) -> Result<EarlierDataplane, PinsError> {
     let directory = pins.directory().display();
     match pins.state(pair)? {
-        PinnedState::Empty => Ok(Earlier::Nothing),
-        PinnedState::Usable(instance) => Ok(Earlier::TakenOver(instance)),
+        PinnedState::Empty => Ok(EarlierDataplane::None),
+        PinnedState::Usable(instance) => Ok(EarlierDataplane::TakenOver(instance)),
         PinnedState::Unusable { reason, flows } => {
             let flows = match flows {
                 Some(1) => "its 1 flow ends".to_owned(),
@@ -58,36 +58,48 @@ pub fn take_over(pins: &Pins, pair: InterfacePair) -> Result<Earlier, PinsError>
                 None => "its flows end".to_owned(),
             };
             log::warn!(
-                "the dataplane in {directory} is replaced, {flows}, and all counters begin at 0: {reason}"
+                "the dataplane in {directory} is replaced, {flows}, and all counters start at 0: {reason}"
             );
-            Ok(Earlier::Replaced(pins.former(pair)))
+            Ok(EarlierDataplane::Replaced(pins.replaced_dataplane(pair)))
         }
         PinnedState::Foreign(reason) => {
-            log::warn!("what is in {directory} is not for this router and is removed: {reason}");
+            log::warn!(
+                "the dataplane in {directory} is not for this router's interfaces and is removed: {reason}"
+            );
             pins.remove()?;
             Pins::at(pins.directory())?;
-            Ok(Earlier::Nothing)
+            Ok(EarlierDataplane::None)
         }
     }
 }
 
-/// Removes what this router has pinned, unless it comes up. For one that began with nothing pinned.
-pub struct Unfinished<'p>(Option<&'p Pins>);
+/// Undoes the pins of a start that fails. For a router that began with nothing pinned.
+pub struct Unfinished<'p> {
+    pins: Option<&'p Pins>,
+    pair: InterfacePair,
+}
 
 impl<'p> Unfinished<'p> {
-    pub const fn new(pins: Option<&'p Pins>) -> Self {
-        Self(pins)
+    pub const fn new(pins: Option<&'p Pins>, pair: InterfacePair) -> Self {
+        Self { pins, pair }
     }
 
-    /// The router is up.
+    /// Keeps the pins: the router has started.
     pub fn finish(mut self) {
-        self.0 = None;
+        self.pins = None;
     }
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.map(Pins::remove) {
+        let Some(pins) = self.pins else {
+            return;
+        };
+        // A router of another pod may have pinned its dataplane here meanwhile.
+        if matches!(pins.state(self.pair), Ok(PinnedState::Foreign(_))) {
+            return;
+        }
+        if let Err(error) = pins.remove() {
             log::warn!("{error}");
         }
     }

@@ -1,5 +1,5 @@
-//! The flow log: who used the reserved address, when, and towards which server. It has a line of JSON for each flow
-//! that was opened or has ended.
+//! The flow log: who used the reserved address, when, and towards which server. It has one JSON line for each flow
+//! event.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,9 +17,9 @@ use crate::{
     net::kernel,
 };
 
-/// Converts time stamps of `CLOCK_MONOTONIC` to the time of day.
+/// Converts `CLOCK_MONOTONIC` time stamps to wall clock time.
 ///
-/// Each batch takes a new one, which respects that the clock may have been set.
+/// Each batch takes a new one, in case the wall clock was set.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
     now: SystemTime,
@@ -27,7 +27,7 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// As the clocks are now.
+    /// Reads both clocks.
     pub fn now() -> Self {
         Self {
             now: SystemTime::now(),
@@ -56,16 +56,16 @@ pub enum Line {
     Start(FlowLine),
     /// A flow has ended.
     End(FlowLine),
-    /// Records were lost before this line, because the process did not read them fast enough.
+    /// Records were lost before this line because the process did not read them fast enough.
     Lost {
-        /// When the loss was found.
+        /// When the loss was detected.
         time: String,
-        /// How many were lost.
+        /// The number of lost records.
         records: u64,
     },
 }
 
-/// A flow, in a line of the log.
+/// The flow of a line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FlowLine {
     /// When the flow was opened or ended (RFC 3339, UTC).
@@ -75,7 +75,7 @@ pub struct FlowLine {
     pub reason: Option<&'static str>,
     /// `TCP`, `UDP`, `SCTP`, `ICMP` or `ICMPv6`.
     pub protocol: String,
-    /// The client's endpoint towards the router.
+    /// The client's endpoint.
     pub client: Endpoint,
     /// The router's endpoint that the client connects to.
     pub router: Endpoint,
@@ -89,9 +89,9 @@ pub struct FlowLine {
     pub state: &'static str,
     /// When the flow was opened.
     pub opened: String,
-    /// When its last packet passed, up to a second late.
+    /// When the last packet passed, up to a second late.
     pub last_packet: String,
-    /// Seconds from `opened` to `last_packet`, to the millisecond.
+    /// Seconds from `opened` to `last_packet`, with millisecond resolution.
     pub duration_seconds: f64,
     /// Packets and bytes from the client to the server.
     pub original: TrafficReport,
@@ -100,7 +100,7 @@ pub struct FlowLine {
 }
 
 impl Line {
-    /// The line of a flow event.
+    /// The line for a flow event.
     pub fn of(event: &FlowChange, clock: &WallClock) -> Self {
         let FlowChange {
             change,
@@ -141,10 +141,10 @@ impl Line {
     }
 }
 
-/// How many events are taken at a time, so that packets' next hops do not wait.
+/// The maximum number of events per batch, so that a busy flow log does not delay the run loop's other tasks.
 const BATCH: usize = 1024;
 
-/// Takes a batch of events out of the ring buffer: their lines, and whether no others are left.
+/// Reads a batch of events from the ring buffer. Returns their lines, and whether the buffer is empty now.
 ///
 /// # Errors
 ///
@@ -168,14 +168,14 @@ pub fn read_batch(events: &mut Listener) -> Result<(Vec<Line>, bool), MapsError>
     Ok((lines, is_empty))
 }
 
-/// Seconds, cut to the millisecond.
+/// Converts nanoseconds to seconds, truncated to the millisecond.
 fn seconds(duration_ns: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of 285,000 years")]
     let milliseconds = (duration_ns / 1_000_000) as f64;
     milliseconds / 1e3
 }
 
-/// The file, or standard output, that the flow log is written to.
+/// The file or standard output that the flow log is written to.
 pub struct FlowLog {
     /// `None` for standard output.
     path: Option<PathBuf>,
@@ -183,7 +183,7 @@ pub struct FlowLog {
 }
 
 impl FlowLog {
-    /// Opens a file to append to; `-` is standard output. Only its owner can read a new file.
+    /// Opens a file for appending; `-` is standard output. Only the owner can read a new file.
     ///
     /// # Errors
     ///
@@ -203,11 +203,12 @@ impl FlowLog {
         })
     }
 
-    /// Opens the file again, after the old one was renamed.
+    /// Opens the file again after the old one was renamed.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened; the old one stays in use. If what was left for the old one cannot be written.
+    /// If the file cannot be opened (the old one then stays in use), or if buffered lines cannot be written to the old
+    /// one.
     pub fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
             let file = open(path)?;
@@ -218,7 +219,7 @@ impl FlowLog {
         Ok(())
     }
 
-    /// Writes these lines and flushes them.
+    /// Writes and flushes lines.
     ///
     /// # Errors
     ///

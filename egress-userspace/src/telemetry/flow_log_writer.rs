@@ -1,4 +1,4 @@
-//! Writing the flow log while the router runs.
+//! Writes the flow log of a running router.
 
 use std::{future, io};
 
@@ -12,7 +12,7 @@ use crate::{
     net::kernel,
 };
 
-/// Why the flow log is not written.
+/// Why the flow log cannot be written.
 #[derive(Debug, Error)]
 pub enum FlowLogError {
     /// The file cannot be opened.
@@ -20,24 +20,24 @@ pub enum FlowLogError {
     Open {
         /// The file, as it was named.
         path: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file takes no more.
-    #[error("the flow log")]
+    /// A line cannot be written.
+    #[error("could not write to the flow log")]
     Write(#[source] io::Error),
-    /// Another process has the events.
+    /// Another process reads the events.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The kernel half's maps.
+    /// The kernel refused a map operation.
     #[error(transparent)]
     Maps(#[from] MapsError),
-    /// The events cannot be waited for.
+    /// Waiting for events failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// The flow log of the running router, if it keeps one.
+/// The flow log of a running router; without a path it writes nothing.
 pub struct FlowLogWriter(Option<Open>);
 
 struct Open {
@@ -46,30 +46,30 @@ struct Open {
 }
 
 impl FlowLogWriter {
-    /// Begins the flow log at `path`, if there is to be one.
+    /// Opens the flow log at `path` and subscribes to flow events.
     pub fn start(
         path: Option<&str>,
         maps: &Maps,
         cluster_ifindex: u32,
     ) -> Result<Self, FlowLogError> {
-        let mut subscriber = maps.subscribe(Subscriber::Log)?;
+        let mut subscription = maps.subscribe(Subscriber::Log)?;
         let Some(path) = path else {
-            subscriber.silence()?;
+            subscription.end_lease()?;
             return Ok(Self(None));
         };
         let log = FlowLog::open(path).map_err(|source| FlowLogError::Open {
             path: path.to_owned(),
             source,
         })?;
-        let mut events = subscriber.listen(cluster_ifindex)?;
+        let mut events = subscription.listen(cluster_ifindex)?;
         events.renew(kernel::monotonic_ns())?;
-        // SAFETY: the listener owns its file descriptor, and keeps it open as long as it is itself.
+        // SAFETY: the listener owns its file descriptor and keeps it open for as long as it lives.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
             .map_err(io::Error::from)?;
         Ok(Self(Some(Open { events, log })))
     }
 
-    /// Waits for events, and writes them; for ever if no flow log is kept. May be dropped at any point of waiting.
+    /// Waits for events and writes them. Waits forever without a flow log. The future is cancellation safe.
     pub async fn record(&mut self) -> Result<(), FlowLogError> {
         let Some(open) = &mut self.0 else {
             return future::pending().await;
@@ -82,7 +82,7 @@ impl FlowLogWriter {
         open.log.write(lines).map_err(FlowLogError::Write)
     }
 
-    /// Opens the file again, as after it was renamed to begin a new one.
+    /// Opens the file again after it was renamed.
     pub fn reopen(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Some(open) => open.log.reopen(),
@@ -90,7 +90,7 @@ impl FlowLogWriter {
         }
     }
 
-    /// Writes what is left.
+    /// Writes the events that are left.
     pub fn finish(self) -> Result<(), FlowLogError> {
         let Some(Open {
             mut events,

@@ -1,4 +1,4 @@
-//! What a running router tells others: metrics, health and the flow log.
+//! What a running router reports: metrics, health and the flow log.
 
 pub mod flow_log;
 pub mod flow_log_writer;

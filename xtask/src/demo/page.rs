@@ -1,4 +1,4 @@
-//! What the demo writes, fitted to the terminal it is written to.
+//! The output of the demo, fitted to the width of the terminal.
 
 use std::env;
 use std::io::{IsTerminal as _, stdout};
@@ -6,11 +6,11 @@ use std::io::{IsTerminal as _, stdout};
 use terminal_size::{Width, terminal_size_of};
 use textwrap::{Options, WordSeparator, WordSplitter};
 
-/// Where no terminal says how wide it is.
+/// The width if standard output is not a terminal.
 const USUAL_WIDTH: usize = 80;
-/// From here on two columns stand side by side.
+/// From this width on, two texts are shown side by side.
 const WIDE: usize = 110;
-/// Longer lines are hard to read, and headings are no longer than this.
+/// The maximum width of headings and remarks, because longer lines are hard to read.
 const HEADING_WIDTH: usize = 80;
 
 const BOLD: &str = "\x1b[1m";
@@ -24,7 +24,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// Finds out how wide the terminal is, and whether it wants colours (<https://no-color.org>).
+    /// Detects the width of the terminal, and whether to use colours (<https://no-color.org>).
     pub fn of_standard_output() -> Self {
         let width = terminal_size_of(stdout()).map(|(Width(width), _)| usize::from(width));
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -43,7 +43,7 @@ impl Page {
         }
     }
 
-    /// Begins a part.
+    /// Starts a section.
     pub fn heading(&self, title: &str) {
         let width = self.width.min(HEADING_WIDTH);
         let line = "─".repeat(width.saturating_sub(title.chars().count() + 4));
@@ -51,23 +51,23 @@ impl Page {
         println!("\n{start} {} {line}\n", self.styled(BOLD, title));
     }
 
-    /// A command as it is typed on one of the lab's hosts.
+    /// A command that is typed on one of the lab's hosts.
     pub fn command(&self, host: &str, line: &str) {
         let prompt = format!("{host}$");
-        // Room for the prompt's space and a continuation's ` \`.
+        // Three columns for the space after the prompt and for ` \` at the end.
         let width = self.width.saturating_sub(prompt.len() + 3);
         let line = wrapped(line, width, 0).join(" \\\n    ");
         println!("{} {}", self.styled(DIM, &prompt), self.styled(BOLD, &line));
     }
 
-    /// What the demo itself says.
+    /// A remark of the demo.
     pub fn remark(&self, text: &str) {
         for line in wrapped(text, self.width.min(HEADING_WIDTH), 0) {
             println!("{}", self.styled(DIM, &line));
         }
     }
 
-    /// What a program has written. Lines that are too long go on at the column `hanging`.
+    /// The output of a program. Continuations of long lines are indented by `hanging`.
     pub fn output(&self, text: &str, hanging: usize) {
         for line in text.lines() {
             for part in wrapped(line, self.width, hanging) {
@@ -76,26 +76,7 @@ impl Page {
         }
     }
 
-    /// A table in which every row is broken at the same places, if it is too wide: before each of `columns`, which are
-    /// texts of the header. What is broken off stands below the header's second word.
-    pub fn table(&self, text: &str, columns: &[&str]) {
-        let widest = text.lines().map(|line| line.chars().count()).max();
-        let header = text.lines().next().unwrap_or_default();
-        if widest <= Some(self.width) {
-            println!("{text}");
-            return;
-        }
-        let second = header.find(' ').unwrap_or(0);
-        let indent = header[second..].find(|c| c != ' ').unwrap_or(0) + second;
-        for line in text.lines() {
-            for (index, part) in broken(line, header, columns).iter().enumerate() {
-                let indent = if index == 0 { 0 } else { indent };
-                println!("{:indent$}{part}", "");
-            }
-        }
-    }
-
-    /// Two texts side by side, or one below the other where the terminal is too narrow for that.
+    /// Two texts side by side, or one below the other if the terminal is too narrow.
     pub fn side_by_side(&self, left: &str, right: &str) {
         if self.width < WIDE {
             println!("{left}\n\n{right}");
@@ -110,31 +91,6 @@ impl Page {
             println!("{}", format!("{left:gap$}{right}").trim_end());
         }
     }
-}
-
-/// Breaks a row before each of the header's `columns`. A column that starts with a mark, such as `⇒`, is one that each
-/// row has at a place of its own.
-fn broken(row: &str, header: &str, columns: &[&str]) -> Vec<String> {
-    let chars: Vec<char> = row.chars().collect();
-    let place = |column: &&str| {
-        let text = if column.is_ascii() { header } else { row };
-        text.find(*column)
-            .map(|bytes| text[..bytes].chars().count())
-    };
-    let mut parts = Vec::new();
-    let mut start = 0;
-    for end in columns.iter().filter_map(place).chain([chars.len()]) {
-        let end = end.clamp(start, chars.len());
-        parts.push(
-            chars[start..end]
-                .iter()
-                .collect::<String>()
-                .trim_end()
-                .to_owned(),
-        );
-        start = end;
-    }
-    parts
 }
 
 /// Wraps a line between words; all but the first part are indented.
@@ -165,20 +121,5 @@ mod tests {
         assert_eq!(wrapped("one two three", 8, 0), ["one two", "three"]);
         let parts = wrapped("a verylongword b", 6, 0);
         assert_eq!(parts, ["a", "verylongword", "b"]);
-    }
-
-    #[test]
-    fn a_row_is_broken_where_the_header_says() {
-        let header = "PROTO  CLIENT ⇒ SERVER          STATE  AGE";
-        let row = "TCP    10.0.0.1:5 ⇒ 10.0.0.2:6  OPEN    1s";
-        let columns = ["⇒", "STATE"];
-        assert_eq!(
-            broken(header, header, &columns),
-            ["PROTO  CLIENT", "⇒ SERVER", "STATE  AGE"]
-        );
-        assert_eq!(
-            broken(row, header, &columns),
-            ["TCP    10.0.0.1:5", "⇒ 10.0.0.2:6", "OPEN    1s"]
-        );
     }
 }

@@ -1,4 +1,4 @@
-//! Kernels from Debian's archives, unpacked and never installed.
+//! Kernels from Debian's archives, unpacked but never installed.
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
@@ -10,47 +10,47 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::Kernel;
-use crate::apt::{self, Apt, make_anew};
-use crate::os::is_root;
+use crate::apt::{self, Apt, make_empty};
 use crate::process::{answer, cmd, sh};
+use crate::root::is_root;
 
-/// Debian's signatures, on Debian and on what is made from it.
+/// Debian's signing keys, at their path in Debian and its derivatives.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Marks an error that is no fault of anything here: there is no network, or an archive lacks what it should have.
+/// Marks an error from outside: there is no network, or an archive lacks a package.
 #[derive(Clone, Copy, Debug)]
 pub struct Unavailable;
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("not to be had from Debian's archive")
+        formatter.write_str("not available from Debian's archive")
     }
 }
 
-/// A kernel that lies unpacked on this machine.
+/// An unpacked kernel.
 #[derive(Clone, Debug)]
 pub struct Unpacked {
     /// What `uname -r` will say.
     pub release: String,
     /// The kernel's image.
     pub image: PathBuf,
-    /// Has `lib/modules/<release>` below it.
+    /// The directory that contains `lib/modules/<release>`.
     pub root: PathBuf,
 }
 
-/// Where kernels are kept, and a package manager of their own.
+/// A directory of kernels, with its own apt configuration.
 pub struct Store<'s> {
-    /// Need not exist.
+    /// Created if it does not exist.
     pub directory: &'s Path,
     pub kernels: &'s [&'static Kernel],
 }
 
 impl Store<'_> {
-    /// Downloads and unpacks each kernel, if it is not here yet. Each costs 20 to 50 MB once.
+    /// Downloads and unpacks each kernel that is not here yet: 20 to 50 MB each.
     ///
-    /// An error is [`Unavailable`] where the archive cannot be reached, or has no kernel of the series any more.
+    /// An error is [`Unavailable`] if the archive cannot be reached, or no longer has a kernel of the series.
     pub fn fetch(&self) -> Vec<Result<Unpacked>> {
-        // Once for all kernels, also if it fails.
+        // At most once for all kernels, even if it fails.
         let update = LazyCell::new(|| self.update().map_err(|error| format!("{error:#}")));
         let fetch = |kernel: &Kernel| {
             if let Some(unpacked) = self.cached(kernel) {
@@ -67,7 +67,7 @@ impl Store<'_> {
         self.kernels.iter().map(fetch).collect()
     }
 
-    /// The pinned kernel, or the one that took its place last time.
+    /// The pinned kernel, or one that was downloaded in its place.
     fn cached(&self, kernel: &Kernel) -> Option<Unpacked> {
         find_in(&self.unpacked(&kernel.release), &kernel.release).or_else(|| {
             let paths = sh().read_dir(self.directory.join("unpacked")).ok()?;
@@ -88,14 +88,14 @@ impl Store<'_> {
         }
         let release = self.newest_available(kernel)?;
         eprintln!(
-            "warning: Debian has no {} any more; taking {release}, which no hash is known of: \
+            "warning: Debian no longer has {}; using {release}, whose hash is not pinned: \
              please update the manifest (xtask/src/kernels/manifest.yaml)",
             kernel.release
         );
         self.unpack(kernel, &release, false)
     }
 
-    /// Whether the archive still has the pinned build.
+    /// Returns `true` if the archive still has the pinned build.
     fn has(&self, kernel: &Kernel) -> bool {
         let is_known = |stem: &String| {
             let package = format!("{stem}{}={}", kernel.release, kernel.version);
@@ -121,11 +121,11 @@ impl Store<'_> {
             .context(Unavailable)
     }
 
-    /// Downloads and unpacks the packages of a release, which is or is not the one of the manifest.
+    /// Downloads and unpacks the packages of a release. `is_pinned` says that it is that of the manifest.
     fn unpack(&self, kernel: &Kernel, release: &str, is_pinned: bool) -> Result<Unpacked> {
         let downloads = self.directory.join("downloads").join(release);
         let root = self.unpacked(release);
-        make_anew(&root)?;
+        make_empty(&root)?;
         for (stem, expected) in &kernel.packages {
             let mut name = format!("{stem}{release}");
             eprintln!("download {name}");
@@ -142,7 +142,7 @@ impl Store<'_> {
             cmd!(sh(), "dpkg-deb -x {file} {root}").quiet().run()?;
         }
         fs::remove_dir_all(&downloads)?;
-        // Newer packages have their modules below `usr`.
+        // Newer packages have their modules in `usr/lib`.
         let (old, new) = (root.join("lib/modules"), root.join("usr/lib/modules"));
         if !old.exists() {
             fs::create_dir_all(root.join("lib"))?;
@@ -153,11 +153,11 @@ impl Store<'_> {
             .with_context(|| format!("the packages of {release} have no kernel image"))
     }
 
-    /// Fetches the package lists of all archives that this machine's apt knows, and says which these are.
+    /// Fetches the package lists of the kernels' archives. Returns the archives of this machine's apt.
     fn update(&self) -> Result<String> {
         ensure!(
             Path::new(KEYRING).exists(),
-            "{KEYRING} is missing (package debian-archive-keyring): it signs Debian's kernels"
+            "{KEYRING} is missing (package debian-archive-keyring): it verifies Debian's kernels"
         );
         for directory in ["apt/lists/partial", "apt/cache/archives/partial"] {
             sh().create_dir(self.directory.join(directory))?;
@@ -167,13 +167,13 @@ impl Store<'_> {
             let uri = mirror_in(&targets, label).ok()?;
             Some(format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"))
         };
-        // A suite has several kernels.
+        // A set, because a suite may have several kernels.
         let sources: BTreeSet<_> = self.kernels.iter().filter_map(source).collect();
         let file = self.directory.join("apt/sources.list");
         sh().write_file(file, sources.into_iter().collect::<String>())?;
         eprintln!("download package lists");
         let options = self.options();
-        // An archive that cannot be reached is an error, not a warning.
+        // Makes an unreachable archive an error instead of a warning.
         let strict = "APT::Update::Error-Mode=any";
         let update = cmd!(sh(), "apt-get {options...} update -q -q -o {strict}");
         let update = update.arg("-oAPT::Sandbox::User=root").quiet().run();
@@ -181,12 +181,12 @@ impl Store<'_> {
         Ok(targets)
     }
 
-    /// The archives of this machine's apt, a label and an address each.
+    /// The archives of this machine's apt: a label and a URI in each line.
     fn archives(&self) -> Result<String> {
         let format = "$(LABEL) $(REPO_URI)";
         let list = || answer(cmd!(sh(), "apt-get indextargets --format {format}"));
         let targets = list();
-        // An apt that has not fetched its lists yet knows no labels.
+        // apt knows no labels before it has fetched its lists.
         let is_known = |kernel: &&Kernel| mirror_in(&targets, &kernel.label).is_ok();
         match Apt::find() {
             Some(mut apt) if is_root() && !self.kernels.iter().all(is_known) => {
@@ -197,7 +197,7 @@ impl Store<'_> {
         }
     }
 
-    /// Lists and sources of our own, for any of apt's programs.
+    /// Options for our own lists and sources, for any of apt's programs.
     fn options(&self) -> Vec<String> {
         let own = self.directory.join("apt");
         let own = own.display();
@@ -214,7 +214,7 @@ impl Store<'_> {
     }
 }
 
-/// Where this machine gets an archive from.
+/// The URI that this machine uses for an archive.
 fn mirror_in<'t>(targets: &'t str, label: &str) -> Result<&'t str> {
     let mut pairs = targets.lines().filter_map(|line| line.split_once(' '));
     pairs.find_map(|(of, uri)| (of == label).then_some(uri)).with_context(|| {
@@ -237,10 +237,10 @@ fn newest(kernel: &Kernel, releases: impl Iterator<Item = String>) -> Option<Str
         .max_by_key(numbers)
 }
 
-/// The kernel in a directory that its packages were unpacked to, if that was done to its end.
+/// The kernel in a directory, if its packages were unpacked completely.
 fn find_in(root: &Path, release: &str) -> Option<Unpacked> {
     let modules = root.join("lib/modules").join(release);
-    // What depmod writes last of all.
+    // depmod writes this file last.
     modules.join("modules.devname").exists().then_some(())?;
     let images = [
         root.join(format!("boot/vmlinuz-{release}")),

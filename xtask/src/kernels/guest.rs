@@ -1,4 +1,4 @@
-//! The first process of a guest: this very program, which runs the test binaries there.
+//! The first process of a guest: this same program, which runs the test binaries there.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -22,10 +22,10 @@ use super::sabotage::Sabotage;
 pub const SUBCOMMAND: &str = "guest";
 /// The name of the plan, in the guest's root.
 pub const PLAN: &str = "plan.json";
-/// Begins every line of the guest's own among those of the test binaries.
+/// The prefix of the guest's own lines among those of the test binaries.
 pub const MARK: &str = "==guest== ";
 
-/// The serial port for results; the first one is the kernel's.
+/// The serial port for results; the first one is the kernel's console.
 const RESULTS: &str = "/dev/ttyS1";
 const FILE_SYSTEMS: [(&str, &str); 4] = [
     ("proc", "/proc"),
@@ -35,22 +35,22 @@ const FILE_SYSTEMS: [(&str, &str); 4] = [
 ];
 const POLL: Duration = Duration::from_millis(20);
 
-/// Kernel modules that nothing asks for by name when it is needed.
+/// Kernel modules that the kernel does not load on demand.
 const MODULES: [&str; 1] = ["sctp"];
-/// Set for all programs.
+/// The variables of all programs.
 const ENVIRONMENT: [(&str, &str); 2] = [
     ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
     ("EGRESS_TEST_FRAMES", "3000"),
 ];
 
-/// What a guest is to do.
+/// The work of a guest.
 #[derive(Deserialize, Serialize)]
 pub struct Plan {
-    /// What runs, one after the other.
+    /// The binaries to run, in turn.
     pub suites: Vec<Suite>,
-    /// After this long a suite is killed.
+    /// The time limit of each suite.
     pub seconds: u64,
-    /// What goes wrong on purpose.
+    /// What to break on purpose.
     pub sabotage: Option<Sabotage>,
 }
 
@@ -63,7 +63,7 @@ pub struct Suite {
     pub arguments: Vec<String>,
 }
 
-/// What a guest tells about its own work.
+/// A report of a guest about its own work.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
@@ -76,12 +76,11 @@ pub enum Report {
         suite: String,
         /// In words, such as `exit status: 0`.
         status: String,
-        /// How long it took.
         seconds: f64,
     },
     /// Something went wrong outside the suites.
     Problem { message: String },
-    /// Everything was run.
+    /// All suites have run.
     Done,
 }
 
@@ -91,17 +90,17 @@ fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs the plan and turns the machine off. For the first process of a guest only.
+/// Runs the plan and turns the machine off. Only for the first process of a guest.
 pub fn run() -> Result<()> {
     let mut results = None;
     if let Err(error) = work(&mut results) {
         let message = format!("{error:#}");
         match &mut results {
-            Some(file) => tell(file, &Report::Problem { message })?,
+            Some(file) => report(file, &Report::Problem { message })?,
             None => eprintln!("{message}"),
         }
     }
-    // QEMU ends at the reset (`-no-reboot`), and with it what is left of the suites.
+    // QEMU ends at the reset (`-no-reboot`).
     reboot(RebootMode::RB_AUTOBOOT).context("cannot reset the machine")?;
     Ok(())
 }
@@ -112,19 +111,19 @@ fn work(results: &mut Option<File>) -> Result<()> {
     let results = results.insert(port.with_context(|| format!("cannot open {RESULTS}"))?);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let release = release.trim().to_owned();
-    tell(results, &Report::Booted { release })?;
+    report(results, &Report::Booted { release })?;
     let text = fs::read(Path::new("/").join(PLAN)).context("cannot read the plan")?;
     let plan: Plan = serde_json::from_slice(&text).context("cannot read the plan")?;
     for module in MODULES {
-        // A kernel without it has tests that say so.
+        // If the kernel lacks it, the tests that need it say so.
         let _ = command("modprobe").args(["-q", module]).status();
     }
     let up = command("ip").args(["link", "set", "lo", "up"]).status();
     up.context("cannot start ip")?;
     for suite in &plan.suites {
-        suffer(plan.sabotage)?;
+        commit_sabotage(plan.sabotage)?;
         let name = suite.name.clone();
-        tell(
+        report(
             results,
             &Report::Begin {
                 suite: name.clone(),
@@ -137,7 +136,7 @@ fn work(results: &mut Option<File>) -> Result<()> {
         };
         let seconds = started.elapsed().as_secs_f64();
         let suite = name;
-        tell(
+        report(
             results,
             &Report::End {
                 suite,
@@ -146,10 +145,10 @@ fn work(results: &mut Option<File>) -> Result<()> {
             },
         )?;
     }
-    tell(results, &Report::Done)
+    report(results, &Report::Done)
 }
 
-fn suffer(sabotage: Option<Sabotage>) -> Result<()> {
+fn commit_sabotage(sabotage: Option<Sabotage>) -> Result<()> {
     match sabotage {
         Some(Sabotage::Panic) => fs::write("/proc/sysrq-trigger", "c")?,
         Some(Sabotage::Hang) => loop {
@@ -168,7 +167,7 @@ fn mount_file_systems() -> Result<()> {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), none)
             .with_context(|| format!("cannot mount {place}"))?;
     }
-    // Nothing is mounted here: the tests themselves may be below, at the place that they have on the host.
+    // Nothing is mounted on these, because the test binaries may be below them, at their paths on the host.
     for place in ["/tmp", "/run"] {
         fs::create_dir_all(place).with_context(|| format!("cannot make {place}"))?;
     }
@@ -188,7 +187,7 @@ fn run_suite(suite: &Suite, seconds: u64, results: &File) -> Result<ExitStatus> 
     status.with_context(|| format!("killed after {seconds} s"))
 }
 
-/// Waits for a child; one that takes too long is killed with all its children.
+/// Waits for a child. Kills it with all its children and returns `None` if it exceeds the limit.
 fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
@@ -202,8 +201,8 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     Ok(None)
 }
 
-fn tell(results: &mut File, report: &Report) -> Result<()> {
-    // After a newline: a test binary that was killed may have left half a line.
+fn report(results: &mut File, report: &Report) -> Result<()> {
+    // Starts with a newline, because a test binary that was killed may have written half a line.
     let line = format!("\n{MARK}{}\n", serde_json::to_string(report)?);
     let written = results.write_all(line.as_bytes());
     written.context("cannot write results")

@@ -1,7 +1,7 @@
 //! The initial file systems of the guests: layers of cpio archives.
 //!
-//! A file has the same path in a guest as on this machine, so that what was built for this machine finds everything
-//! there. There are no symbolic links: each path has what the link led to.
+//! Files have the same paths in a guest as on this machine, because programs have some of these paths built in. There are
+//! no symbolic links: each path has a copy of the link's target.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use super::download::Unpacked;
 use crate::process::{answer, cmd, find_program, sh};
 
-/// The modules that a guest may need, below `kernel` of its module directory.
+/// The directories of modules that a guest may need, below `lib/modules/<release>/kernel`.
 const MODULES: [&str; 5] = ["arch", "crypto", "drivers/net", "lib", "net"];
 
 /// Files below a directory that a guest sees as its root.
@@ -33,16 +33,16 @@ impl Layer {
         }
     }
 
-    /// Adds a file, or all that is below a directory, by the path in the guest.
+    /// Adds a file or a whole directory, by its path in the guest.
     pub fn add(&mut self, path: &Path) -> Result<()> {
         let here = self.root.join(below_root(path));
         let metadata = here
             .metadata()
             .with_context(|| format!("cannot pack {}", here.display()))?;
-        let way = below_root(path)
+        let parents = below_root(path)
             .ancestors()
             .filter(|path| !path.as_os_str().is_empty());
-        self.entries.extend(way.map(Path::to_owned));
+        self.entries.extend(parents.map(Path::to_owned));
         if metadata.is_dir() {
             for entry in fs::read_dir(here)? {
                 self.add(&path.join(entry?.file_name()))?;
@@ -51,12 +51,12 @@ impl Layer {
         Ok(())
     }
 
-    /// Adds a program, by name or path, with the libraries that it is linked to.
+    /// Adds a program, by name or path, with its shared libraries.
     pub fn add_program(&mut self, program: &Path) -> Result<()> {
         let path = find_program(&program.to_string_lossy())
             .with_context(|| format!("there is no program {}", program.display()))?;
         self.add(&path)?;
-        // A script or a static program has no libraries, and ldd says that by failing.
+        // ldd fails for a script or a static program, which have no libraries.
         libraries_in(&answer(cmd!(sh(), "ldd {path}"))).try_for_each(|library| self.add(library))
     }
 
@@ -79,7 +79,7 @@ impl Layer {
     }
 }
 
-/// Writes the archive of a kernel's modules, once.
+/// Writes the archive of a kernel's modules, if it does not exist yet.
 pub fn modules(kernel: &Unpacked) -> Result<PathBuf> {
     let archive = kernel.root.join("modules.cpio");
     if archive.exists() {
@@ -104,7 +104,7 @@ pub fn modules(kernel: &Unpacked) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Writes the archive `<directory>.cpio` with one file that is not on this machine, or not like this.
+/// Writes the archive `<directory>.cpio` with one file that differs from this machine's.
 pub fn single_file(directory: &Path, path: &Path, bytes: &[u8]) -> Result<PathBuf> {
     let file = directory.join(below_root(path));
     sh().write_file(&file, bytes)?;
@@ -117,7 +117,7 @@ pub fn single_file(directory: &Path, path: &Path, bytes: &[u8]) -> Result<PathBu
     Ok(archive)
 }
 
-/// Joins layers into what a kernel takes as its initial file system.
+/// Concatenates layers to an initial file system.
 pub fn join<'l>(layers: impl Iterator<Item = &'l PathBuf>, image: &Path) -> Result<()> {
     let mut output =
         File::create(image).with_context(|| format!("cannot write {}", image.display()))?;
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_found_in_what_ldd_prints() {
+    fn libraries_are_found_in_the_output_of_ldd() {
         let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\
                     \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f2)\n";
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_brings_its_directories_and_a_link_what_it_leads_to() -> Result<()> {
+    fn a_file_is_added_with_its_directories_and_a_link_as_its_target() -> Result<()> {
         let root = tempfile::tempdir()?;
         fs::create_dir_all(root.path().join("usr/lib"))?;
         fs::write(root.path().join("usr/lib/libone.so.1"), "")?;

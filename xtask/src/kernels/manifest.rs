@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
-    /// What people call it: the first two numbers of its version.
+    /// The first two numbers of its version.
     pub series: String,
     /// What `uname -r` says.
     pub release: String,
@@ -29,11 +29,11 @@ pub static KERNELS: LazyLock<Vec<Kernel>> = LazyLock::new(|| {
     yaml_serde::from_str(include_str!("manifest.yaml")).expect("the manifest is tested")
 });
 
-/// What tests say of programs of the host that guests do not get.
+/// Reasons of tests for a skip in any guest: guests lack these programs.
 const NOT_IN_GUESTS: [&str; 3] = ["no prometheus in PATH", "no promtool in PATH", "no setcap"];
 
 impl Kernel {
-    /// Whether another release is of the same series, from the same place.
+    /// Returns `true` if another release is of the same series and origin.
     pub fn is_of_series(&self, release: &str) -> bool {
         let flavour = |release: &str| release.contains("-cloud-") && !release.contains("unsigned");
         let rest = release.strip_prefix(&self.series);
@@ -42,13 +42,13 @@ impl Kernel {
     }
 }
 
-/// `deb13` of `6.18.15+deb13-cloud-amd64`.
+/// The Debian release that a kernel was built for: `deb13` of `6.18.15+deb13-cloud-amd64`.
 fn origin(release: &str) -> Option<&str> {
     release.split_once('+')?.1.split('-').next()
 }
 
-/// Whether a kernel is declared to lack what a test that skipped itself names.
-pub fn excuses(series: &str, reason: &str) -> bool {
+/// Returns `true` if the manifest says that a kernel lacks what a skipped test names in its reason.
+pub fn expects_skip(series: &str, reason: &str) -> bool {
     let kernel = KERNELS.iter().find(|kernel| kernel.series == series);
     let lacks = kernel
         .into_iter()
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kernel_is_pinned_by_a_whole_hash() {
+    fn every_kernel_is_pinned_by_a_complete_hash() {
         for kernel in &*KERNELS {
             assert!(kernel.is_of_series(&kernel.release), "{kernel:?}");
             for hash in kernel.packages.values() {
@@ -88,11 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_is_excused_only_where_the_feature_is_lacking() {
+    fn a_skip_is_expected_only_if_the_kernel_lacks_the_feature() {
         let reason = "the kernel has no tcx (Linux 6.6)";
-        assert!(excuses("5.10", reason));
-        assert!(!excuses("6.12", reason));
-        assert!(!excuses("5.10", "cannot make the lab's network"));
-        assert!(excuses("6.12", "no setcap in PATH"));
+        assert!(expects_skip("5.10", reason));
+        assert!(!expects_skip("6.12", reason));
+        assert!(!expects_skip("5.10", "cannot make the lab's network"));
+        assert!(expects_skip("6.12", "no setcap in PATH"));
     }
 }

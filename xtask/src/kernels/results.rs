@@ -1,4 +1,4 @@
-//! What came of the tests on a kernel.
+//! The results of the tests on a kernel.
 
 use serde::Serialize;
 
@@ -7,29 +7,29 @@ use super::manifest;
 use super::vm::Ending;
 use crate::results::{Outcome, Suite};
 
-/// The status of a binary that says that all is well.
+/// The status of a binary without failures.
 const SUCCESS: &str = "exit status: 0";
 
-/// Everything about one kernel.
+/// The results of one kernel.
 #[derive(Debug, Serialize)]
 pub struct KernelResults {
     /// The first two numbers of its version.
     pub series: String,
     /// What `uname -r` says.
     pub release: String,
-    /// Whether every test passed, or was skipped as declared.
+    /// Whether every test passed or was skipped as expected, and nothing else went wrong.
     pub success: bool,
-    /// What went wrong beside the tests: a panic, a hang, an unexpected skip.
+    /// What went wrong: failures, unexpected skips, a panic, a hang.
     pub problems: Vec<String>,
     /// From the start of the machine to its first process.
     pub boot_seconds: f64,
     /// From the start of the machine to its end.
     pub seconds: f64,
-    /// The test binaries, in the order that they ran in.
+    /// The test binaries, in the order in which they ran.
     pub suites: Vec<Suite>,
 }
 
-/// Takes in the lines that a guest writes.
+/// Reads the lines that a guest writes.
 #[derive(Default)]
 pub struct Reader {
     release: String,
@@ -39,7 +39,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes in a line. What the guest says of itself is returned.
+    /// Reads a line. Returns it if it is a report of the guest itself.
     pub fn read_line(&mut self, line: &str) -> Option<Report> {
         let Some(json) = line.strip_prefix(MARK) else {
             self.suites.last_mut()?.read_line(line);
@@ -64,12 +64,12 @@ impl Reader {
         report.ok()
     }
 
-    /// The suite that runs now, or ran last.
+    /// The suite that is running, or ran last.
     pub fn current(&self) -> Option<&Suite> {
         self.suites.last()
     }
 
-    /// Judges what has been read.
+    /// Evaluates what has been read.
     pub fn finish(mut self, series: &str, ending: &Ending) -> KernelResults {
         let place = match self.suites.last() {
             None => "before any test".to_owned(),
@@ -80,12 +80,12 @@ impl Reader {
             Ending::Ended if self.is_done => None,
             Ending::Ended => Some("the machine ended before its tests".to_owned()),
             Ending::Panic(message) => Some(format!("the kernel panicked: {message}")),
-            Ending::Hang => Some("nothing more came, until the time was over".to_owned()),
+            Ending::Hang => Some("the machine hung until the time limit".to_owned()),
         };
         self.problems
             .extend(what.map(|what| format!("{what} ({place})")));
         for suite in &mut self.suites {
-            take_out_skips(suite, series);
+            mark_skips(suite, series);
             self.problems.extend(problems_of(suite));
         }
         KernelResults {
@@ -100,16 +100,16 @@ impl Reader {
     }
 }
 
-/// Tests that were skipped have passed as far as libtest knows.
-fn take_out_skips(suite: &mut Suite, series: &str) {
+/// Marks the tests that were skipped, which libtest counts as passed.
+fn mark_skips(suite: &mut Suite, series: &str) {
     for (skipped, reason) in &suite.skips {
-        let is_excused = manifest::excuses(series, reason);
+        let is_expected = manifest::expects_skip(series, reason);
         let tests = suite
             .tests
             .iter_mut()
             .filter(|test| test.outcome == Outcome::Passed);
         for test in tests.filter(|test| test.name.split("::").any(|part| part == skipped)) {
-            test.outcome = if is_excused {
+            test.outcome = if is_expected {
                 Outcome::Skipped
             } else {
                 Outcome::SkippedUnexpectedly
@@ -128,7 +128,7 @@ fn problems_of(suite: &Suite) -> Vec<String> {
             Outcome::Failed => problems.push(format!("{name}: {} failed", test.name)),
             Outcome::SkippedUnexpectedly => {
                 problems.push(format!(
-                    "{name}: {} was skipped, which nothing declares: {reason}",
+                    "{name}: {} was skipped unexpectedly: {reason}",
                     test.name
                 ));
             }
@@ -136,11 +136,9 @@ fn problems_of(suite: &Suite) -> Vec<String> {
         }
     }
     let status = suite.status.as_deref().unwrap_or("did not end");
-    let unheard = suite.announced.saturating_sub(suite.tests.len());
-    if unheard > 0 {
-        problems.push(format!(
-            "{name}: nothing was heard of {unheard} tests ({status})"
-        ));
+    let missing = suite.announced.saturating_sub(suite.tests.len());
+    if missing > 0 {
+        problems.push(format!("{name}: {missing} tests have no result ({status})"));
     } else if suite.announced == 0 {
         problems.push(format!("{name}: no test ran ({status})"));
     } else if status != SUCCESS && suite.count(Outcome::Failed) == 0 {
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_declared_skip_is_no_problem() {
+    fn an_unexpected_skip_is_a_problem() {
         let text = format!(
             "{BOOTED}{BEGIN}running 2 tests\nskipped: a: the kernel has no tcx (Linux 6.6)\n\
              skipped: b: no reason\ntest a ... ok\ntest m::b::over_ipv4 ... ok\n{}",
@@ -193,7 +191,7 @@ mod tests {
         let results = results(&text, &Ending::Ended);
         assert_eq!(
             results.problems,
-            ["packets: m::b::over_ipv4 was skipped, which nothing declares: no reason"]
+            ["packets: m::b::over_ipv4 was skipped unexpectedly: no reason"]
         );
         assert_eq!(
             results.suites[0].to_string(),
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_found_behind_what_a_test_prints() {
+    fn a_result_is_found_after_the_output_of_a_test() {
         let text = format!(
             "{BOOTED}{BEGIN}running 3 tests\ntest a ... figure: 5 ms\nfigure: 3 instructions\nok\n\
              test b ... skipped: b: the kernel has no tcx\nok\ntest c ... ok\n{}",
@@ -228,7 +226,7 @@ mod tests {
             ),
             (
                 Ending::Hang,
-                "nothing more came, until the time was over (in packets, after 1 tests)",
+                "the machine hung until the time limit (in packets, after 1 tests)",
             ),
             (
                 Ending::Ended,
@@ -240,7 +238,7 @@ mod tests {
             assert_eq!(results.problems[0], words);
             assert_eq!(
                 results.problems[1],
-                "packets: nothing was heard of 1 tests (did not end)"
+                "packets: 1 tests have no result (did not end)"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Breaking one kernel's run on purpose, to see that it is reported, and as what.
+//! Breaks one kernel's run on purpose, to check that and how it is reported.
 
 use std::path::Path;
 
@@ -10,42 +10,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::sh;
 
-/// What is broken.
+/// What to break.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Sabotage {
     /// The guest's kernel panics.
     Panic,
-    /// The guest does nothing, for ever.
+    /// The guest hangs.
     Hang,
-    /// The guest ends before the tests have.
+    /// The guest ends before its tests.
     Exit,
-    /// The first program reads a register that nobody has written.
+    /// The first program reads an uninitialized register.
     Verifier,
-    /// The first program drops what it should pass on.
+    /// The first program drops the packets that it should pass.
     Verdict,
 }
 
-/// The kernel half's program that is broken.
+/// The program of the kernel half to break.
 const PROGRAM: &str = "eth0_ingress";
-/// How long an instruction is, in bytes.
+/// The length of an instruction in bytes.
 const INSTRUCTION: usize = 8;
 
 impl Sabotage {
-    /// Whether it is done to a test binary, and not by the guest.
-    pub fn is_of_binary(self) -> bool {
+    /// Returns `true` if it changes a test binary; the others are done by the guest.
+    pub fn changes_binary(self) -> bool {
         matches!(self, Self::Verifier | Self::Verdict)
     }
 
-    /// Breaks the kernel half that a test binary has in it.
-    ///
-    /// # Errors
-    /// The binary has another kernel half than this object in it.
+    /// Breaks the kernel half that a test binary embeds. Fails if it embeds another one than `object`.
     pub fn apply(self, binary: &Path, object: &Path) -> Result<Vec<u8>> {
         let mut bytes = sh().read_binary_file(binary)?;
         let object = sh().read_binary_file(object)?;
-        let start =
-            position(&bytes, &object).context("the test binary has another object in it")?;
+        let start = position(&bytes, &object).context("the test binary embeds another object")?;
         let code = code_of(&object, PROGRAM)?;
         let code = &mut bytes[start + code.start..start + code.end];
         match self {
@@ -63,7 +59,7 @@ impl Sabotage {
                     instruction[4..].copy_from_slice(&2_i32.to_le_bytes());
                     changed += 1;
                 }
-                ensure!(changed > 0, "{PROGRAM} passes nothing on");
+                ensure!(changed > 0, "{PROGRAM} passes no packet");
             }
             Self::Panic | Self::Hang | Self::Exit => {}
         }

@@ -1,4 +1,4 @@
-//! The results for people: a row for each kernel, a column for each test binary.
+//! The results as a table: a row for each kernel, a column for each test binary.
 
 use std::fmt::Write as _;
 
@@ -8,8 +8,8 @@ use tabled::settings::{Padding, Style};
 use super::results::KernelResults;
 use crate::results::{Outcome, Suite};
 
-/// The table, then what went wrong, then what was skipped and why: tests, and `skipped` kernels. Ends with how many
-/// kernels passed.
+/// Formats the table, followed by problems, by skipped tests and kernels with the reasons, and by the number of kernels
+/// that passed.
 pub fn table(results: &[KernelResults], skipped: &[String]) -> String {
     let mut text = String::from("\n");
     let mut table = results.iter().map(row).collect::<Builder>().build();
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_could_not_be_had_is_shown_and_counted() {
+    fn an_unavailable_kernel_is_shown_and_counted() {
         let text = table(&[], &["5.10: no network".to_owned()]);
         assert!(text.contains("skipped: 5.10: no network\n"), "{text}");
         assert!(

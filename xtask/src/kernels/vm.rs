@@ -1,4 +1,4 @@
-//! A kernel under QEMU.
+//! Runs a kernel under QEMU.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -23,30 +23,30 @@ pub struct Machine<'m> {
     pub kernel: &'m Path,
     /// Its initial file system.
     pub initrd: &'m Path,
-    /// The first process: this program, as the guest has it.
+    /// The first process: the path of this program in the guest.
     pub init: &'m Path,
-    /// Where the kernel's messages go.
+    /// The file for the kernel's messages.
     pub console: &'m Path,
-    /// Where a copy of the results goes.
+    /// The file for a copy of the results.
     pub log: &'m Path,
-    /// Whether this machine's processor runs it, and not QEMU itself.
+    /// Whether to run it on this machine's processor, instead of emulating one.
     pub kvm: bool,
-    /// The longest that it may run.
+    /// The time limit.
     pub limit: Duration,
 }
 
 /// How a machine ended.
 pub enum Ending {
-    /// By itself.
+    /// It turned itself off.
     Ended,
     /// The kernel panicked, with this message.
     Panic(String),
-    /// It ran for longer than it may, and was killed.
+    /// It exceeded the time limit, and was killed.
     Hang,
 }
 
 impl Machine<'_> {
-    /// Runs the machine to its end, and hands each line of its results to `read`.
+    /// Runs the machine to its end, and passes each line of its results to `read`.
     pub fn run(&self, mut read: impl FnMut(&str)) -> Result<Ending> {
         let deadline = Instant::now() + self.limit;
         let mut child = self
@@ -85,7 +85,7 @@ impl Machine<'_> {
     }
 
     fn command(&self) -> Command {
-        // Without la57: an emulated machine spends less on page tables of four levels.
+        // Without la57, because emulating four levels of page tables is faster.
         let emulated = "-accel tcg,thread=multi -cpu max,la57=off";
         let processor = if self.kvm {
             "-accel kvm -cpu host"
@@ -117,7 +117,7 @@ fn follow(child: &mut Child, log: &Path) -> Result<Receiver<String>> {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end_matches('\r');
-            // Without the copy the results are as good.
+            // The copy is only for people, so an error does not matter.
             let _ = writeln!(copy, "{line}");
             if sender.send(line.to_owned()).is_err() {
                 break;
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_found_in_what_the_kernel_says() {
+    fn a_panic_is_found_in_the_kernels_messages() {
         let console = "[    1.2] hello\r\n[    2.0] Kernel panic - not syncing: sysrq triggered crash\r\n[ 2.1] CPU: 0\r\n";
         assert_eq!(
             panic_in(console),

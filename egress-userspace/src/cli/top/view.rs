@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_stands_above_all_else() {
+    fn alarms_are_above_everything_else() {
         let mut frame = frame();
         frame.router.process_running = false;
         frame.router.reloads.error = Some("spec.redirect:\n  no rules".to_owned());
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn help_lists_the_keys_and_a_pause_is_told() {
+    fn help_lists_the_keys_and_a_pause_is_shown() {
         let mut state = state();
         state.shows_help = true;
         state.is_paused = true;

@@ -1,8 +1,8 @@
-//! The text that a scrape gets, in either format.
+//! Encodes a scrape in either text format.
 //!
-//! `prometheus-client` writes `OpenMetrics`, which Prometheus asks for. The older text format, for `curl` and
-//! `promtool check metrics`, differs in three places, so the same library writes it too: the family of a counter or
-//! info has the name of its samples, the type `info` is missing, and so is the last line.
+//! `prometheus-client` writes `OpenMetrics`, which Prometheus requests. This module makes it write the older text
+//! format too, for `curl` and `promtool check metrics`. That format differs in three points: a family of counters or
+//! infos has the name of its samples, there is no type `info`, and there is no final `# EOF` line.
 
 use std::fmt::{self, Display};
 
@@ -15,18 +15,18 @@ use prometheus_client::{
 
 use super::snapshot::Snapshot;
 
-/// A format of the text.
+/// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `OpenMetrics` 1.0.
     OpenMetrics,
-    /// Prometheus' own, version 0.0.4.
+    /// The Prometheus text format, version 0.0.4.
     Text,
 }
 
 impl Format {
-    /// The format for a client with this `Accept` header. Weights do not matter: a client that names `OpenMetrics`, as
-    /// Prometheus does, prefers it.
+    /// Chooses the format for an `Accept` header. Weights are ignored: clients that list `OpenMetrics`, such as
+    /// Prometheus, prefer it.
     pub fn accepted(accept: Option<&str>) -> Self {
         match accept {
             Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
@@ -46,20 +46,20 @@ impl Format {
 /// A metric.
 #[derive(Debug)]
 pub struct Metric {
-    /// The name of its samples, which queries use.
+    /// The name of the samples, as queries use it.
     pub name: &'static str,
     /// Counter, gauge or info.
     pub kind: MetricType,
-    /// The names of its labels.
+    /// The label names.
     pub labels: &'static [&'static str],
-    /// A sentence for people.
+    /// The help text: one sentence.
     pub help: &'static str,
-    /// Adds its samples.
+    /// Adds the samples.
     pub(super) collect: fn(&Snapshot, &mut Samples<'_>) -> fmt::Result,
 }
 
 impl Metric {
-    /// The name of its family in `OpenMetrics` 1.0: without the suffix that the samples have.
+    /// The family name in `OpenMetrics` 1.0, which lacks the suffix of the samples.
     pub(super) fn family(&self) -> &'static str {
         let suffix = match self.kind {
             MetricType::Counter => "_total",
@@ -70,7 +70,7 @@ impl Metric {
     }
 }
 
-/// Takes the samples of one metric.
+/// Encodes the samples of one metric.
 pub(super) struct Samples<'e> {
     encoder: MetricEncoder<'e>,
     encoded_as: MetricType,
@@ -83,7 +83,7 @@ impl<'e> Samples<'e> {
         metric: &Metric,
         format: Format,
     ) -> Result<Self, fmt::Error> {
-        // The library adds no suffix to a gauge's samples: in the text format the name has it already.
+        // In the text format the name already has the suffix. The library adds none to the samples of a gauge.
         let (name, kind, encoded_as) = match (format, metric.kind) {
             (Format::OpenMetrics, kind) => (metric.family(), kind, kind),
             (Format::Text, MetricType::Info) => (metric.name, MetricType::Gauge, MetricType::Gauge),
@@ -96,7 +96,7 @@ impl<'e> Samples<'e> {
         })
     }
 
-    /// Adds a sample, with a value for each of the metric's labels.
+    /// Adds a sample with a value for each label of the metric.
     pub fn add<V>(&mut self, labels: &[&dyn Display], value: V) -> fmt::Result
     where
         V: EncodeCounterValue + EncodeGaugeValue,
@@ -110,7 +110,7 @@ impl<'e> Samples<'e> {
         };
         match self.encoded_as {
             MetricType::Info => self.encoder.encode_info(&labels),
-            // A family without labels would get empty braces.
+            // `encode_family` would write empty braces.
             _ if labels.is_empty() => write(&mut self.encoder),
             _ => write(&mut self.encoder.encode_family(&labels)?),
         }
@@ -159,12 +159,12 @@ mod tests {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Example(format)));
         let mut text = String::new();
-        text::encode_registry(&mut text, &registry).expect("there is room");
+        text::encode_registry(&mut text, &registry).expect("writing to a string cannot fail");
         text
     }
 
     #[test]
-    fn openmetrics_has_suffixes_at_samples_only() {
+    fn openmetrics_has_suffixes_on_samples_only() {
         let expected = "\
 # HELP build Help.
 # TYPE build info
@@ -198,7 +198,7 @@ outcomes_total{outcome=\"no_rule\"} 18446744073709551615
     }
 
     #[test]
-    fn who_asks_for_openmetrics_gets_it() {
+    fn a_client_that_accepts_openmetrics_gets_it() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert_eq!(Format::accepted(Some(prometheus)), Format::OpenMetrics);
         assert_eq!(Format::accepted(Some("*/*")), Format::Text);

@@ -1,7 +1,8 @@
-//! Counting the flows in the flow table.
+//! Counts the flows in the flow table.
 //!
-//! Each key costs a system call of about a microsecond, and a flow has two keys. So a thread of its own walks the
-//! table, by its own descriptors of the maps. There is one walk at a time, and its result is valid for [`MAX_AGE`].
+//! Each key costs a system call of about a microsecond, and a flow has two keys. A separate thread therefore walks the
+//! table, through its own descriptors of the maps. Only one walk runs at a time, and its result is valid for
+//! [`MAX_AGE`].
 
 use std::{
     cmp::Reverse,
@@ -18,21 +19,21 @@ use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
 
 use crate::dataplane::Maps;
 
-/// The age at which counts are renewed by another walk.
+/// The age at which counts are outdated.
 const MAX_AGE: Duration = Duration::from_secs(15);
-/// How long a scrape waits for a walk; Prometheus gives up after 10 seconds.
+/// How long a scrape waits for a walk. Prometheus gives up after 10 seconds.
 const WALK_TIMEOUT: Duration = Duration::from_secs(3);
-/// How many destinations have a series, so that the size of a scrape is bounded; `nat_destinations` counts all of them.
-/// There is no series for the rest: the sum of ports of different servers means nothing.
+/// The number of destinations with a series, which bounds the size of a scrape. `nat_destinations` counts all of them.
+/// There is no series for the rest: a sum of ports of different servers has no meaning.
 const MAX_DESTINATIONS: usize = 50;
 
 type FlowMap<A> = BpfMap<MapData, Tuple<A>, Flow<A>>;
 
-/// A server's endpoint, towards which a NAT port has to be free.
+/// A server's endpoint. NAT ports are allocated per destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NatDestination {
     pub server: IpAddr,
-    /// 0 for echo requests, which have none.
+    /// 0 for echo requests, which have no port.
     pub port: u16,
     pub protocol: u8,
 }
@@ -42,15 +43,15 @@ pub(super) struct NatDestination {
 pub(super) struct FlowCounts {
     /// When the walk ended.
     pub taken: SystemTime,
-    /// Flows, of IPv4 and IPv6.
+    /// The number of IPv4 flows and of IPv6 flows.
     pub flows: [usize; 2],
     /// The number of destinations.
     pub destinations: usize,
-    /// The destinations with the most flows, and their flows, which have a NAT port each.
+    /// The destinations with the most flows, and their number of flows. Each flow has a NAT port.
     pub busiest: Vec<(NatDestination, usize)>,
 }
 
-/// The flow maps, by descriptors of their own.
+/// The flow maps, opened through descriptors of their own.
 pub(super) struct FlowTables {
     v4: FlowMap<Ipv4Address>,
     v6: FlowMap<Ipv6Address>,
@@ -93,7 +94,7 @@ fn count<A: Address + Into<IpAddr>>(
     by_destination: &mut HashMap<NatDestination, usize>,
 ) -> usize {
     let mut flows = 0;
-    // The kernel starts over when the last key was deleted meanwhile, so the size of the table bounds the walk.
+    // The kernel restarts the walk if the current key was deleted in the meantime, so the table size bounds the walk.
     for tuple in map.keys().take(2 * max_flows).filter_map(Result::ok) {
         // A reply tuple has the server as its source.
         if tuple.side() == Some(Side::Egress) {
@@ -113,7 +114,7 @@ fn count<A: Address + Into<IpAddr>>(
 
 fn busiest(by_destination: HashMap<NatDestination, usize>) -> Vec<(NatDestination, usize)> {
     let mut counts: Vec<_> = by_destination.into_iter().collect();
-    // The destination breaks ties, so that each scrape has the same ones.
+    // The destination breaks ties, so that each scrape selects the same ones.
     let key = |&(destination, count): &(NatDestination, usize)| (Reverse(count), destination);
     if counts.len() > MAX_DESTINATIONS {
         counts.select_nth_unstable_by_key(MAX_DESTINATIONS, key);
@@ -123,7 +124,7 @@ fn busiest(by_destination: HashMap<NatDestination, usize>) -> Vec<(NatDestinatio
     counts
 }
 
-/// The last counts, which all scrapes share.
+/// The most recent counts, which all scrapes share.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     state: Mutex<State>,
@@ -137,10 +138,10 @@ struct State {
 }
 
 impl Cache {
-    /// The last counts, renewed if they are too old; the old ones if the walk takes longer than [`WALK_TIMEOUT`], and
-    /// `None` if there are none.
+    /// Returns the most recent counts. Outdated ones are renewed first, unless the walk takes longer than
+    /// [`WALK_TIMEOUT`]. `None` if no walk has ended yet.
     pub async fn get(self: &Arc<Self>, tables: FlowTables) -> Option<Arc<FlowCounts>> {
-        // Subscribed before the walk begins, so that its end is not missed.
+        // Subscribes before the walk starts, so that its end is not missed.
         let counted = self.counted.notified();
         if let Some(counts) = self.current_or_walk(tables) {
             return Some(counts);
@@ -150,7 +151,7 @@ impl Cache {
         state.last.as_ref().map(|(_, counts)| Arc::clone(counts))
     }
 
-    /// The last counts if they are recent enough; else starts a walk, unless there is one.
+    /// Returns the most recent counts unless they are outdated. Otherwise starts a walk if none is running.
     fn current_or_walk(self: &Arc<Self>, tables: FlowTables) -> Option<Arc<FlowCounts>> {
         let mut state = self.state();
         if let Some((taken, counts)) = &state.last
@@ -161,7 +162,7 @@ impl Cache {
         if !state.is_walking {
             state.is_walking = true;
             let cache = Arc::clone(self);
-            // The walk goes on when the client that caused it has gone.
+            // The walk continues if the client that caused it disconnects.
             spawn_blocking(move || cache.store(tables.count()));
         }
         None

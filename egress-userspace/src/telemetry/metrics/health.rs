@@ -1,4 +1,4 @@
-//! Readiness: whether the router can do its work now.
+//! Readiness: whether the router can forward packets now.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep};
 use super::state::RunState;
 use crate::net::interface::{InterfaceError, Interfaces};
 
-/// How many servers' routes are looked up. More servers than that share a few gateways.
+/// The maximum number of servers whose routes are looked up. Larger sets of servers share a few gateways.
 const MAX_SERVERS: usize = 64;
-/// How long a neighbour has to answer; the kernel asks once a second.
+/// How long a neighbour may take to answer. The kernel asks once a second.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(1500);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why the router is not ready, one sentence each; empty if it is ready.
+/// The reasons why the router is not ready; empty if it is ready.
 pub(super) async fn reasons(state: &RunState, kernel: &Interfaces) -> Vec<String> {
     let mut reasons = Vec::new();
     if !state.attached {
@@ -26,13 +26,16 @@ pub(super) async fn reasons(state: &RunState, kernel: &Interfaces) -> Vec<String
     }
     match kernel.addresses(state.egress.index).await {
         Ok(present) => reasons.extend(missing_addresses(state, &present)),
-        Err(error) => reasons.push(format!("the addresses of {}: {error}", state.egress.name)),
+        Err(error) => reasons.push(format!(
+            "cannot read the addresses of {}: {error}",
+            state.egress.name
+        )),
     }
     match unresolved(state, kernel).await {
         Ok(found) => reasons.extend(found),
-        Err(error) => reasons.push(format!("the next hops: {error}")),
+        Err(error) => reasons.push(format!("cannot check the next hops: {error}")),
     }
-    // The page has a line for each.
+    // The page has one line per reason.
     reasons
         .iter()
         .map(|reason| reason.replace('\n', "; "))
@@ -50,7 +53,8 @@ fn missing_addresses(state: &RunState, present: &BTreeSet<IpAddr>) -> Vec<String
         .collect()
 }
 
-/// What is wrong with the next hops of the servers. Asks the kernel to resolve unknown ones, and waits for it.
+/// The servers without a route and the next hops that do not answer. Makes the kernel resolve next hops and waits for
+/// it.
 async fn unresolved(state: &RunState, kernel: &Interfaces) -> Result<Vec<String>, InterfaceError> {
     let (index, name) = (state.egress.index, &state.egress.name);
     let mut reasons = Vec::new();
@@ -65,8 +69,8 @@ async fn unresolved(state: &RunState, kernel: &Interfaces) -> Result<Vec<String>
     }
     let deadline = Instant::now() + RESOLVE_TIMEOUT;
     for hop in unknown(kernel, index, &hops).await? {
-        // An error shows below: the next hop stays unknown.
-        let _ = kernel.ask_neighbour(index, hop).await;
+        // On an error the next hop stays unknown, which is reported below.
+        let _ = kernel.resolve_neighbour(index, hop).await;
     }
     loop {
         let unknown = unknown(kernel, index, &hops).await?;

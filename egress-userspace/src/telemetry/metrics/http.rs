@@ -1,4 +1,4 @@
-//! The HTTP/1.1 server: a few clients at a time, none for long.
+//! The HTTP/1.1 server, with limits on clients, requests and time.
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -13,17 +13,17 @@ use tokio::{
 
 use super::pages::Pages;
 
-/// How many clients wait in the kernel's queue.
+/// The number of clients that wait in the kernel's accept queue.
 const BACKLOG: u32 = 64;
-/// How long a client may take for the header of a request.
+/// How long a client may take to send the header of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest header of a request; hyper takes no less.
+/// The maximum size of a request header, the smallest that hyper supports.
 const MAX_HEADER: usize = 8 * 1024;
-/// How long a connection lives, however many requests it carries.
+/// The maximum lifetime of a connection, however many requests it carries.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it then has for the answer that is under way.
+/// How long a connection that has timed out may take to finish its current answer.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause after a client could not be accepted, as for want of descriptors.
+/// The pause after a failed accept, such as when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why there is no listener.
@@ -35,7 +35,7 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Listens on this address, for packets that arrive on `device` only.
+/// Listens on `address`, only for packets that arrive on `device`.
 pub(super) fn listen(address: SocketAddr, device: &str) -> Result<TcpListener, ListenError> {
     let listen = || {
         let socket = if address.is_ipv4() {
@@ -64,14 +64,14 @@ impl Lane {
         Self(Arc::new(Semaphore::new(clients)))
     }
 
-    /// The next client, once there is room for one. It has its place as long as the permit lives.
+    /// Accepts the next client once the limit allows one. The client counts until the permit is dropped.
     async fn admit(&self, listener: &TcpListener) -> (TcpStream, OwnedSemaphorePermit) {
         loop {
             let permit = Arc::clone(&self.0).acquire_owned().await;
             let permit = permit.expect("nobody closes the semaphore");
             match listener.accept().await {
                 Ok((stream, _)) => return (stream, permit),
-                Err(error) => log::warn!("cannot accept a client of the metrics: {error}"),
+                Err(error) => log::warn!("cannot accept a metrics client: {error}"),
             }
             sleep(ACCEPT_PAUSE).await;
         }
@@ -84,13 +84,13 @@ pub(super) async fn serve(listener: TcpListener, lane: Lane, pages: Arc<Pages>) 
         let (stream, permit) = lane.admit(&listener).await;
         let pages = Arc::clone(&pages);
         tokio::spawn(async move {
-            converse(stream, &pages).await;
+            serve_client(stream, &pages).await;
             drop(permit);
         });
     }
 }
 
-async fn converse(stream: TcpStream, pages: &Pages) {
+async fn serve_client(stream: TcpStream, pages: &Pages) {
     let service = service_fn(async |request| Ok::<_, Infallible>(pages.answer(&request).await));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

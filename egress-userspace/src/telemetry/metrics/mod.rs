@@ -1,8 +1,8 @@
-//! Metrics and health: what a monitoring system and an orchestrator ask a running router, by HTTP.
+//! Metrics and health over HTTP, for a monitoring system and an orchestrator.
 //!
-//! The run loop owns the maps, on one thread. A page sends its query through a bounded channel, and the loop answers it
-//! between two other events ([`Queries::next`], [`Query::answer`]). Slow work, such as walking the flow table, happens
-//! outside the loop.
+//! The run loop owns the maps, on one thread. A page sends its query through a bounded channel, and the run loop
+//! answers it between other events ([`Queries::next`], [`Query::answer`]). Slow work, such as a walk of the flow table,
+//! happens outside the run loop.
 
 mod encode;
 mod flow_counts;
@@ -24,17 +24,17 @@ pub use state::{Reloads, RunState};
 
 use crate::net::interface::Interfaces;
 
-/// How many clients are served at once.
+/// The maximum number of concurrent clients.
 const CLIENTS: usize = 32;
 
-/// Serves metrics and health for as long as the runtime lives; without an address, there are no queries.
+/// Serves metrics and health for as long as the runtime lives. Without an address, the returned queries never yield.
 ///
-/// The sockets are bound to the cluster interface and the loopback, whatever the address: packets that arrive on the
-/// egress interface find no listener.
+/// The sockets are bound to the cluster interface and to the loopback interface, whatever the address is: packets that
+/// arrive on the egress interface reach no listener.
 ///
 /// # Errors
 ///
-/// If the address cannot be listened on.
+/// If listening on the address fails.
 pub fn start(
     address: Option<SocketAddr>,
     cluster_interface: &str,
@@ -44,7 +44,7 @@ pub fn start(
         return Ok(Queries::NONE);
     };
     let outer = listen(address, cluster_interface)?;
-    // Port 0 lets the kernel choose.
+    // With port 0 the kernel chooses a port.
     let address = outer.local_addr().unwrap_or(address);
     let inner = listen(address, "lo")?;
     let (run_loop, queries) = queries::channel(CLIENTS);
@@ -57,6 +57,6 @@ pub fn start(
     for listener in [outer, inner] {
         tokio::spawn(serve(listener, lane.clone(), Arc::clone(&pages)));
     }
-    log::info!("metrics on http://{address}/metrics, by {cluster_interface} and lo");
+    log::info!("metrics on http://{address}/metrics, on {cluster_interface} and lo");
     Ok(queries)
 }

@@ -1,4 +1,4 @@
-//! The pages: what each request gets.
+//! Answers requests: `/metrics`, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::net::interface::Interfaces;
 
 type Answer = Response<Full<Bytes>>;
 
-/// `/metrics`, `/healthz` and `/readyz`.
+/// What the pages need to answer.
 pub(super) struct Pages {
     pub run_loop: RunLoop,
     pub kernel: Interfaces,
@@ -32,7 +32,7 @@ impl Pages {
     pub async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
-            let text = "/metrics, /healthz and /readyz are here\n";
+            let text = "not found; the pages are /metrics, /healthz and /readyz\n";
             return plain(StatusCode::NOT_FOUND, text);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -47,7 +47,7 @@ impl Pages {
             _ => self.ready().await,
         };
         answer.unwrap_or_else(|| {
-            let text = "the router's loop does not answer\n";
+            let text = "the router's run loop does not answer\n";
             plain(StatusCode::SERVICE_UNAVAILABLE, text)
         })
     }

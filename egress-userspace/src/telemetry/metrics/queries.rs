@@ -1,4 +1,4 @@
-//! What the pages ask the run loop, which owns the maps.
+//! Queries from the pages to the run loop, which owns the maps.
 
 use std::{future::pending, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::{
 use super::{flow_counts::FlowTables, snapshot::Snapshot, state::RunState};
 use crate::dataplane::Maps;
 
-/// How long the run loop has to answer.
+/// How long the run loop may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a page asks.
+/// A query from a page, with the channel for the answer.
 pub enum Query {
     /// For `/metrics`.
     Metrics(oneshot::Sender<Result<Reading, String>>),
@@ -21,16 +21,16 @@ pub enum Query {
     State(oneshot::Sender<RunState>),
 }
 
-/// What the run loop reads at once, and the flow tables, which are walked elsewhere.
+/// What the run loop reads itself, and the flow tables for a walk on another thread.
 pub struct Reading {
     pub(super) snapshot: Snapshot,
     pub(super) tables: FlowTables,
 }
 
 impl Query {
-    /// Answers, with a few system calls for each rule and none for flows.
+    /// Sends the answer. Costs a few system calls per rule and none per flow.
     pub fn answer(self, maps: &Maps, state: &RunState) {
-        // The client may have gone meanwhile.
+        // Sending fails if the client has disconnected.
         match self {
             Self::Metrics(reply) => drop(reply.send(read(maps, state))),
             Self::State(reply) => drop(reply.send(state.clone())),
@@ -51,17 +51,17 @@ fn read(maps: &Maps, state: &RunState) -> Result<Reading, String> {
 pub struct Queries(Option<mpsc::Receiver<Query>>);
 
 impl Queries {
-    /// Of nobody: there will be no query.
+    /// Yields no query, ever.
     pub(super) const NONE: Self = Self(None);
 
-    /// The next query.
+    /// Waits for the next query. The future is cancellation safe.
     pub async fn next(&mut self) -> Query {
         if let Some(queries) = &mut self.0
             && let Some(query) = queries.recv().await
         {
             return query;
         }
-        // Nobody listens, so nobody will ask.
+        // There is no HTTP server, so there will be no query.
         pending().await
     }
 }
@@ -70,7 +70,7 @@ impl Queries {
 pub(super) struct RunLoop(mpsc::Sender<Query>);
 
 impl RunLoop {
-    /// Asks the run loop; `None` if it does not answer in time.
+    /// Sends a query and waits for the answer; `None` if the run loop does not answer in time.
     pub async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
@@ -81,7 +81,7 @@ impl RunLoop {
     }
 }
 
-/// A channel with room for this many queries.
+/// A channel that holds up to `queries` waiting queries.
 pub(super) fn channel(queries: usize) -> (RunLoop, Queries) {
     let (sender, receiver) = mpsc::channel(queries);
     (RunLoop(sender), Queries(Some(receiver)))

@@ -1,4 +1,4 @@
-//! The list of all metrics, with the source of their values. Tests compare the documentation, the dashboard and the
+//! The list of all metrics and the sources of their values. Tests compare the documentation, the dashboard and the
 //! alerts with it.
 
 use std::{
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_as_prometheus_wants_them() {
+    fn names_are_unique_and_follow_prometheus_conventions() {
         let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
         for metric in ALL {

@@ -1,4 +1,4 @@
-//! What the metrics are made of, at one moment.
+//! The values of the metrics at one moment.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use egress_common::{Address as _, Config, InstanceInfo};
 use super::{flow_counts::FlowCounts, state::RunState};
 use crate::dataplane::{Maps, MapsError, OutcomeReport, RuleReport};
 
-/// What the maps and the run loop say.
+/// Values from the maps and the run loop.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     pub state: RunState,
@@ -38,7 +38,7 @@ impl Snapshot {
         })
     }
 
-    /// The address families that have a reserved address, with their index and name: the others have no flows.
+    /// The index and name of each address family with a reserved address. The others have no flows.
     pub fn families(&self) -> impl Iterator<Item = (usize, &'static str)> {
         let rules = self.config.rule_set(self.config.rules_in_force());
         [

@@ -1,4 +1,4 @@
-//! What the run loop knows beside the maps.
+//! The state of the run loop that is not in the maps.
 
 use std::{net::IpAddr, time::SystemTime};
 
@@ -15,7 +15,7 @@ pub struct RunState {
     pub cluster: Interface,
     /// The interface on the external network.
     pub egress: Interface,
-    /// The reserved addresses, which the egress interface must have.
+    /// The reserved addresses, which must be on the egress interface.
     pub reserved: Vec<IpAddr>,
     /// The servers of the rules and the fallback.
     pub servers: Vec<IpAddr>,
@@ -28,7 +28,7 @@ pub struct RunState {
 /// The results of reloads since the process started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloads {
-    /// Changes that were applied. The first config is no change.
+    /// Changes that were applied, without the config that the process started with.
     pub applied: u64,
     /// Changes that were refused.
     pub refused: u64,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_stands_until_a_change_is_applied() {
+    fn a_refusal_is_shown_until_a_change_is_applied() {
         let start = SystemTime::UNIX_EPOCH;
         let later = start + Duration::from_secs(9);
         let mut reloads = Reloads::new(start);
