@@ -1,15 +1,15 @@
-//! Reading bytes of a frame.
+//! Reads values from the bytes of a frame.
 //!
-//! The kernel half reads packets in the kernel's memory, tests and fuzzers read slices: both through [`Bytes`].
+//! The kernel half reads packets in kernel memory; tests and fuzzers read slices. [`Bytes`] covers both.
 
 use bytemuck::AnyBitPattern;
 
-/// A frame that can be read from.
+/// A frame to read from.
 pub trait Bytes {
-    /// The `T` at `offset`, or `None` if the frame ends before.
+    /// Reads the `T` at `offset`, or returns `None` if the frame is too short.
     fn load<T: AnyBitPattern>(&self, offset: usize) -> Option<T>;
 
-    /// The word at `offset`, without making anything of the frame contiguous where it is not.
+    /// Reads the four bytes at `offset` without linearizing the frame.
     #[inline(always)]
     fn load_scattered(&self, offset: usize) -> Option<[u8; 4]> {
         self.load(offset)
@@ -18,7 +18,7 @@ pub trait Bytes {
     /// Length of the frame in bytes.
     fn len(&self) -> usize;
 
-    /// Whether the frame has no bytes at all.
+    /// Returns `true` if the frame is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

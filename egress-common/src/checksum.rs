@@ -1,41 +1,39 @@
-//! The Internet checksum (RFC 1071), and its incremental update (RFC 1624).
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 //!
-//! A translation changes the same words of every packet of a flow, so what it adds to a checksum is computed once, when
-//! the flow is made, and kept with it as a *delta*: `delta(old, new)` such that `apply(checksum, delta)` is the checksum
-//! of the packet with the new words. Sums are taken over 16-bit words as they lie in memory: the result is right in
-//! either byte order (RFC 1071, section 2).
+//! A translation changes the same words in every packet of a flow. The change to the checksum is therefore computed
+//! once, when the flow is opened, and kept with the flow as a *delta*: `apply(checksum, delta(old, new))` is the
+//! checksum of the packet with the new words. Sums are taken over 16-bit words as they lie in memory, which is correct
+//! in either byte order (RFC 1071, section 2).
 
-/// Folds a sum of 16-bit words into one's complement 16 bits.
+/// Folds a sum of 16-bit words into a 16-bit one's complement number.
 ///
 /// `sum` may have carried up to 2¹⁶ times, which a 32-bit sum of 16-bit words never exceeds.
 #[inline(always)]
 pub const fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "folding is meant to keep 16 bits"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "folding leaves 16 bits")]
     let folded = ((sum & 0xffff) + (sum >> 16)) as u16;
     folded
 }
 
-/// What a checksum gains when words that sum up to `old` are replaced by words that sum up to `new`: 0 for no change.
+/// The change to a checksum when words with the sum `old` are replaced by words with the sum `new`; 0 if nothing
+/// changes.
 ///
-/// This is the difference in one's complement, where a borrow goes around to the lowest bit; without a branch, because
-/// the kernel's verifier would follow each one.
+/// This is the one's complement difference, in which a borrow wraps around to the lowest bit. It has no branch, because
+/// the kernel's verifier would follow both sides of each.
 #[inline(always)]
 pub const fn delta(old: u32, new: u32) -> u16 {
     let difference = fold(new) as i32 - fold(old) as i32;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "the sign is the borrow, the rest are 16 bits"
+        reason = "the sign is the borrow, the rest has 16 bits"
     )]
     let delta = ((difference & 0xffff) + (difference >> 31)) as u16;
     delta
 }
 
-/// The checksum of a packet after the replacement that `delta` stands for (RFC 1624, equation 3).
+/// Updates a checksum by `delta` (RFC 1624, equation 3).
 #[inline(always)]
 pub const fn apply(checksum: u16, delta: u16) -> u16 {
     !fold(!checksum as u32 + delta as u32)
@@ -47,7 +45,7 @@ mod tests {
 
     use super::*;
 
-    /// The checksum as RFC 1071 defines it, from scratch.
+    /// The checksum from scratch, as RFC 1071 defines it.
     fn checksum(words: &[u16]) -> u16 {
         !fold(words.iter().map(|word| u32::from(*word)).sum())
     }
@@ -56,7 +54,7 @@ mod tests {
         words.iter().map(|word| u32::from(*word)).sum()
     }
 
-    /// In one's complement both 0x0000 and 0xffff are zero.
+    /// In one's complement, 0x0000 and 0xffff are both zero.
     fn same(a: u16, b: u16) -> bool {
         a == b || (a ^ b == 0xffff && (a == 0 || b == 0))
     }
@@ -89,7 +87,7 @@ mod tests {
             packet[..changed].copy_from_slice(&replacement[..changed]);
             let after = apply(before, delta);
             prop_assert!(same(after, checksum(&packet)), "{after:#06x} is not {:#06x}", checksum(&packet));
-            // What counts for the receiver: summed with its checksum, the packet gives all ones.
+            // The receiver's check: the packet and its checksum sum to all ones.
             let verified = fold(sum(&packet) + u32::from(after));
             prop_assert!(verified == 0xffff || sum(&packet) == 0);
         }

@@ -1,4 +1,4 @@
-//! Settings that the kernel half reads.
+//! The settings that the kernel half reads.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,59 +9,61 @@ use crate::{
     tuple::Side,
 };
 
-/// What all rules of a set have in common.
+/// The part of a rule set that its rules share.
 ///
-/// There are two sets, and one of them is in force. A change of the rules fills the other, which is then put in force by
-/// one word: no packet meets half of the old and half of the new rules.
+/// There are two sets, one of which is in force. A reload fills the other, then switches to it by writing one word. No
+/// packet sees a mix of old and new rules.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct RuleSet {
-    /// The reserved IPv4 address that flows leave with; unspecified for none.
+    /// The reserved IPv4 address; unspecified for none.
     pub reserved_v4: Ipv4Address,
-    /// The reserved IPv6 address that flows leave with; unspecified for none.
+    /// The reserved IPv6 address; unspecified for none.
     pub reserved_v6: Ipv6Address,
-    /// Where IPv4 packets without a rule go; unspecified for nowhere.
+    /// The fallback for IPv4; unspecified for none.
     pub fallback_v4: Ipv4Address,
-    /// Where IPv6 packets without a rule go; unspecified for nowhere.
+    /// The fallback for IPv6; unspecified for none.
     pub fallback_v6: Ipv6Address,
-    /// The rule id that the fallback's flows are counted by.
+    /// The rule id that counts the fallback's flows.
     pub fallback_rule: u32,
 }
 
-/// What packets read: the only value of the array `CONFIG`. All zeros until it is filled; nothing is forwarded then.
+/// The settings that the kernel half reads for packets: the only element of the array `CONFIG`. It is all zeros until
+/// it is filled, and nothing is forwarded until then.
 ///
 /// What only processes read is in [`InstanceInfo`](crate::InstanceInfo).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Config {
-    /// Which of [`Self::rule_sets`] is in force: 0 or 1, and [`RuleKey::set`](crate::RuleKey::set) of its rules.
+    /// The set in force, 0 or 1: an index of [`Self::rule_sets`], and [`RuleKey::set`](crate::RuleKey::set) of its
+    /// rules.
     pub rule_set: u32,
-    /// The cluster interface's MTU in bytes; 0 for any.
+    /// The cluster interface's MTU in bytes; 0 for no limit.
     pub cluster_mtu: u32,
-    /// The egress interface's MTU in bytes; 0 for any.
+    /// The egress interface's MTU in bytes; 0 for no limit.
     pub egress_mtu: u32,
-    /// Ports that flows may use.
+    /// The NAT range.
     pub nat_range: NatRange,
-    /// Both sets.
+    /// Both rule sets.
     pub rule_sets: [RuleSet; 2],
-    /// How long idle flows live.
+    /// The idle timeouts.
     pub timeouts: Timeouts,
 }
 
 impl Config {
-    /// The number of the set that is in force.
+    /// The number of the rule set in force.
     #[inline(always)]
     pub const fn rules_in_force(&self) -> u8 {
         (self.rule_set & 1) as u8
     }
 
-    /// The set with this number.
+    /// The rule set with this number.
     #[inline(always)]
     pub const fn rule_set(&self, number: u8) -> &RuleSet {
         &self.rule_sets[(number & 1) as usize]
     }
 
-    /// The largest IP packet that may leave by the interface of `side`.
+    /// The largest IP packet, in bytes, that may leave through the interface of `side`.
     #[inline(always)]
     pub const fn mtu(&self, side: Side) -> u32 {
         let mtu = match side {
@@ -73,5 +75,5 @@ impl Config {
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `bytemuck::Pod` asks for more than aya's.
+// SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
 unsafe impl aya::Pod for Config {}

@@ -1,11 +1,11 @@
-//! What is counted.
+//! Counters of rules and flows.
 
 use bytemuck::{Pod, Zeroable};
 
 /// Packets and bytes.
 ///
-/// Packets are counted as they are on the wire: a segmentation-offload packet counts as the segments it stands for.
-/// Bytes are those of the IP packet as it passed through the router, so such a packet's headers count once.
+/// A segmentation-offload packet counts as the packets that it becomes on the wire. Its headers count once, because
+/// bytes are those of the IP packet that passed through the router.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Traffic {
@@ -57,5 +57,5 @@ unsafe impl Zeroable for RuleCounters {}
 // SAFETY: five `u64`, without padding, as the size assertion proves.
 unsafe impl Pod for RuleCounters {}
 #[cfg(feature = "user")]
-// SAFETY: `bytemuck::Pod` asks for more than aya's.
+// SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
 unsafe impl aya::Pod for RuleCounters {}

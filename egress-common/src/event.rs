@@ -1,4 +1,4 @@
-//! Flow events: that a flow was opened or has ended, with all that the flow table had of it.
+//! Flow events: a flow was opened or has ended. An event contains both flow entries.
 
 use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
@@ -8,26 +8,26 @@ use crate::{
     tuple::Tuple,
 };
 
-/// What has happened to a flow, and why. The number is that in [`FlowEvent`], and never reused.
+/// What happened to a flow, and why. The number is the one in [`FlowEvent`] and is never reused.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// It was opened by a client's packet.
+    /// A client's packet opened it.
     Opened = 0,
-    /// It was idle for longer than its state allows.
+    /// It was idle for longer than the timeout of its state.
     Idle = 1,
-    /// It was over by what its ends had sent, and was taken out when its state's time was up.
+    /// The client or the server had closed it, and the timeout of its state expired.
     Closed = 2,
-    /// It made room for another in a full table.
+    /// It was evicted from a full table.
     Evicted = 3,
-    /// Its client opened a new connection on the same ports.
+    /// Its client opened a new connection from the same port.
     Reopened = 4,
     /// Its rule was changed or removed.
     RuleChanged = 5,
 }
 
 impl Change {
-    /// Every change, in the order of its number.
+    /// All changes, in the order of their numbers.
     pub const ALL: [Self; 6] = [
         Self::Opened,
         Self::Idle,
@@ -51,7 +51,7 @@ impl Change {
         }
     }
 
-    /// Why the flow has ended, in the flow log's word; `None` if it was opened.
+    /// The reason why the flow ended, as the flow log writes it; `None` if the flow was opened.
     pub const fn reason(self) -> Option<&'static str> {
         match self {
             Self::Opened => None,
@@ -64,22 +64,22 @@ impl Change {
     }
 }
 
-/// A flow that was opened or has ended: a record of the ring buffers `FLOW_LOG` and `FOLLOW`.
+/// A flow was opened or has ended: a record of the ring buffers `FLOW_LOG` and `FOLLOW`.
 ///
-/// The two families' records are told apart by their length.
+/// The length of a record tells its family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowEvent<A> {
-    /// When it happened: `CLOCK_MONOTONIC` in nanoseconds, exact to a few milliseconds.
+    /// The time of the event: `CLOCK_MONOTONIC` in nanoseconds, accurate to a few milliseconds.
     pub time_ns: u64,
     /// A [`Change`].
     change: u32,
     padding: u32,
     /// The tuple of the client's packets.
     pub tuple: Tuple<A>,
-    /// The entry of the client's packets, as it was.
+    /// The original entry, at the time of the event.
     pub original: Flow<A>,
-    /// The entry of the server's packets.
+    /// The reply entry, at the time of the event.
     pub reply: Flow<A>,
 }
 
@@ -92,17 +92,17 @@ unsafe impl<A: Zeroable> Zeroable for FlowEvent<A> {}
 unsafe impl<A: Pod> Pod for FlowEvent<A> {}
 
 impl<A: Address> FlowEvent<A> {
-    /// Notes what has happened: a [`Change`] by its number.
+    /// Sets the [`Change`], by its number, and the time.
     #[inline(always)]
-    pub const fn happened(&mut self, change: u32, time_ns: u64) {
+    pub const fn set_change(&mut self, change: u32, time_ns: u64) {
         self.change = change;
         self.padding = 0;
         self.time_ns = time_ns;
     }
 
-    /// What has happened; `None` for a record that this version did not write.
+    /// The change; `None` for a record of another version.
     ///
-    /// The kernel half does not tell a flow that was over from one that was idle: the state does.
+    /// The kernel half reports idle and closed flows alike. The flow's state tells them apart.
     pub fn change(&self) -> Option<Change> {
         let state = FlowState::of(self.tuple.protocol, &self.original, &self.reply);
         match Change::from_number(self.change)? {
@@ -112,16 +112,16 @@ impl<A: Address> FlowEvent<A> {
     }
 }
 
-/// What userspace asks the program `end_flow` to do: the payload of the frame that it is run with, behind an Ethernet
-/// header that names the family.
+/// A request to the program `end_flow`. It is the payload of the frame that the program runs on; the Ethernet header of
+/// the frame tells the family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndOrder<A> {
-    /// When the flow was opened, which tells it from a later one with the same tuple.
+    /// The time when the flow was opened, which tells it from a later one with the same tuple.
     pub opened_ns: u64,
     /// The tuple of the client's packets.
     pub tuple: Tuple<A>,
-    /// A [`Change`]: why it is to end.
+    /// The reason for the end: a [`Change`].
     pub change: u32,
     padding: u32,
 }
@@ -135,7 +135,7 @@ unsafe impl<A: Zeroable> Zeroable for EndOrder<A> {}
 unsafe impl<A: Pod> Pod for EndOrder<A> {}
 
 impl<A: Address> EndOrder<A> {
-    /// The order to end the flow with this tuple that was opened at `opened_ns`.
+    /// Requests the end of the flow with this tuple that was opened at `opened_ns`.
     pub const fn new(tuple: Tuple<A>, opened_ns: u64, change: Change) -> Self {
         Self {
             opened_ns,
@@ -146,17 +146,17 @@ impl<A: Address> EndOrder<A> {
     }
 }
 
-/// A record of a ring buffer, whichever family it is of.
+/// A ring buffer record of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Either<V4, V6> {
-    /// Of IPv4.
+    /// An IPv4 record.
     V4(V4),
-    /// Of IPv6.
+    /// An IPv6 record.
     V6(V6),
 }
 
 impl<V4: AnyBitPattern, V6: AnyBitPattern> Either<V4, V6> {
-    /// Reads a record, told by its length; `None` for one that this version did not write.
+    /// Reads a record. The length tells its family; `None` for a length that this version does not know.
     pub fn read(record: &[u8]) -> Option<Self> {
         const { assert!(size_of::<V4>() != size_of::<V6>()) };
         if record.len() == size_of::<V4>() {
@@ -207,11 +207,11 @@ mod tests {
         );
         event.original.seen = event.original.seen.with(Flags(Flags::SYN | Flags::ACK));
         event.reply.seen = event.reply.seen.with(Flags(Flags::SYN | Flags::ACK));
-        event.happened(Change::Idle as u32, 1);
+        event.set_change(Change::Idle as u32, 1);
         assert_eq!(event.change(), Some(Change::Idle));
         event.reply.seen = event.reply.seen.with(Flags(Flags::RST));
         assert_eq!(event.change(), Some(Change::Closed));
-        event.happened(Change::Reopened as u32, 1);
+        event.set_change(Change::Reopened as u32, 1);
         assert_eq!(event.change(), Some(Change::Reopened));
     }
 }

@@ -1,41 +1,41 @@
-//! IPv6 extension headers (RFC 8200, section 4), which may stand between the IP header and the transport header.
+//! IPv6 extension headers (RFC 8200, section 4), which may come between the IP header and the transport header.
 
 use crate::{bytes::Bytes, outcome::Outcome};
 
-/// Protocol numbers of the headers that are looked behind.
+/// Protocol numbers of the extension headers that are skipped.
 pub(crate) const HOP_BY_HOP: u8 = 0;
 pub(crate) const ROUTING: u8 = 43;
 pub(crate) const FRAGMENT: u8 = 44;
 pub(crate) const DESTINATION: u8 = 60;
 
-/// How many headers are looked behind. RFC 8200 recommends an order in which five can come before the payload; more are
-/// not met outside of attacks.
+/// The maximum number of extension headers that are skipped. The order that RFC 8200 recommends has at most five before
+/// the payload. More occur only in attacks.
 const HEADERS: usize = 5;
 
-/// Where the headers have to end, from the start of the frame. No sane packet comes near it, and the kernel's verifier
-/// wants to know a bound.
+/// The limit of the extension headers' end, from the start of the frame. The verifier needs a bound, and no legitimate
+/// packet comes close to this one.
 const END: usize = 0x3ff;
 
-/// A place in a packet: what begins there.
+/// A position in a packet, and the protocol of what starts there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Protocol number of what begins here.
+    /// The protocol number of what starts here.
     pub protocol: u8,
-    /// Where a fragment header was passed on the way; 0 for none.
+    /// The offset of the fragment header that was skipped; 0 for none.
     pub fragment: usize,
-    /// Distance from the start of the frame, in bytes; below 1024.
+    /// The offset from the start of the frame, in bytes; below 1024.
     pub offset: usize,
 }
 
-/// Whether this protocol number is that of an extension header.
+/// Returns `true` if this is the protocol number of an extension header.
 #[inline(always)]
-pub const fn is_one(protocol: u8) -> bool {
+pub const fn is_extension_header(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }
 
-/// A frame whose extension headers can be skipped.
+/// A frame with extension headers to skip.
 pub trait Frame: Bytes {
-    /// Goes from the first extension header to what follows the last one: [`walk`], unless the frame has a cheaper way.
+    /// Skips all extension headers, from the first one on, as [`walk`] does. A frame may have a cheaper way.
     ///
     /// # Errors
     ///
@@ -47,15 +47,15 @@ pub trait Frame: Bytes {
 
 impl Frame for [u8] {}
 
-/// Goes from the first extension header to what follows the last one.
+/// Skips all extension headers, from the first one on.
 ///
 /// # Errors
 ///
-/// [`Outcome::Truncated`] if the frame ends before, [`Outcome::Malformed`] if the headers are longer than any should be.
+/// [`Outcome::Truncated`] if the frame is too short, [`Outcome::Malformed`] if the headers are too long.
 #[inline(always)]
 pub fn walk(packet: &(impl Bytes + ?Sized), mut place: Place) -> Result<Place, Outcome> {
     for _ in 0..HEADERS {
-        if !is_one(place.protocol) {
+        if !is_extension_header(place.protocol) {
             break;
         }
         let [next, len, high, low]: [u8; 4] =
@@ -63,7 +63,7 @@ pub fn walk(packet: &(impl Bytes + ?Sized), mut place: Place) -> Result<Place, O
         let len = match place.protocol {
             FRAGMENT => {
                 place.fragment = place.offset;
-                // Offset in the upper 13 bits. What follows is the middle of something, and has no header.
+                // The upper 13 bits are the fragment offset. A later fragment has no further headers.
                 if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
                     place.protocol = next;
                     place.offset += 8;
@@ -71,7 +71,7 @@ pub fn walk(packet: &(impl Bytes + ?Sized), mut place: Place) -> Result<Place, O
                 }
                 8
             }
-            // Segments left: the destination is not the final one, and the pod routes for nobody.
+            // Segments left: this is not the final destination, and the pod does not route.
             ROUTING if low != 0 => break,
             _ => (len as usize + 1) * 8,
         };
@@ -85,7 +85,7 @@ pub fn walk(packet: &(impl Bytes + ?Sized), mut place: Place) -> Result<Place, O
 }
 
 impl Place {
-    /// The place as a number, for a function that can give back no more: 28 bits.
+    /// Encodes the place in 28 bits, for a global function, which can return only a number.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
@@ -97,7 +97,7 @@ impl Place {
             | (self.offset & END) as u32
     }
 
-    /// The place that a number stands for.
+    /// Decodes the result of [`Self::to_bits`].
     #[inline(always)]
     pub const fn from_bits(bits: u32) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6 behind one trait, so that the pipeline is written once.
+//! One trait for IPv4 and IPv6, so that the pipeline is written once.
 
 use core::mem::offset_of;
 
@@ -13,36 +13,35 @@ use crate::{
 
 /// An address family.
 pub trait Family: 'static {
-    /// Its addresses.
+    /// The address type.
     type Address: Address;
 
-    /// Whether this is IPv6.
+    /// `true` for IPv6.
     const IS_V6: bool;
 
-    /// The protocol number of its control messages.
+    /// The protocol number of ICMP or ICMPv6.
     const ICMP: u8;
 
     /// Length of the IP header without options or extensions.
     const HEADER_LEN: usize;
 
-    /// Where the IP header has its addresses.
+    /// The offset of the addresses in the IP header.
     const ADDRESSES: usize;
 
-    /// What an ICMP message of this type is for.
+    /// The kind of an ICMP message with this type.
     fn icmp_kind(message_type: u8) -> icmp::Kind;
 
-    /// Whether neighbour discovery depends on packets to this address, which is no interface's own.
+    /// Returns `true` if neighbour discovery depends on packets to this address, which no interface has.
     fn is_for_neighbours(address: Self::Address) -> bool;
 
-    /// What the IP header at the start of a frame says of fragments.
+    /// Reads the fragment fields of the IP header at the start of a frame.
     ///
     /// # Errors
     ///
-    /// [`Outcome::Malformed`] if the frame is no fragment, or as [`Self::network_header`].
+    /// [`Outcome::Malformed`] if an IPv6 packet has no fragment header, otherwise as [`Self::network_header`].
     fn fragment(packet: &(impl Frame + ?Sized)) -> Result<Fragment, Outcome>;
 
-    /// Reads the IP header at `offset`. The packet may be shorter than the header says: see
-    /// [`NetworkHeader::complete`].
+    /// Reads the IP header at `offset`. The frame may be shorter than the header says; see [`NetworkHeader::complete`].
     ///
     /// # Errors
     ///
@@ -61,7 +60,7 @@ pub struct V4;
 #[derive(Clone, Copy, Debug)]
 pub struct V6;
 
-/// The IPv6 fragment header at `offset` (RFC 8200, section 4.5).
+/// Reads the IPv6 fragment header at `offset` (RFC 8200, section 4.5).
 #[inline(always)]
 fn fragment_header(packet: &(impl Frame + ?Sized), offset: usize) -> Result<Fragment, Outcome> {
     let [_, _, high, low, id @ ..]: [u8; 8] = packet.load(offset).ok_or(Outcome::Truncated)?;
@@ -73,8 +72,8 @@ fn fragment_header(packet: &(impl Frame + ?Sized), offset: usize) -> Result<Frag
     })
 }
 
-/// The length that a header of 16 bits cannot say: that of a segmentation-offload packet above 64 KiB ("BIG TCP"),
-/// which leaves it at 0.
+/// The length in the header, or `received` for a segmentation-offload packet above 64 KiB ("BIG TCP"), whose 16-bit
+/// length field is 0.
 #[inline(always)]
 fn announced_len(length: [u8; 2], received: usize) -> usize {
     match u16::from_be_bytes(length) {
@@ -98,7 +97,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn is_for_neighbours(_: Ipv4Address) -> bool {
-        // ARP is no IPv4.
+        // ARP does not use IPv4.
         false
     }
 
@@ -146,7 +145,7 @@ impl Family for V6 {
 
     #[inline(always)]
     fn is_for_neighbours(address: Ipv6Address) -> bool {
-        // Multicast: Linux takes only the groups that the interface has joined (RFC 4861, section 7.2.1).
+        // Multicast: Linux accepts only the groups that the interface has joined (RFC 4861, section 7.2.1).
         address.octets[0] == 0xff
     }
 
@@ -179,7 +178,7 @@ impl Family for V6 {
             offset: offset + Self::HEADER_LEN,
         };
         let payload_len = announced_len(header.payload_length, packet.len() - start.offset);
-        let payload = if extension::is_one(start.protocol) {
+        let payload = if extension::is_extension_header(start.protocol) {
             packet.skip_extensions(start)?
         } else {
             start
@@ -214,7 +213,7 @@ mod tests {
         tcp::Flags,
     };
 
-    /// TCP from port 1000 to 2000 with SYN.
+    /// A TCP SYN from port 1000 to port 2000.
     const TCP: [u8; 20] = [
         0x03,
         0xe8,
@@ -252,7 +251,7 @@ mod tests {
         frame
     }
 
-    /// Ethernet, IPv6 with these extension headers (protocol number and bytes from the second on), TCP.
+    /// Ethernet, IPv6 with these extension headers (protocol number and bytes from the second one on), TCP.
     fn frame_v6(extensions: &[(u8, &[u8])]) -> Vec<u8> {
         let mut kinds: Vec<u8> = extensions.iter().map(|(kind, _)| *kind).collect();
         kinds.push(protocol::TCP);

@@ -1,4 +1,4 @@
-//! Flows: a connection as the router sees it.
+//! Flows, their entries and their states.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -13,7 +13,7 @@ use crate::{
     tuple::{Side, Tuple},
 };
 
-/// What happens to a packet: its new addresses and ports, and what that does to its checksums.
+/// The addresses and ports that a packet leaves with, and the checksum deltas that follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation<A> {
@@ -21,17 +21,18 @@ pub struct Translation<A> {
     pub addresses: Pair<A>,
     /// The ports that the packet leaves with.
     pub ports: Ports,
-    /// What the new addresses add to the IPv4 header's checksum, and to a checksum over the pseudo header.
+    /// The delta that the new addresses add to the IPv4 header checksum and to a checksum that covers the pseudo
+    /// header.
     pub address_delta: u16,
-    /// What the new ports add to the TCP or UDP checksum.
+    /// The delta that the new ports add to the TCP or UDP checksum.
     ///
-    /// It is kept apart from [`Self::address_delta`] because a device that completes a checksum (`CHECKSUM_PARTIAL`)
-    /// sums up the ports itself, but has to be given the pseudo header.
+    /// It is separate from [`Self::address_delta`] because a device that completes a checksum (`CHECKSUM_PARTIAL`) sums
+    /// the ports itself, but relies on the pseudo header's sum in the packet.
     pub port_delta: u16,
 }
 
 impl<A: Address> Translation<A> {
-    /// The translation of packets with `tuple` to these addresses and ports.
+    /// Translates packets with `tuple` to these addresses and ports.
     #[inline(always)]
     pub fn new(tuple: &Tuple<A>, addresses: Pair<A>, ports: Ports) -> Self {
         Self {
@@ -42,7 +43,7 @@ impl<A: Address> Translation<A> {
         }
     }
 
-    /// The tuple that an answer to the translated packet arrives with: the key of the flow's other entry.
+    /// The tuple of an answer to the translated packet, which is the key of the flow's other entry.
     #[inline(always)]
     pub fn peer(&self, side: Side, protocol: u8) -> Tuple<A> {
         Tuple::new(
@@ -54,31 +55,30 @@ impl<A: Address> Translation<A> {
     }
 }
 
-/// One direction of a flow: the value of `FLOWS_V4` and `FLOWS_V6`.
+/// A flow entry, that is, one direction of a flow: the value of `FLOWS_V4` and `FLOWS_V6`.
 ///
-/// A flow has two entries, one for each direction, and each finds the other by [`Translation::peer`].
-/// Times are `CLOCK_MONOTONIC` in nanoseconds.
+/// [`Translation::peer`] of one entry is the key of the other. Times are `CLOCK_MONOTONIC` in nanoseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow<A> {
-    /// What this direction's packets become.
+    /// The translation of this direction's packets.
     pub translation: Translation<A>,
-    /// The rule that opened the flow: index in the spec and in `RULE_COUNTERS`.
+    /// The id of the rule that opened the flow: its index in `RULE_COUNTERS`.
     pub rule: u32,
-    /// Which TCP flags, or chunks of SCTP, this direction has shown so far.
+    /// The TCP flags or SCTP chunks that this direction has shown so far.
     pub seen: Seen,
     padding: u8,
     padding_2: u16,
-    /// By what the other direction's end is known for genuine: what this direction has acknowledged last (TCP), or the tag
-    /// that it has announced (SCTP); network byte order, 0 if nothing was seen.
+    /// The number that identifies a genuine end from the other direction: this direction's last acknowledgment (TCP),
+    /// or the verification tag that it announced (SCTP). Network byte order; 0 if none was seen.
     pub ack_or_tag: u32,
-    /// Whom this direction's packets are handed to, if that is known.
+    /// The cached next hop of this direction's packets, or `NONE` to force a kernel lookup.
     pub next_hop: NextHopRef,
     /// When the flow was opened.
     pub opened_ns: u64,
-    /// When this direction's last packet passed; at most a second behind.
+    /// When this direction's last packet passed; up to one second behind.
     pub last_seen_ns: u64,
-    /// What this direction has carried.
+    /// The packets and bytes of this direction.
     pub traffic: Traffic,
 }
 
@@ -96,11 +96,11 @@ unsafe impl<A: Zeroable> Zeroable for Flow<A> {}
 // SAFETY: `repr(C)` with explicit padding, as the size assertions prove for both address types.
 unsafe impl<A: Pod> Pod for Flow<A> {}
 #[cfg(feature = "user")]
-// SAFETY: `bytemuck::Pod` asks for more than aya's.
+// SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
 unsafe impl<A: Pod> aya::Pod for Flow<A> {}
 
 impl<A: Address> Flow<A> {
-    /// A flow's entry before its first packet.
+    /// A flow entry before its first packet.
     pub fn new(translation: Translation<A>, rule: u32, now_ns: u64) -> Self {
         let mut flow = Self {
             translation,
@@ -110,7 +110,7 @@ impl<A: Address> Flow<A> {
         flow
     }
 
-    /// Makes this, in its place, an entry before its first packet; the translation stays.
+    /// Resets the entry in place to that of a new flow. The translation stays.
     #[inline(always)]
     pub const fn open(&mut self, rule: u32, now_ns: u64) {
         self.rule = rule;
@@ -128,7 +128,7 @@ impl<A: Address> Flow<A> {
     }
 }
 
-/// What a flow is up to, seen from both of its entries.
+/// The state of a flow, derived from both entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FlowState {
     /// A TCP connection.
@@ -137,23 +137,23 @@ pub enum FlowState {
     Sctp(sctp::State),
     /// UDP.
     Udp(Exchange),
-    /// Echo requests.
+    /// ICMP or ICMPv6 echo.
     Echo(Exchange),
 }
 
-/// How far an exchange of datagrams has come.
+/// The progress of a datagram exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exchange {
-    /// In one direction only, so far.
+    /// Packets in one direction only.
     Unreplied,
-    /// In both directions, such as a question and its answer.
+    /// Packets in both directions, such as a query and its answer.
     Replied,
-    /// In both directions, and it goes on.
+    /// Packets in both directions for longer than two seconds.
     Assured,
 }
 
 impl Exchange {
-    /// What goes on for longer than this is more than a question and its answer (`nf_conntrack_proto_udp.c`).
+    /// An exchange that lasts longer than this is more than a query and its answer (`nf_conntrack_proto_udp.c`).
     const ASSURED_NS: u64 = 2_000_000_000;
 
     #[inline(always)]
@@ -179,7 +179,7 @@ impl Exchange {
 }
 
 impl FlowState {
-    /// The state of the flow whose two entries these are.
+    /// Derives the state of a flow from its two entries.
     #[inline(always)]
     pub const fn of<A>(protocol: u8, original: &Flow<A>, reply: &Flow<A>) -> Self {
         match protocol {
@@ -190,7 +190,7 @@ impl FlowState {
         }
     }
 
-    /// How long a flow in this state lives after its last packet.
+    /// The idle timeout of this state in nanoseconds.
     #[inline(always)]
     pub const fn timeout_ns(self, timeouts: &Timeouts) -> u64 {
         let seconds = match self {
@@ -203,7 +203,7 @@ impl FlowState {
         seconds as u64 * 1_000_000_000
     }
 
-    /// Whether the flow may be ended before its time, to make room in a full table: it was only begun, or is over.
+    /// Returns `true` if the flow may be evicted from a full table: it is not established yet, or has ended.
     #[inline(always)]
     pub const fn is_expendable(self) -> bool {
         match self {
@@ -215,7 +215,7 @@ impl FlowState {
         }
     }
 
-    /// Whether its ends have closed it, or one has broken it off.
+    /// Returns `true` if both ends have closed the flow, or one has reset it.
     pub const fn is_over(self) -> bool {
         match self {
             Self::Tcp(state) => matches!(state, tcp::State::TimeWait | tcp::State::Close),
@@ -224,7 +224,7 @@ impl FlowState {
         }
     }
 
-    /// Whether a request to open it anew finds it at its end.
+    /// Returns `true` if a request for a new connection may reopen the flow, because this one has ended or is about to.
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
         match self {
@@ -234,7 +234,7 @@ impl FlowState {
         }
     }
 
-    /// The state's name, as conntrack writes it where it has one.
+    /// The state's name: conntrack's, if it has one.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp(state) => state.name(),
@@ -245,7 +245,7 @@ impl FlowState {
 }
 
 impl<A> Flow<A> {
-    /// When the last packet of either direction passed.
+    /// When the last packet passed in either direction.
     #[inline(always)]
     const fn last_seen_ns(original: &Self, reply: &Self) -> u64 {
         if original.last_seen_ns > reply.last_seen_ns {
@@ -255,18 +255,18 @@ impl<A> Flow<A> {
         }
     }
 
-    /// For how long the flow with these two entries has been idle.
+    /// The time since the last packet of the flow with these two entries.
     #[inline(always)]
     pub const fn idle_ns(original: &Self, reply: &Self, now_ns: u64) -> u64 {
-        // The coarse clock of the kernel half may be a tick ahead of the reader's.
+        // The kernel half's coarse clock may be a tick ahead of the reader's.
         now_ns.saturating_sub(Self::last_seen_ns(original, reply))
     }
 
-    /// Whether a packet that would end the flow comes from the end that it claims to come from: see
-    /// [`tcp::is_credible_end`] and [`sctp::is_credible_end`].
+    /// Returns `true` if a packet that ends the flow is credible; see [`tcp::is_credible_end`] and
+    /// [`sctp::is_credible_end`].
     ///
-    /// `sender` is the entry of the packet's own direction, `receiver` the other; `sequence_or_tag` is the packet's sequence
-    /// number or verification tag, in network byte order.
+    /// `sender` is the entry of the packet's own direction, `receiver` the other one. `sequence_or_tag` is the packet's
+    /// sequence number or verification tag in network byte order.
     #[inline(always)]
     pub const fn is_credible_end(
         protocol: u8,
@@ -275,7 +275,7 @@ impl<A> Flow<A> {
         receiver: &Self,
     ) -> bool {
         match protocol {
-            // Who has acknowledged nothing yet is told of the end by an answer to its SYN.
+            // If the receiver has acknowledged nothing yet, this is an answer to its SYN.
             protocol::TCP => {
                 !receiver.seen.any(Flags::ACK)
                     || tcp::is_credible_end(
@@ -292,7 +292,7 @@ impl<A> Flow<A> {
 }
 
 impl<A: Address> Flow<A> {
-    /// Whether the flow with these two entries has been idle for longer than its state allows.
+    /// Returns `true` if the flow with these two entries has been idle for longer than the timeout of its state.
     pub fn is_expired(
         protocol: u8,
         original: &Self,

@@ -1,7 +1,8 @@
 //! Fragments of IP packets.
 //!
-//! Only the first fragment has the ports that name a flow. They are remembered by what all fragments of a packet share, so
-//! that the others find the flow as well. Some that come before the first one are held until it comes.
+//! Only the first fragment has the ports that identify a flow. They are stored under a key that all fragments of the
+//! packet share, so that the later fragments find the flow. A few later fragments that arrive first are held until the
+//! first one arrives.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,30 +12,30 @@ use crate::{
     tuple::Side,
 };
 
-/// Which part of a packet this is.
+/// The part of a packet that a frame contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it.
+    /// The whole packet.
     Whole,
     /// The first fragment, with the transport header.
     First,
-    /// Another fragment.
+    /// A later fragment.
     Later,
 }
 
-/// What an IP header says of a fragment.
+/// The fragment fields of an IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// The same in all fragments of a packet.
+    /// The identification, which all fragments of a packet share.
     pub id: u32,
-    /// Where this one belongs, in bytes from the start of the packet's payload.
+    /// The offset in the packet's payload, in bytes.
     pub offset: u16,
-    /// Whether others follow.
+    /// `true` if this is not the last fragment.
     pub more: bool,
 }
 
 impl Fragment {
-    /// Which part of its packet this is.
+    /// The part of the packet that this fragment is.
     #[inline(always)]
     pub const fn part(&self) -> Part {
         match (self.offset, self.more) {
@@ -49,7 +50,7 @@ impl Fragment {
     /// # Errors
     ///
     /// [`Outcome::BadFragment`] if it would overwrite the transport header, whose ports were translated (RFC 1858), or
-    /// reaches beyond the largest packet.
+    /// if it ends beyond 64 KiB.
     #[inline(always)]
     pub const fn check(&self, protocol: u8, len: usize) -> Result<(), Outcome> {
         let header = if protocol == protocol::TCP { 20 } else { 8 };
@@ -60,18 +61,18 @@ impl Fragment {
     }
 }
 
-/// What all fragments of a packet share: the key of `FRAGMENTS_V4` and `FRAGMENTS_V6`, and of `HELD_V4` and `HELD_V6`.
+/// The key that all fragments of a packet share, in `FRAGMENTS_V4`, `FRAGMENTS_V6`, `HELD_V4` and `HELD_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentKey<A> {
     /// Source and destination address, before translation.
     pub addresses: Pair<A>,
-    /// Identification; network byte order.
+    /// Identification, in network byte order.
     pub id: u32,
     /// IP protocol number.
     pub protocol: u8,
     side: u8,
-    /// Which of the fragments that came before the first one; 0 for the first one itself.
+    /// The index among the packet's held fragments; 0 in `FRAGMENTS_V4` and `FRAGMENTS_V6`.
     pub index: u16,
 }
 
@@ -89,28 +90,28 @@ impl<A: Address> FragmentKey<A> {
     }
 }
 
-/// What the first fragment of a packet told: the value of `FRAGMENTS_V4` and `FRAGMENTS_V6`.
+/// The first fragment of a packet: the value of `FRAGMENTS_V4` and `FRAGMENTS_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstFragment {
     /// Its ports, before translation.
     pub ports: Ports,
-    /// How many bytes of the packet's payload have come so far.
+    /// The bytes of the packet's payload that have arrived so far.
     pub received: u16,
-    /// How many there are; 0 while the last fragment has not come.
+    /// The length of the packet's payload in bytes; 0 until the last fragment arrives.
     pub total: u16,
-    /// When it came: `CLOCK_MONOTONIC` in nanoseconds.
+    /// When the first fragment arrived: `CLOCK_MONOTONIC` in nanoseconds.
     pub seen_ns: u64,
 }
 
 impl FirstFragment {
-    /// How long others may come after it: as long as Linux waits (`net.ipv4.ipfrag_time`).
+    /// How long later fragments are accepted: as long as Linux waits (`net.ipv4.ipfrag_time`).
     const LIFETIME_NS: u64 = 30_000_000_000;
 
-    /// Notes another fragment, with `len` bytes of payload. Whether the packet is complete: its sender may use its
-    /// identification again.
+    /// Adds a later fragment with `len` bytes of payload. Returns `true` if the packet is now complete, after which its
+    /// sender may reuse the identification.
     ///
-    /// Fragments that come twice are counted twice, and so make no packet complete.
+    /// A duplicate is counted again. The sum then misses the total as a rule, and the entry stays until it expires.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
@@ -124,23 +125,23 @@ impl FirstFragment {
         self.total != 0 && self.received == self.total
     }
 
-    /// Whether it is too long ago.
+    /// Returns `true` if later fragments are no longer accepted.
     #[inline(always)]
     pub const fn is_expired(&self, now_ns: u64) -> bool {
         now_ns.saturating_sub(self.seen_ns) > Self::LIFETIME_NS
     }
 }
 
-/// The longest frame that is held: one of an interface with the usual MTU of 1500.
+/// The longest frame that is held. It fits the usual MTU of 1500.
 pub const HELD_LEN: usize = 1536;
 
-/// A fragment that came before the first one: the value of `HELD_V4` and `HELD_V6`.
+/// A held fragment: the value of `HELD_V4` and `HELD_V6`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct HeldFragment {
-    /// When it came: `CLOCK_MONOTONIC` in nanoseconds.
+    /// When it arrived: `CLOCK_MONOTONIC` in nanoseconds.
     pub seen_ns: u64,
-    /// How much of `frame` it is.
+    /// The length of the frame in `frame`.
     pub len: u32,
     /// Explicit padding.
     pub padding: u32,
@@ -149,13 +150,13 @@ pub struct HeldFragment {
 }
 
 impl HeldFragment {
-    /// How many fragments of a packet are held.
+    /// The maximum number of held fragments of one packet.
     pub const PER_PACKET: u16 = 8;
 
-    /// How long a fragment waits for the first one: what a network reorders comes sooner.
+    /// How long a fragment is held. Reordering in a network is faster than this.
     const LIFETIME_NS: u64 = 1_000_000_000;
 
-    /// Whether it has waited for too long.
+    /// Returns `true` if it has been held for too long.
     #[inline(always)]
     pub const fn is_expired(&self, now_ns: u64) -> bool {
         now_ns.saturating_sub(self.seen_ns) > Self::LIFETIME_NS

@@ -1,33 +1,33 @@
 //! ICMP and ICMPv6 messages.
 
-/// What a message is for.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Asks for an answer with the same identifier.
+    /// A request for a reply with the same identifier.
     EchoRequest,
-    /// The answer.
+    /// The reply.
     EchoReply,
-    /// Tells of a packet that could not be delivered, and contains its beginning.
+    /// A report that a packet could not be delivered, with the beginning of that packet.
     Error,
     /// Anything else.
     Other,
 }
 
 impl Kind {
-    /// Of an ICMP message type (RFC 792).
+    /// The kind of an ICMP message type (RFC 792).
     #[inline(always)]
     pub const fn of_v4(message_type: u8) -> Self {
         match message_type {
             0 => Self::EchoReply,
             8 => Self::EchoRequest,
-            // Destination unreachable, source quench, time exceeded, parameter problem. Not redirect (5): routes are no
-            // business of hosts behind a router.
+            // Destination unreachable, source quench, time exceeded, parameter problem. Not redirect (5): hosts behind
+            // a router do not choose its routes.
             3 | 4 | 11 | 12 => Self::Error,
             _ => Self::Other,
         }
     }
 
-    /// Of an ICMPv6 message type (RFC 4443).
+    /// The kind of an ICMPv6 message type (RFC 4443).
     #[inline(always)]
     pub const fn of_v6(message_type: u8) -> Self {
         match message_type {

@@ -1,13 +1,13 @@
-//! The record of an instance: whose dataplane this is, of which version its maps are, and what its process keeps there.
+//! The record of an instance: its identity, its layout version, and the data that its process keeps there.
 
 use core::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
 
-/// The version of every layout that two programs may share: of pinned maps and of ring buffers' records. A program uses
-/// only maps of its own version.
+/// The version of all layouts that two programs may share: pinned maps and ring buffer records. A program uses only
+/// maps of its own version.
 ///
-/// `layouts.txt` holds it next to the layouts. A test compares that file with the object
+/// `layouts.txt` states it above the layouts, and a test compares that file with the object
 /// (`docs/decisions/0025-versions-of-pinned-state.md`).
 pub const LAYOUT_VERSION: u32 = version_of(include_str!("../layouts.txt"));
 
@@ -31,24 +31,24 @@ const fn version_of(layouts: &str) -> u32 {
     panic!("layouts.txt has no version")
 }
 
-/// Whose dataplane it is, and of which version: the first 32 bytes of the map `INSTANCE`, and before version 7 of `CONFIG`.
+/// The identity of a dataplane: the first 32 bytes of the map `INSTANCE`, and of `CONFIG` before version 7.
 ///
-/// No version changes this layout, so that every program can name a dataplane that it cannot use.
+/// This layout is the same in every version, so that every program can name a dataplane that it cannot use.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Identity {
-    /// [`LAYOUT_VERSION`] of the program that filled the maps; 0 while they are not filled, or not used any more.
+    /// [`LAYOUT_VERSION`] of the program that filled the maps; 0 if they are not filled yet or no longer used.
     pub layout_version: u32,
     /// Index of the cluster interface (`eth0`) in the router's network namespace.
     pub cluster_ifindex: u32,
     /// Index of the egress interface (`net1`) in the router's network namespace.
     pub egress_ifindex: u32,
-    /// Process that runs the router, in its own PID namespace; 0 for none.
+    /// The process that runs the router, in its own PID namespace; 0 for none.
     pub pid: u32,
-    /// Inode of the router's network namespace (`stat /proc/self/ns/net`), which tells routers on one node apart.
+    /// The inode of the router's network namespace (`stat /proc/self/ns/net`), which tells the routers of a node apart.
     pub netns_inode: u64,
-    /// When the dataplane was started: `CLOCK_MONOTONIC` in nanoseconds. Of two on the same interfaces, the later one has
-    /// replaced the other.
+    /// When the dataplane was started: `CLOCK_MONOTONIC` in nanoseconds. Of two on the same interfaces, the later one
+    /// has replaced the earlier.
     pub started_ns: u64,
 }
 
@@ -62,44 +62,44 @@ const _: () = {
     assert!(offset_of!(Identity, started_ns) == 24);
 };
 
-/// What processes read and packets do not: the only value of the array `INSTANCE`.
+/// The data that only processes read: the only element of the array `INSTANCE`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct InstanceInfo {
-    /// Whose dataplane it is. It stays first.
+    /// The identity. It must stay first.
     pub identity: Identity,
-    /// How many flows the table of a family holds at most.
+    /// The maximum number of flows per family.
     pub max_flows: u32,
-    /// 1 where the kernel half ends idle flows by itself; 0 where userspace does.
+    /// 1 if the kernel half ends idle flows, 0 if userspace does.
     pub kernel_expiry: u32,
-    /// How often the process has numbered the next hops anew.
+    /// The generation of the next hops. It changes when the process discards them all, which voids flows' references.
     pub next_hop_generation: u32,
     /// Explicit padding.
     pub padding: u32,
-    /// How changes of the spec went.
+    /// The results of reloads.
     pub reloads: Reloads,
 }
 
 const _: () = assert!(offset_of!(InstanceInfo, identity) == 0);
 
-/// How changes of the spec of a running router went.
+/// The results of the reloads of a running router.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Reloads {
-    /// How many were applied.
+    /// The number of reloads that were applied.
     pub applied: u32,
-    /// How many were refused.
+    /// The number of reloads that were refused.
     pub refused: u32,
-    /// When the rules in force were put there: `CLOCK_MONOTONIC` in nanoseconds.
+    /// When the rules in force were applied: `CLOCK_MONOTONIC` in nanoseconds.
     pub applied_ns: u64,
-    /// When the last one was refused, if none was applied since: `CLOCK_MONOTONIC` in nanoseconds, else 0.
+    /// When the last reload was refused, if none was applied since: `CLOCK_MONOTONIC` in nanoseconds, else 0.
     pub refused_ns: u64,
-    /// Why it was refused: UTF-8, as much as fits, filled up with zeros.
+    /// The error of the last refused reload: UTF-8, truncated to fit, padded with zeros.
     pub error: [u8; 512],
 }
 
 impl Reloads {
-    /// As much of a message as fits, at the end of a character.
+    /// Truncates a message to fit, at a character boundary.
     pub fn message(text: &str) -> [u8; 512] {
         let mut message = [0; 512];
         let mut len = text.len().min(message.len());
@@ -110,7 +110,7 @@ impl Reloads {
         message
     }
 
-    /// Why the last one was refused; `None` if it was not.
+    /// The error of the last refused reload; `None` if there is none.
     pub fn error(&self) -> Option<&str> {
         if self.refused_ns == 0 {
             return None;
@@ -121,5 +121,5 @@ impl Reloads {
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `bytemuck::Pod` asks for more than aya's.
+// SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
 unsafe impl aya::Pod for InstanceInfo {}

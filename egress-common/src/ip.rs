@@ -1,4 +1,4 @@
-//! The headers of Ethernet, IPv4 and IPv6.
+//! Ethernet, IPv4 and IPv6 headers.
 
 use bytemuck::{Pod, Zeroable};
 use network_types::eth::EthHdr;
@@ -11,26 +11,26 @@ use crate::{
     tuple::{Side, Tuple},
 };
 
-/// Length of an Ethernet header without VLAN tags, which the kernel takes off before a TC program runs.
+/// The length of an Ethernet header without VLAN tags. The kernel removes the tag before a TC program runs.
 pub const ETHERNET_HEADER_LEN: usize = EthHdr::LEN;
 
 /// An IPv4 header without options (RFC 791).
 ///
-/// `network_types::ip::Ipv4Hdr` has the same fields as single octets; with these the kernel half reads whole words.
+/// `network_types::ip::Ipv4Hdr` has single octets as fields. These fields let the kernel half read whole words.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Ipv4Header {
-    /// Version in the upper half, header length in 32-bit words in the lower.
+    /// Version in the upper four bits, header length in 32-bit words in the lower four.
     pub version_ihl: u8,
     /// Differentiated services and ECN.
     pub tos: u8,
-    /// Length of header and payload, network byte order.
+    /// Length of the header and payload, in network byte order.
     pub total_length: [u8; 2],
     /// Identification.
     pub id: [u8; 2],
-    /// Flags and fragment offset, network byte order.
+    /// Flags and fragment offset, in network byte order.
     pub fragment: [u8; 2],
-    /// Time to live, and then the IP protocol number.
+    /// Time to live, then the IP protocol number.
     pub ttl_protocol: [u8; 2],
     /// Header checksum, as it lies in memory.
     pub checksum: u16,
@@ -44,9 +44,9 @@ pub struct Ipv4Header {
 pub struct Ipv6Header {
     /// Version, traffic class, flow label.
     pub version_class_flow: [u8; 4],
-    /// Length of what follows this header, network byte order.
+    /// Length of the payload, extension headers included, in network byte order.
     pub payload_length: [u8; 2],
-    /// Protocol of what follows this header.
+    /// Protocol number of the next header.
     pub next_header: u8,
     /// Hop limit.
     pub hop_limit: u8,
@@ -58,7 +58,7 @@ const _: () = assert!(size_of::<Ipv4Header>() == 20);
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
 
 impl Ipv4Header {
-    /// What the header says of fragments.
+    /// The header's fragment fields.
     #[inline(always)]
     pub const fn fragment(&self) -> Fragment {
         const MORE_FRAGMENTS: u16 = 0x2000;
@@ -70,7 +70,7 @@ impl Ipv4Header {
         }
     }
 
-    /// Length of the header with its options, in bytes; `None` if it is not an IPv4 header.
+    /// Length of the header with its options, in bytes; `None` if this is not an IPv4 header.
     #[inline(always)]
     pub const fn header_len(&self) -> Option<usize> {
         let words = self.version_ihl & 0x0f;
@@ -81,7 +81,7 @@ impl Ipv4Header {
     }
 }
 
-/// What the IP header says, of either family.
+/// The contents of an IP header of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkHeader<A> {
     /// Source and destination address.
@@ -90,11 +90,11 @@ pub struct NetworkHeader<A> {
     pub protocol: u8,
     /// Time to live, or hop limit.
     pub ttl: u8,
-    /// Which part of its packet this is.
+    /// The part of the packet that this is.
     pub part: Part,
-    /// Where the payload begins, from the start of the frame: behind IPv4 options or IPv6 extension headers.
+    /// The offset of the payload from the start of the frame, after IPv4 options or IPv6 extension headers.
     pub payload_offset: usize,
-    /// Length of the payload in bytes, by the header's word.
+    /// Length of the payload in bytes, according to the header.
     pub payload_len: usize,
 }
 
@@ -114,7 +114,7 @@ impl<A> NetworkHeader<A> {
 }
 
 impl<A: Address> NetworkHeader<A> {
-    /// The tuple of the packet, which arrived on `side` and has these ports.
+    /// The tuple of a packet with these ports that arrived on `side`.
     #[inline(always)]
     pub const fn tuple(&self, side: Side, ports: Ports) -> Tuple<A> {
         Tuple::new(side, self.protocol, self.addresses, ports)

@@ -1,10 +1,10 @@
-//! What both halves of the egress router must agree on, and every decision that needs no kernel.
+//! What both halves of the egress router must agree on, and all logic that needs no kernel.
 //!
-//! The kernel half (`egress-ebpf`) and the userspace half (`egress-userspace`) share the layout of the map keys and
-//! values in here, and the pure logic that works on them: parsing, checksum deltas, port choice, TCP states, timeouts.
-//! All of it runs, and is tested, on the host.
+//! The kernel half (`egress-ebpf`) and the userspace half (`egress-userspace`) share the layouts of map keys and
+//! values, and the pure logic on them: parsing, checksum deltas, choice of NAT ports, connection states, timeouts. All
+//! of it also runs, and is tested, on the host.
 //!
-//! Addresses and ports are kept in network byte order throughout, behind [`Ipv4Address`], [`Ipv6Address`] and [`Port`].
+//! Addresses and ports are always in network byte order, in the types [`Ipv4Address`], [`Ipv6Address`] and [`Port`].
 
 #![no_std]
 

@@ -1,40 +1,41 @@
-//! The maximum segment size that a TCP connection may agree on (RFC 9293, section 3.7.1).
+//! Clamping the maximum segment size of a TCP connection (RFC 9293, section 3.7.1).
 //!
-//! Where the two sides of the router have different MTUs and the network drops ICMP, hosts cannot find out which packets
-//! fit. Lowering the option on SYN and SYN-ACK keeps segments small enough from the start.
+//! If the two sides of the router have different MTUs and the network drops ICMP, hosts cannot discover the path MTU. A
+//! lower MSS option on SYN and SYN-ACK keeps segments small enough from the start.
 
 use crate::{bytes::Bytes, checksum, outcome::Outcome};
 
 /// Length of a TCP header without options.
 pub const TCP_HEADER_LEN: usize = 20;
 
-/// Option kinds: end of the list, padding, maximum segment size.
+/// Option kinds: end of list, no-operation, maximum segment size.
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
-/// Length of that option: kind, length, size.
+/// Length of the MSS option: kind, length, size.
 const OPTION_LEN: usize = 4;
 
-/// How many options are looked at. Every system known sends this one first.
+/// The maximum number of options to read. All known systems send the MSS first.
 const OPTIONS: usize = 6;
 
-/// A segment size that is too large.
+/// The change that clamps a segment size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clamp {
-    /// Where the size stands, from the start of the frame.
+    /// The offset of the size from the start of the frame.
     pub offset: usize,
-    /// What it becomes, in network byte order.
+    /// The new size, in network byte order.
     pub size: [u8; 2],
-    /// What that adds to the checksum.
+    /// The delta of the checksum.
     pub delta: u16,
 }
 
-/// Finds the option with the segment size of the SYN at `transport`: where it stands, from the start of the frame.
+/// Finds the MSS option of the SYN whose TCP header is at `transport`. Returns the offset of the option from the start
+/// of the frame.
 ///
 /// # Errors
 ///
-/// [`Outcome::Truncated`] if the frame ends before.
+/// [`Outcome::Truncated`] if the frame is too short.
 #[inline(always)]
 pub fn find(packet: &(impl Bytes + ?Sized), transport: usize) -> Result<Option<usize>, Outcome> {
     let [data_offset, _]: [u8; 2] = packet.load(transport + 12).ok_or(Outcome::Truncated)?;
@@ -49,7 +50,7 @@ pub fn find(packet: &(impl Bytes + ?Sized), transport: usize) -> Result<Option<u
             MAXIMUM_SEGMENT_SIZE => return Ok(Some(offset)),
             NO_OPERATION => offset += 1,
             END => return Ok(None),
-            // Shorter than its own kind and length: nonsense from here on.
+            // A length below 2 does not even cover kind and length: the list is invalid.
             _ if len < 2 => return Ok(None),
             _ => offset += len as usize,
         }
@@ -57,11 +58,11 @@ pub fn find(packet: &(impl Bytes + ?Sized), transport: usize) -> Result<Option<u
     Ok(None)
 }
 
-/// Lowers the segment size of the option at `option`, if it is above `limit`, in the SYN at `transport`.
+/// Lowers the MSS option at `option` to `limit`, if it is larger, in the SYN whose TCP header is at `transport`.
 ///
 /// # Errors
 ///
-/// [`Outcome::Truncated`] if the frame ends before.
+/// [`Outcome::Truncated`] if the frame is too short.
 #[inline(always)]
 pub fn clamp(
     packet: &(impl Bytes + ?Sized),
@@ -82,7 +83,7 @@ pub fn clamp(
     }))
 }
 
-/// What a changed size adds to the checksum: its two octets may lie in one 16-bit word, or across two.
+/// The checksum delta of a changed size, whose two octets may lie in one 16-bit word or across two.
 #[inline(always)]
 const fn delta(place: usize, [old_high, old_low]: [u8; 2], [new_high, new_low]: [u8; 2]) -> u16 {
     let (old, new) = if place.is_multiple_of(2) {
@@ -118,7 +119,7 @@ mod tests {
         segment
     }
 
-    /// Finds and clamps the size of a segment.
+    /// Finds and clamps the MSS of a segment.
     fn clamp_in(segment: &[u8], limit: u16) -> Option<Clamp> {
         let option = find(segment, 0).unwrap()?;
         clamp(segment, 0, option, limit).unwrap()

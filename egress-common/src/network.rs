@@ -1,10 +1,10 @@
-//! Addresses and ports as they stand on the wire.
+//! Addresses and ports as they are on the wire.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
-/// An IPv4 address. Aligned to a word, so that the kernel half copies it as one.
+/// An IPv4 address, aligned so that the kernel half copies it as one word.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct Ipv4Address {
@@ -29,7 +29,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// The port with this number.
+    /// Converts from a number in host byte order.
     #[inline(always)]
     pub const fn new(number: u16) -> Self {
         Self {
@@ -37,13 +37,13 @@ impl Port {
         }
     }
 
-    /// The port's number.
+    /// The port number in host byte order.
     #[inline(always)]
     pub const fn number(self) -> u16 {
         u16::from_be_bytes(self.octets)
     }
 
-    /// Whether this is 0, which no service has.
+    /// Returns `true` for port 0, which no service has.
     #[inline(always)]
     pub const fn is_zero(self) -> bool {
         u16::from_ne_bytes(self.octets) == 0
@@ -90,16 +90,16 @@ impl From<Ipv6Address> for IpAddr {
     }
 }
 
-/// What the pipeline needs of an address of either family.
+/// The operations that the pipeline needs on an address of either family.
 pub trait Address: Pod + Eq + 'static {
-    /// The sum of the address's 16-bit words, not folded: the part it has in a checksum (RFC 1071).
+    /// The unfolded sum of the address's 16-bit words, for a checksum (RFC 1071).
     fn sum(&self) -> u32;
 
-    /// Whether this is the unspecified address, which stands for "none" in the maps.
+    /// Returns `true` for the unspecified address, which means "none" in the maps.
     fn is_unspecified(&self) -> bool;
 }
 
-/// The sum of the two 16-bit words in a 32-bit word.
+/// The sum of the two 16-bit halves of a word.
 #[inline(always)]
 const fn halves(word: u32) -> u32 {
     (word & 0xffff) + (word >> 16)
@@ -130,7 +130,7 @@ impl Address for Ipv6Address {
     }
 }
 
-/// Source and destination, next to each other as in every IP header.
+/// Source and destination, adjacent as in every IP header.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair<A> {
@@ -140,7 +140,7 @@ pub struct Pair<A> {
     pub destination: A,
 }
 
-/// Source and destination port, next to each other as in every TCP, UDP and SCTP header.
+/// Source and destination port, adjacent as in every TCP, UDP and SCTP header.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct Ports {
@@ -152,11 +152,11 @@ pub struct Ports {
 
 // SAFETY: two fields of one zeroable type.
 unsafe impl<A: Zeroable> Zeroable for Pair<A> {}
-// SAFETY: `repr(C)` with two fields of one type has no padding, and that type is Pod.
+// SAFETY: `repr(C)` with two fields of one `Pod` type has no padding.
 unsafe impl<A: Pod> Pod for Pair<A> {}
 
 impl<A: Address> Pair<A> {
-    /// The pair as the other side sees it.
+    /// Swaps source and destination.
     #[inline(always)]
     #[must_use]
     pub fn swapped(self) -> Self {
@@ -166,7 +166,7 @@ impl<A: Address> Pair<A> {
         }
     }
 
-    /// The sum of both addresses' 16-bit words, not folded.
+    /// The unfolded sum of both addresses' 16-bit words.
     #[inline(always)]
     pub fn sum(&self) -> u32 {
         self.source.sum() + self.destination.sum()
@@ -174,7 +174,7 @@ impl<A: Address> Pair<A> {
 }
 
 impl Ports {
-    /// The ports as the other side sees them.
+    /// Swaps source and destination.
     #[inline(always)]
     #[must_use]
     pub fn swapped(self) -> Self {
@@ -184,14 +184,14 @@ impl Ports {
         }
     }
 
-    /// The sum of both ports as 16-bit words, not folded.
+    /// The unfolded sum of both ports as 16-bit words.
     #[inline(always)]
     pub fn sum(&self) -> u32 {
         halves(bytemuck::cast(*self))
     }
 }
 
-/// IP protocol numbers, as the 8-bit field of the header has them.
+/// IP protocol numbers, as in the 8-bit header field.
 pub mod protocol {
     use network_types::ip::IpProto;
 
@@ -206,7 +206,7 @@ pub mod protocol {
     /// Internet Control Message Protocol for IPv6 (RFC 4443).
     pub const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 
-    /// The protocol's name as people write it, where the router translates it.
+    /// The usual name of a protocol that the router translates.
     pub const fn name(protocol: u8) -> Option<&'static str> {
         match protocol {
             TCP => Some("TCP"),

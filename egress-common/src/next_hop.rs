@@ -1,28 +1,28 @@
-//! Next hops: whom the kernel would hand a packet to, resolved beforehand.
+//! Next hops: the MAC addresses for a destination, resolved in advance.
 //!
-//! Userspace keeps them as the kernel's neighbour table has them. Each is good until a time that userspace puts off again
-//! and again, so that without it the kernel half asks the kernel soon (`bpf_redirect_neigh`).
+//! Userspace copies them from the kernel's neighbour table. Each one is valid for a limited time, which userspace
+//! renews. If userspace stops, the kernel half soon falls back to a kernel lookup (`bpf_redirect_neigh`).
 
 use bytemuck::{Pod, Zeroable};
 
-/// How many next hops are kept, of both interfaces and families. The first stands for none.
+/// The number of next hops, for both interfaces and families. Index 0 means none.
 pub const NEXT_HOPS: u32 = 4096;
 
 /// A next hop: an element of the array `NEXT_HOPS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct NextHop {
-    /// The first 12 octets of a frame that is sent there: its own MAC address, and the interface's.
+    /// The first 12 octets of a frame to the next hop: its MAC address and the interface's own.
     pub macs: [u8; 12],
-    /// The reference that flows have to this next hop, and not to one that was in its place before.
+    /// The reference by which flows find this next hop, but not an earlier one at the same index.
     pub reference: NextHopRef,
-    /// Until when it is good: `CLOCK_MONOTONIC` in nanoseconds.
+    /// The end of validity: `CLOCK_MONOTONIC` in nanoseconds.
     pub valid_until_ns: u64,
 }
 
 const _: () = assert!(size_of::<NextHop>() == 24);
 
-/// A flow's reference to a next hop: its place in `NEXT_HOPS`, and a number that changes when what is there does.
+/// A flow's reference to a next hop: an index in `NEXT_HOPS`, and a generation that changes when the element does.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct NextHopRef(u32);
@@ -31,18 +31,18 @@ impl NextHopRef {
     /// No next hop is known.
     pub const NONE: Self = Self(0);
 
-    /// The next hop at `index`, below [`NEXT_HOPS`] and not 0, for the `generation`-th time.
+    /// A reference to the element at `index`, in its `generation`. The index is below [`NEXT_HOPS`] and not 0.
     pub const fn new(index: u32, generation: u32) -> Self {
         Self(generation.wrapping_mul(NEXT_HOPS) | (index % NEXT_HOPS))
     }
 
-    /// Its place in `NEXT_HOPS`.
+    /// The index in `NEXT_HOPS`.
     #[inline(always)]
     pub const fn index(self) -> u32 {
         self.0 % NEXT_HOPS
     }
 
-    /// Whether no next hop is known.
+    /// Returns `true` if no next hop is known.
     #[inline(always)]
     pub const fn is_none(self) -> bool {
         self.0 == 0
@@ -50,9 +50,9 @@ impl NextHopRef {
 }
 
 impl NextHop {
-    /// Whether this is the next hop that `reference` means, and good at this time.
+    /// Returns `true` if this is the next hop of `reference` and is valid at this time.
     #[inline(always)]
-    pub const fn is_good(&self, reference: NextHopRef, now_ns: u64) -> bool {
+    pub const fn is_valid(&self, reference: NextHopRef, now_ns: u64) -> bool {
         self.reference.0 == reference.0 && now_ns < self.valid_until_ns
     }
 }
@@ -61,7 +61,7 @@ impl NextHop {
 mod user {
     use super::{NextHop, NextHopRef};
 
-    // SAFETY: `bytemuck::Pod` asks for more than aya's.
+    // SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
     unsafe impl aya::Pod for NextHop {}
     // SAFETY: as above.
     unsafe impl aya::Pod for NextHopRef {}
@@ -80,11 +80,14 @@ mod tests {
             valid_until_ns: 100,
         };
         assert_eq!(reference.index(), 7);
-        assert!(hop.is_good(reference, 99));
-        assert!(!hop.is_good(reference, 100), "too late");
-        assert!(!hop.is_good(NextHopRef::new(7, 2), 99), "another was there");
+        assert!(hop.is_valid(reference, 99));
+        assert!(!hop.is_valid(reference, 100), "too late");
         assert!(
-            !NextHop::zeroed().is_good(NextHopRef::NONE, 0),
+            !hop.is_valid(NextHopRef::new(7, 2), 99),
+            "another was there"
+        );
+        assert!(
+            !NextHop::zeroed().is_valid(NextHopRef::NONE, 0),
             "never good"
         );
         assert!(NextHopRef::NONE.is_none() && !reference.is_none());

@@ -1,16 +1,16 @@
-//! What can become of a packet that is not forwarded: the one list of reasons.
+//! The reasons why a packet is not forwarded.
 //!
-//! An outcome's number is explicit and never reused, because it outlives the program in a pinned map. To add one, take the
-//! next free number. To remove one, move its number and name to `retired`.
+//! An outcome's number is explicit and never reused, because counters in a pinned map outlive the program. To add an
+//! outcome, take the next free number. To remove one, move its number and name to `retired`.
 
 /// What the kernel does with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It goes on to the pod's own network stack, untouched.
+    /// The packet continues unchanged to the pod's own network stack.
     Pass,
-    /// It is dropped.
+    /// The packet is dropped.
     Drop,
-    /// It is dropped, and its sender is told by an ICMP error, or by an ABORT of SCTP.
+    /// The packet is dropped, and its sender gets an ICMP error or an SCTP ABORT.
     Reject,
 }
 
@@ -27,10 +27,10 @@ macro_rules! outcomes {
         }
 
         impl Outcome {
-            /// Every outcome, in the order of its number.
+            /// All outcomes, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// Numbers of outcomes that are gone, with their names. They are never used again.
+            /// Numbers and names of removed outcomes, which are never reused.
             pub const RETIRED: &[(u32, &str)] = &[$(($retired, $retired_name),)*];
 
             /// The outcome with this number.
@@ -42,7 +42,7 @@ macro_rules! outcomes {
                 None
             }
 
-            /// What is done with the packet.
+            /// The verdict on the packet.
             #[inline(always)]
             pub const fn verdict(self) -> Verdict {
                 match self {
@@ -57,7 +57,7 @@ macro_rules! outcomes {
                 }
             }
 
-            /// What the outcome means, in a sentence or two.
+            /// The meaning of the outcome, in a sentence or two, for users.
             pub const fn description(self) -> &'static str {
                 match self {
                     $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
@@ -74,55 +74,57 @@ outcomes! {
     OtherFrame = 1, "other_frame", Pass;
     /// Arrived on the cluster interface for an address that is not the router's.
     NotForRouter = 2, "not_for_router", Pass;
-    /// No rule has this protocol and port: the pod's own.
+    /// No rule matches this protocol and port. The packet is the pod's own.
     NoRule = 3, "no_rule", Pass;
     /// An IP protocol that is not translated.
     OtherProtocol = 4, "other_protocol", Pass;
-    /// A fragment of a packet that is not a flow's, or whose flow is not known.
+    /// A later fragment of a packet without a flow, or one that cannot be held.
     Fragment = 5, "fragment", Pass;
-    /// A fragment that came before the first one: it goes on when that comes within a second.
+    /// A later fragment that arrived first. It is re-injected if the first one arrives within a second.
     FragmentHeld = 6, "fragment_held", Drop;
     /// A packet on a rule's port that belongs to no flow and cannot start one, such as a late FIN or RST.
     NotAnOpening = 7, "not_an_opening", Pass;
     /// Arrived on the egress interface for the interface's own address, and belongs to no flow.
     EgressOwn = 8, "egress_own", Pass;
-    /// A TCP connection that somebody on the external network asks of the pod itself, or a fragment that may hide one.
+    /// A TCP connection from the external network to the pod itself, or a fragment that may hide one.
     EgressRefused = 9, "egress_refused", Drop;
     /// Arrived on the egress interface for an address that the interface does not have.
     NotForEgress = 10, "not_for_egress", Drop;
-    /// An ICMP error about a packet of no flow.
+    /// An ICMP error about a packet that belongs to no flow.
     UnrelatedIcmpError = 11, "unrelated_icmp_error", Drop;
-    /// An SCTP association with a port that no rule has: refused by an ABORT.
+    /// An SCTP association to a port without a rule. The sender gets an ABORT.
     SctpRefused = 12, "sctp_refused", Reject;
-    /// Its time to live, or hop limit, has run out.
+    /// The time to live or hop limit has run out.
     TtlExceeded = 13, "ttl_exceeded", Reject;
-    /// Larger than the MTU of the way out.
+    /// Larger than the MTU of the outgoing interface.
     PacketTooBig = 14, "packet_too_big", Reject;
     /// The frame ends before the headers that it announces.
     Truncated = 15, "truncated", Drop;
     /// The IP header contradicts itself.
     Malformed = 16, "malformed", Drop;
-    /// A fragment that would overwrite the first one's header, or reaches beyond the largest packet.
+    /// A fragment that would overwrite the transport header, or that ends beyond 64 KiB.
     BadFragment = 17, "bad_fragment", Drop;
     /// The flow table is full.
     FlowTableFull = 18, "flow_table_full", Drop;
-    /// No NAT port towards this server was found free.
+    /// No free NAT port towards this server was found.
     NoFreePort = 19, "no_free_port", Drop;
     /// The rule's address family has no reserved address, or the maps are not filled yet.
     NotConfigured = 20, "not_configured", Drop;
     /// The kernel refused to change the packet.
     RewriteFailed = 21, "rewrite_failed", Drop;
 
-    // A line here for each outcome that is removed: `number = "name";`.
+    // One line for each removed outcome: `number = "name";`.
     retired {}
 }
 
 impl Outcome {
-    /// Elements of `COUNTERS`. There are more than outcomes, so that another one changes the size of no map.
+    /// The number of elements of `COUNTERS`. It leaves room for new outcomes, so that they do not change the map's
+    /// size.
     pub const SLOTS: usize = 64;
 }
 
-/// Outcomes are in order of their numbers, have room in `COUNTERS`, and none has the number of another or a retired one.
+/// Outcomes are in the order of their numbers, fit into `COUNTERS`, and do not share a number with another or a retired
+/// one.
 const _: () = {
     let all = Outcome::ALL;
     let mut index = 0;

@@ -1,4 +1,4 @@
-//! What kind of packet it is, and its transport header.
+//! The kind of a packet, and its transport header.
 
 use core::mem::offset_of;
 
@@ -15,34 +15,34 @@ use crate::{
     sctp, tcp,
 };
 
-/// What a packet is, as far as its headers say: what becomes of it depends on that first.
+/// The kind of a packet according to its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketKind {
     /// It has a transport header, whose tuple finds its flow.
     Transport(TransportHeader),
-    /// An ICMP error. The packet inside finds the flow.
+    /// An ICMP error. The inner packet identifies the flow.
     IcmpError,
-    /// A fragment other than the first. The first one finds the flow.
+    /// A later fragment. The first fragment identifies the flow.
     LaterFragment,
-    /// It can belong to no flow: [`Outcome::OtherProtocol`] or [`Outcome::Malformed`].
+    /// A packet that cannot belong to a flow: [`Outcome::OtherProtocol`] or [`Outcome::Malformed`].
     Untranslatable(Outcome),
 }
 
-/// What the transport header says.
+/// The contents of a transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransportHeader {
-    /// Source and destination port. An echo request has its identifier for a source port, an echo reply for a
-    /// destination port; the other one is 0.
+    /// Source and destination port. For an echo request, the source port is the identifier; for an echo reply, the
+    /// destination port is. The other port is 0.
     pub ports: Ports,
-    /// TCP's flags, or [those that SCTP's first chunk stands for](sctp::flags); none for another protocol.
+    /// The TCP flags, or [their equivalents](sctp::flags) for the first SCTP chunk; none for other protocols.
     pub flags: tcp::Flags,
-    /// TCP's acknowledgment number; else 0. Network byte order.
+    /// The TCP acknowledgment number in network byte order; 0 for other protocols.
     pub acknowledgment: u32,
-    /// Whether the packet may start a flow.
+    /// `true` if the packet may open a flow.
     pub may_open: bool,
 }
 
-/// The part of a TCP header that counts here (RFC 9293).
+/// A TCP header without options (RFC 9293).
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct TcpHeader {
@@ -74,31 +74,31 @@ struct SctpHeader {
     checksum: u32,
 }
 
-/// The length of the header of an SCTP chunk, which begins with its type (RFC 9260, section 3.2).
+/// The length of an SCTP chunk header, whose first byte is the type (RFC 9260, section 3.2).
 const SCTP_CHUNK_LEN: usize = 4;
 
-/// An ICMP or ICMPv6 header (RFC 792, RFC 4443); the identifier is there in echo messages only.
+/// An ICMP or ICMPv6 header (RFC 792, RFC 4443). Only echo messages have the identifier and sequence.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct IcmpHeader {
-    /// What the message is: see [`icmp::Kind`].
+    /// The message type; see [`icmp::Kind`].
     pub message_type: u8,
-    /// What it is in particular.
+    /// The code, which refines the type.
     pub code: u8,
     /// Checksum, as it lies in memory.
     pub checksum: u16,
-    /// Tells one echo request's sender from another's.
+    /// Echo: identifies the sender of a request.
     pub identifier: Port,
-    /// Tells one echo request from another.
+    /// Echo: identifies the request.
     pub sequence: u16,
 }
 
 impl IcmpHeader {
-    /// The ports of an echo message, see [`TransportHeader::ports`]; else what the message is for.
+    /// The [ports](TransportHeader::ports) of an echo message.
     ///
     /// # Errors
     ///
-    /// The kind of a message that is no echo.
+    /// The kind of a message that is not an echo message.
     #[inline(always)]
     pub fn echo_ports<F: Family>(&self) -> Result<Ports, icmp::Kind> {
         let none = Port::new(0);
@@ -116,7 +116,7 @@ impl IcmpHeader {
     }
 }
 
-// What is read from a packet is also written to one: no field may be uninitialised.
+// The kernel half also writes what it reads from a packet, so no byte of it may be uninitialised.
 const _: () = assert!(offset_of!(TcpHeader, sequence) == offset_of!(SctpHeader, verification_tag));
 
 const _: fn() = || {
@@ -126,10 +126,10 @@ const _: fn() = || {
     writable::<Pair<Ipv6Address>>();
 };
 
-/// [`PacketKind`] with each field in a place of its own, which always has a value.
+/// [`PacketKind`] with separate fields, all of which are always initialised.
 ///
-/// An enum leaves the fields of its other variants undefined. The compiler may copy what is undefined, and verifiers up
-/// to Linux 6.2 refuse to read it from the stack.
+/// An enum leaves the bytes of its other variants uninitialised. The compiler may copy those bytes, but verifiers up to
+/// Linux 6.2 refuse to read them from the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlatKind {
     /// `None` if there is a transport header.
@@ -184,8 +184,8 @@ impl FlatKind {
                     return Ok(Self::without(Without::Malformed));
                 }
                 let header: SctpHeader = load(packet, network)?;
-                // A large message (`GSO_BY_FRAGS`) has each of its packets' chunks in a buffer of its own, and to make
-                // the first one contiguous with the header would cut it in two.
+                // In a large message (`GSO_BY_FRAGS`), the chunks of each packet lie in a buffer of their own.
+                // Linearizing the first chunk would move part of it out of its buffer.
                 let [kind, ..] = packet
                     .load_scattered(network.payload_offset + size_of::<SctpHeader>())
                     .ok_or(Outcome::Truncated)?;
@@ -233,7 +233,7 @@ impl FlatKind {
         }
     }
 
-    /// What it means.
+    /// Converts to the enum.
     #[inline(always)]
     pub const fn kind(self) -> PacketKind {
         match self.without {
@@ -247,11 +247,11 @@ impl FlatKind {
 }
 
 impl PacketKind {
-    /// Reads what follows `network`.
+    /// Reads the header after `network`.
     ///
     /// # Errors
     ///
-    /// [`Outcome::Truncated`] if the frame ends before the transport header does.
+    /// [`Outcome::Truncated`] if the frame ends before the transport header.
     #[inline(always)]
     pub fn read<F: Family>(
         packet: &(impl Bytes + ?Sized),
@@ -271,13 +271,13 @@ impl PacketKind {
 }
 
 impl TransportHeader {
-    /// Where a packet has what tells a genuine end: TCP's sequence number, SCTP's verification tag.
+    /// The offset of the field that identifies a genuine end: the TCP sequence number, or the SCTP verification tag.
     pub const SEQUENCE_OR_TAG_OFFSET: usize = offset_of!(TcpHeader, sequence);
 
-    /// Where INIT and INIT ACK of SCTP announce a tag.
+    /// The offset of the tag that an SCTP INIT or INIT ACK announces.
     pub const INITIATE_TAG_OFFSET: usize = size_of::<SctpHeader>() + SCTP_CHUNK_LEN;
 
-    /// Where the checksum stands in the header of this protocol.
+    /// The offset of the checksum in this protocol's header.
     #[inline(always)]
     pub const fn checksum_offset(protocol: u8) -> usize {
         match protocol {
@@ -289,12 +289,12 @@ impl TransportHeader {
     }
 }
 
-/// Where an echo message has its identifier.
+/// The offset of the identifier in an echo message.
 pub const ECHO_IDENTIFIER: usize = offset_of!(IcmpHeader, identifier);
-/// Length of the header of an ICMP error, which the packet that caused it follows.
+/// The length of an ICMP error's header. The inner packet follows it.
 pub const ICMP_HEADER_LEN: usize = size_of::<IcmpHeader>();
 
-/// The transport header behind `network`.
+/// Reads the transport header after `network`.
 #[inline(always)]
 fn load<T: AnyBitPattern, A>(
     packet: &(impl Bytes + ?Sized),

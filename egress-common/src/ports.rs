@@ -1,12 +1,12 @@
-//! The choice of a NAT port.
+//! Choosing a NAT port.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::network::Port;
 
-/// The ports that flows may use: one range, or two where the pod's own local port range lies in between.
+/// The NAT range: one range of ports, or two if the pod's own local port range lies in between.
 ///
-/// The numbers are in host byte order, because they are counted with.
+/// The numbers are in host byte order, for arithmetic.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct NatRange {
@@ -21,11 +21,11 @@ pub struct NatRange {
 }
 
 impl NatRange {
-    /// Ports that a connection may come from without being taken for a system service.
+    /// Ports below this one are reserved for system services.
     const FIRST: u16 = 1024;
 
-    /// All ports from 1024 on, except those that the pod's own sockets may use: `local` is
-    /// `net.ipv4.ip_local_port_range`, first and last port.
+    /// All ports from 1024 on, except those that the pod's own sockets may use. `local` is the first and last port of
+    /// `net.ipv4.ip_local_port_range`.
     pub const fn without(local: (u16, u16)) -> Self {
         let (first, last) = local;
         let local_is_below = last < Self::FIRST || last < first;
@@ -44,19 +44,19 @@ impl NatRange {
         }
     }
 
-    /// How many ports there are.
+    /// The number of ports.
     #[inline(always)]
     pub const fn len(&self) -> u32 {
         self.low_len as u32 + self.high_len as u32
     }
 
-    /// Whether there is no port at all.
+    /// Returns `true` if the range has no ports.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether flows may use this port.
+    /// Returns `true` if flows may use this port.
     #[inline(always)]
     pub const fn contains(&self, port: Port) -> bool {
         let number = port.number();
@@ -64,7 +64,7 @@ impl NatRange {
             || number.wrapping_sub(self.high_start) < self.high_len
     }
 
-    /// The port at `index`, which has to be below [`Self::len`].
+    /// The port at `index`, which must be below [`Self::len`].
     #[inline(always)]
     pub const fn nth(&self, index: u32) -> Port {
         #[expect(
@@ -80,12 +80,11 @@ impl NatRange {
     }
 }
 
-/// The ports to try for a new flow whose client's own port is taken or out of the range: all of the range, each once, from
-/// a random one on and in random steps.
+/// The NAT ports to try for a new flow if its preferred port is taken or out of range. They are all ports of the range,
+/// each once, from a random start and with a random step.
 ///
-/// The steps go through all numbers of 16 bits, which an odd step does for each start, and those beyond the range are
-/// passed over. Steps of one would be fewer turns in an empty range, but find free ports ever more slowly as those that are
-/// taken grow together (RFC 6056, section 3.3.1).
+/// An odd step visits every 16-bit number once; numbers beyond the range are skipped. Steps of one would skip less, but
+/// get slower as taken ports form clusters (RFC 6056, section 3.3.1).
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates {
     len: u32,
@@ -94,12 +93,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// How many attempts go through all of a range.
+    /// The number of attempts that cover the whole range.
     pub const ATTEMPTS: u32 = 1 << 16;
 
-    /// The candidates in a range; `random` is uniform.
+    /// The candidates in a range, for a uniformly random number.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "each half is meant")]
+    #[expect(clippy::cast_possible_truncation, reason = "each half is used")]
     pub const fn new(range: NatRange, random: u32) -> Self {
         Self {
             len: range.len(),
@@ -108,8 +107,8 @@ impl Candidates {
         }
     }
 
-    /// Which port of the range to try at this attempt, counted from 0 and below [`Self::ATTEMPTS`]: its index for
-    /// [`NatRange::nth`], or `None` to go on to the next attempt.
+    /// The candidate for this attempt, as an index for [`NatRange::nth`]; `None` to continue with the next attempt.
+    /// Attempts count from 0 and are below [`Self::ATTEMPTS`].
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,

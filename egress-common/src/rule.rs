@@ -1,4 +1,4 @@
-//! Redirect rules, and the addresses that they answer for.
+//! Redirect rules, and the addresses of the router.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,7 +7,7 @@ use crate::{
     tuple::Side,
 };
 
-/// What a rule listens to: the key of `RULES_V4` and `RULES_V6`.
+/// The protocol and port of a rule: the key of `RULES_V4` and `RULES_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct RuleKey {
@@ -15,12 +15,12 @@ pub struct RuleKey {
     pub port: Port,
     /// IP protocol number.
     pub protocol: u8,
-    /// The set that the rule belongs to: 0 or 1, see [`RuleSet`](crate::RuleSet).
+    /// The rule set, 0 or 1; see [`RuleSet`](crate::RuleSet).
     pub set: u8,
 }
 
 impl RuleKey {
-    /// The key of the rule of this set for this protocol and port.
+    /// The key of a rule of this set.
     #[inline(always)]
     pub const fn new(set: u8, protocol: u8, port: Port) -> Self {
         Self {
@@ -31,21 +31,21 @@ impl RuleKey {
     }
 }
 
-/// Where a rule sends its connections: the value of `RULES_V4` and `RULES_V6`.
+/// The destination of a rule: the value of `RULES_V4` and `RULES_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule<A> {
-    /// The server.
+    /// The server's address.
     pub destination: A,
-    /// The server's port; the client's own where the spec names none.
+    /// The server's port. Without a `targetPort` in the spec, it is the rule's own port.
     pub target_port: Port,
     padding: u16,
-    /// The rule's index in `RULE_COUNTERS`, which it keeps as long as it stays the same.
+    /// The rule id: the index in `RULE_COUNTERS`, which the rule keeps across reloads.
     pub id: u32,
 }
 
 impl<A> Rule<A> {
-    /// A rule that sends its connections to `destination` and `target_port`.
+    /// A rule with this destination, target port and id.
     pub const fn new(destination: A, target_port: Port, id: u32) -> Self {
         Self {
             destination,
@@ -61,11 +61,13 @@ impl<A> Rule<A> {
     }
 }
 
-/// An address that one of the router's interfaces has: the key of `ADDRESSES_V4` and `ADDRESSES_V6`.
+/// An address of one of the router's interfaces: the key of `ADDRESSES_V4` and `ADDRESSES_V6`. Next hops use it as
+/// well, with the address of a client or server: the key of `ROUTES_V4`, `ROUTES_V6`, `UNRESOLVED_V4` and
+/// `UNRESOLVED_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressKey<A> {
-    /// The interface's own address.
+    /// The address.
     pub address: A,
     side: u32,
 }
@@ -80,7 +82,7 @@ impl<A: Address> AddressKey<A> {
         }
     }
 
-    /// The interface that has the address; `None` for a key that this version did not write.
+    /// The interface; `None` for a key of another version.
     pub const fn side(&self) -> Option<Side> {
         Side::from_number(self.side)
     }
@@ -104,7 +106,7 @@ unsafe impl<A: Pod> Pod for AddressKey<A> {}
 mod user {
     use super::{AddressKey, Pod, Rule, RuleKey};
 
-    // SAFETY: `bytemuck::Pod` asks for more than aya's.
+    // SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
     unsafe impl aya::Pod for RuleKey {}
     // SAFETY: as above.
     unsafe impl<A: Pod> aya::Pod for Rule<A> {}

@@ -1,8 +1,9 @@
-//! SCTP: which packets open and end an association, and how its checksum follows a changed port.
+//! SCTP: opening and ending associations, and updating the checksum for changed ports.
 //!
-//! The checksum is the CRC32c of the packet (RFC 9260, appendix A). It covers no addresses. A CRC is linear: when ports
-//! change, the CRC changes by the CRC of the difference, moved past all that follows the ports. Moving a CRC past `n` zero
-//! bytes multiplies it by x^(8n) modulo the polynomial, which takes a multiplication for each bit of `n`.
+//! The checksum is the CRC32c of the packet (RFC 9260, appendix A), which does not cover addresses. A CRC is linear:
+//! when ports change, the CRC changes by the CRC of the difference, shifted past everything after the ports. Shifting a
+//! CRC past `n` zero bytes multiplies it by x^(8n) modulo the polynomial, which takes one multiplication per bit of
+//! `n`.
 
 use crate::tcp::{Flags, Seen};
 
@@ -10,7 +11,7 @@ use crate::tcp::{Flags, Seen};
 pub mod chunk {
     /// User data.
     pub const DATA: u8 = 0;
-    /// Opens an association: the only chunk of its first packet.
+    /// Opens an association. It is the only chunk of its packet.
     pub const INIT: u8 = 1;
     /// Answers INIT.
     pub const INIT_ACK: u8 = 2;
@@ -20,18 +21,18 @@ pub mod chunk {
     pub const HEARTBEAT: u8 = 4;
     /// Ends an association at once.
     pub const ABORT: u8 = 6;
-    /// Begins to end an association.
+    /// Starts the shutdown of an association.
     pub const SHUTDOWN: u8 = 7;
     /// Answers SHUTDOWN.
     pub const SHUTDOWN_ACK: u8 = 8;
     /// Answers INIT ACK.
     pub const COOKIE_ECHO: u8 = 10;
-    /// The last word of an association.
+    /// Completes a shutdown.
     pub const SHUTDOWN_COMPLETE: u8 = 14;
 }
 
-/// Whether a packet with this first chunk may start a flow: one that opens an association, or carries on with one whose
-/// flow was lost. ABORT, SHUTDOWN and answers to INIT start nothing.
+/// Returns `true` if a packet with this first chunk may open a flow: it opens an association, or continues one whose
+/// flow was lost. ABORT, SHUTDOWN and answers to INIT do not.
 #[inline(always)]
 pub const fn may_open(first_chunk: u8) -> bool {
     matches!(
@@ -40,8 +41,7 @@ pub const fn may_open(first_chunk: u8) -> bool {
     )
 }
 
-/// What a packet with this first chunk does to its association, by the flag of TCP that does the same: SYN opens, ACK
-/// carries on, FIN begins to end, RST ends.
+/// The TCP flag with the same effect as this first chunk: SYN opens, ACK continues, FIN starts a shutdown, RST ends.
 #[inline(always)]
 pub const fn flags(first_chunk: u8) -> Flags {
     Flags(match first_chunk {
@@ -52,25 +52,25 @@ pub const fn flags(first_chunk: u8) -> Flags {
     })
 }
 
-/// An association's state, named as in conntrack.
+/// The state of an association, with conntrack's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// The client has sent an INIT.
     CookieWait,
     /// The client has sent a COOKIE ECHO.
     CookieEchoed,
-    /// Picked up in the middle; the server has not been heard yet.
+    /// The flow was opened in the middle of the association, and the server has not answered yet.
     Unanswered,
-    /// Both sides carry on.
+    /// Both sides have sent data or acknowledgments.
     Established,
-    /// One side has begun to shut down.
+    /// One side has started the shutdown.
     Shutdown,
     /// One side has sent an ABORT.
     Closed,
 }
 
 impl State {
-    /// The state of the association whose directions have shown these [`flags`].
+    /// Derives the state from the [`flags`] of both directions.
     pub const fn of(original: Seen, reply: Seen) -> Self {
         if original.any(Flags::RST) || reply.any(Flags::RST) {
             return Self::Closed;
@@ -90,12 +90,13 @@ impl State {
         }
     }
 
-    /// Whether an INIT on the same tuple asks for a new association, because this one has ended or is about to.
+    /// Returns `true` if an INIT on the same tuple may open a new association, because this one has ended or is about
+    /// to.
     pub const fn is_closing(self) -> bool {
         matches!(self, Self::Shutdown | Self::Closed)
     }
 
-    /// Whether there is no association yet.
+    /// Returns `true` if the association is not established yet.
     pub const fn is_embryonic(self) -> bool {
         matches!(
             self,
@@ -103,7 +104,7 @@ impl State {
         )
     }
 
-    /// The state's name, as conntrack writes it where it has one.
+    /// The state's name: conntrack's, if it has one.
     pub const fn name(self) -> &'static str {
         match self {
             Self::CookieWait => "COOKIE_WAIT",
@@ -116,26 +117,26 @@ impl State {
     }
 }
 
-/// Whether a packet with this verification tag comes from an end of the association, and so may end it. The tags are those
-/// that `sender` and `receiver` have announced in INIT and INIT ACK, 0 where that was not seen.
+/// Returns `true` if a packet with this verification tag is a credible end of the association. `sender` and `receiver`
+/// are the tags that the two sides announced in INIT and INIT ACK, or 0 if that was not seen.
 ///
-/// A packet has the tag that its receiver announced. Only of an ABORT or SHUTDOWN COMPLETE whose sender does not know that
-/// one (the T bit) it is the sender's own (RFC 9260, section 8.5.1).
+/// A packet carries the tag that its receiver announced. The only exceptions are an ABORT or SHUTDOWN COMPLETE whose
+/// sender does not know that tag: they carry the sender's own and have the T bit (RFC 9260, section 8.5.1).
 #[inline(always)]
 pub const fn is_credible_end(tag: u32, sender: u32, receiver: u32) -> bool {
     receiver == 0 || tag == receiver || (sender != 0 && tag == sender)
 }
 
-/// The Castagnoli polynomial, bit-reversed as its CRC is.
+/// The Castagnoli polynomial, bit-reversed like the CRC.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
-/// Packets are shorter than 2¹⁶ bytes.
+/// The number of bits of a packet's length, which is below 2¹⁶ bytes.
 const LENGTH_BITS: usize = 16;
 const NIBBLES: usize = 8;
 
-/// `SHIFT[k][i][v]`: the nibble `v` at place `i` of a CRC, moved past 2^k zero bytes. 8 KiB.
+/// `SHIFT[k][i][v]` is the nibble `v` at place `i` of a CRC, shifted past 2^k zero bytes. 8 KiB.
 static SHIFT: [[[u32; 16]; NIBBLES]; LENGTH_BITS] = shift_tables();
 
-/// The product of two polynomials modulo [`POLYNOMIAL`], in the bit-reversed form: the highest bit is x⁰.
+/// Multiplies two polynomials modulo [`POLYNOMIAL`], bit-reversed: the highest bit is x⁰.
 const fn multiply(a: u32, b: u32) -> u32 {
     let mut product = 0;
     let mut power = b;
@@ -153,7 +154,7 @@ const fn multiply(a: u32, b: u32) -> u32 {
 #[expect(clippy::cast_possible_truncation, reason = "a nibble")]
 const fn shift_tables() -> [[[u32; 16]; NIBBLES]; LENGTH_BITS] {
     let mut tables = [[[0; 16]; NIBBLES]; LENGTH_BITS];
-    // x^8: past one byte.
+    // x^8 shifts past one byte.
     let mut factor = 1_u32 << (31 - 8);
     let mut k = 0;
     while k < LENGTH_BITS {
@@ -172,7 +173,7 @@ const fn shift_tables() -> [[[u32; 16]; NIBBLES]; LENGTH_BITS] {
     tables
 }
 
-/// Moves a CRC past `length` zero bytes; `length` is below 2¹⁶.
+/// Shifts a CRC past `length` zero bytes; `length` is below 2¹⁶.
 #[inline(always)]
 fn shift(mut crc: u32, length: usize) -> u32 {
     for (k, table) in SHIFT.iter().enumerate() {
@@ -187,20 +188,20 @@ fn shift(mut crc: u32, length: usize) -> u32 {
     crc
 }
 
-/// What replaced ports add (by exclusive or) to the checksum of a packet of `length` bytes.
+/// The change (by exclusive or) to the checksum of a packet of `length` bytes when `new` ports replace `old` ones.
 ///
-/// It, `old` and `new` are words as they lie in memory on a little-endian machine, which is how RFC 9260 sends a CRC32c.
+/// All three are words as they lie in memory on a little-endian machine, which is how RFC 9260 sends a CRC32c.
 #[inline(always)]
 pub fn checksum_delta(old: u32, new: u32, length: usize) -> u32 {
-    // The CRC of four bytes, without start value, is the four bytes moved past themselves.
+    // The CRC of four bytes, without a start value, is the four bytes shifted past themselves.
     shift(old ^ new, length)
 }
 
-/// The checksum of a packet of these words, as they lie in memory on a little-endian machine; that of the checksum itself
-/// is 0.
+/// The checksum of a packet of these words, as they lie in memory on a little-endian machine. The word of the checksum
+/// itself must be 0.
 #[inline(always)]
 pub fn checksum<const WORDS: usize>(words: [u32; WORDS]) -> u32 {
-    // Between two words the CRC is that of the bytes so far; the next word's difference to it is moved past itself.
+    // The CRC so far, xored with the next word, is shifted past that word.
     !words
         .into_iter()
         .fold(!0, |crc, word| shift(crc ^ word, size_of::<u32>()))
@@ -272,7 +273,7 @@ mod tests {
         assert!(is_credible_end(7, 9, 7), "the receiver's tag");
         assert!(is_credible_end(9, 9, 7), "the sender's own, reflected");
         assert!(!is_credible_end(8, 9, 7));
-        assert!(!is_credible_end(0, 0, 7), "no tag is nobody's");
+        assert!(!is_credible_end(0, 0, 7), "0 is not a tag");
         assert!(is_credible_end(8, 0, 0), "nothing is known");
     }
 

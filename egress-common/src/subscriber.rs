@@ -1,24 +1,24 @@
-//! Subscribers: who reads records from the kernel half.
+//! Subscribers: readers of records from the kernel half.
 
-/// A listener, each with a ring buffer of its own. The number is the index in `SUBSCRIBERS` and `EVENTS_LOST`, and
-/// never another's.
+/// A subscriber, with a ring buffer of its own. The number is the index in `SUBSCRIBERS` and `EVENTS_LOST`, and is
+/// never reused.
 ///
-/// The value in `SUBSCRIBERS` is the time until which it listens (`CLOCK_MONOTONIC` in nanoseconds), 0 for not at all. One that
-/// puts that time off again and again ends by itself when its process does.
+/// The value in `SUBSCRIBERS` is the end of the lease (`CLOCK_MONOTONIC` in nanoseconds), or 0 if nobody has
+/// subscribed. A subscriber renews its lease, so that it expires when the process ends.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subscriber {
-    /// The router's own flow log, by `FLOW_LOG`.
+    /// The router's own flow log, which reads `FLOW_LOG`.
     Log = 0,
-    /// Whoever follows the flows, by `FOLLOW`.
+    /// `flows --follow`, which reads `FOLLOW`.
     Follow = 1,
-    /// Whoever traces packets, by `TRACE`.
+    /// `trace`, which reads `TRACE`.
     Trace = 2,
 }
 
 impl Subscriber {
-    /// How many there are.
+    /// The number of subscribers.
     pub const COUNT: usize = 3;
-    /// The value in `SUBSCRIBERS` of one that listens until it says otherwise.
+    /// A lease that never expires.
     pub const FOREVER: u64 = u64::MAX;
 }

@@ -1,17 +1,17 @@
-//! The sweep queue, by which the kernel half finds idle flows.
+//! The sweep queue, with which the kernel half finds idle flows.
 
 use crate::{
     network::{Address, Ipv4Address, Ipv6Address},
     tuple::Tuple,
 };
 
-/// A flow that waits for a visit: an element of the queues `SWEEP_V4` and `SWEEP_V6`.
+/// A flow in the sweep queue: an element of `SWEEP_V4` and `SWEEP_V6`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SweepItem<A> {
-    /// The flow, by the tuple of a client's packet.
+    /// The tuple of the client's packets.
     pub tuple: Tuple<A>,
-    /// The lower half of when it was opened, which tells it from an earlier flow with the same tuple.
+    /// The lower half of the time when the flow was opened, which tells it from an earlier flow with the same tuple.
     pub opened: u32,
     /// The tick of the last visit.
     pub tick: u32,
@@ -21,12 +21,15 @@ const _: () = assert!(size_of::<SweepItem<Ipv4Address>>() == 24);
 const _: () = assert!(size_of::<SweepItem<Ipv6Address>>() == 48);
 
 impl<A: Address> SweepItem<A> {
-    /// Ticks between two visits to a flow; there are ten in a second.
+    /// Ticks between two visits to a flow. A tick is 2²⁷ ns, about 134 ms.
     pub const INTERVAL: u32 = 10;
 
     /// The item of a flow that was opened at `opened_ns`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only the lower half is used"
+    )]
     pub const fn new(tuple: Tuple<A>, opened_ns: u64, tick: u32) -> Self {
         Self {
             tuple,
@@ -35,15 +38,18 @@ impl<A: Address> SweepItem<A> {
         }
     }
 
-    /// Whether it is time for another visit.
+    /// Returns `true` if the next visit is due.
     #[inline(always)]
     pub const fn is_due(&self, tick: u32) -> bool {
         tick.wrapping_sub(self.tick) >= Self::INTERVAL
     }
 
-    /// Whether it stands for the flow that was opened at `opened_ns`.
+    /// Returns `true` if this is the item of the flow that was opened at `opened_ns`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only the lower half is used"
+    )]
     pub const fn is_of(&self, opened_ns: u64) -> bool {
         self.opened == opened_ns as u32
     }

@@ -1,11 +1,12 @@
-//! TCP connections, as far as a translator has to understand them.
+//! TCP connections, as far as a NAT must understand them.
 //!
-//! Each direction's entry remembers which flags that direction has shown ([`Seen`]); the connection's [`State`] follows
-//! from the two. So an established packet writes nothing, and no packet has to look up the other direction's entry.
+//! Each entry records the flags that its direction has shown ([`Seen`]), and the connection's [`State`] follows from
+//! both entries. A packet of an established connection therefore changes nothing, and no packet has to look up the
+//! other entry.
 
 use bytemuck::{Pod, Zeroable};
 
-/// The flags of a TCP header: its 14th octet (RFC 9293, section 3.1).
+/// The flags of a TCP header, in its 14th octet (RFC 9293, section 3.1).
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flags(pub u8);
@@ -22,50 +23,51 @@ impl Flags {
 
     const CONTROL: u8 = Self::FIN | Self::SYN | Self::RST | Self::ACK;
 
-    /// The flags that segments other than the usual ones have: they begin or end a connection.
+    /// The flags that open or end a connection.
     pub const SLOW_PATH: u8 = Self::SYN | Self::ENDS;
     /// The flags that end a connection.
     pub const ENDS: u8 = Self::FIN | Self::RST;
 
-    /// Whether this asks for a new connection: SYN, and none of ACK, RST, FIN.
+    /// Returns `true` for a request to open a connection: SYN without ACK, RST or FIN.
     #[inline(always)]
     pub const fn is_open_request(self) -> bool {
         self.0 & Self::CONTROL == Self::SYN
     }
 
-    /// Whether a segment that belongs to no flow may start one.
+    /// Returns `true` if a segment that belongs to no flow may open one.
     ///
-    /// Besides a SYN that is a plain ACK: the middle of a connection whose flow was lost, as after a restart.
-    /// Netfilter does the same (`nf_conntrack_tcp_loose`, on by default). A FIN, a RST or a SYN-ACK starts nothing.
+    /// Besides a SYN, that is a plain ACK: the flow of its connection was lost, for example in a restart. Netfilter
+    /// does the same (`nf_conntrack_tcp_loose`, on by default). A FIN, RST or SYN-ACK opens nothing.
     #[inline(always)]
     pub const fn may_open(self) -> bool {
         self.is_open_request() || self.0 & Self::CONTROL == Self::ACK
     }
 }
 
-/// Whether a FIN or RST with this sequence number comes from an end of the connection, and so may end it. `acknowledged` is
-/// what its receiver has last acknowledged. Numbers are in host byte order.
+/// Returns `true` if a FIN or RST with this sequence number is a credible end of the connection. `acknowledged` is the
+/// last acknowledgment of its receiver. Both are in host byte order.
 ///
-/// A host on the path knows the numbers, and anyone else would have to guess. Nothing from the sender's side is consulted:
-/// whoever forges the one segment could forge another before it. The end itself is exactly at what was acknowledged, or
-/// ahead of it by what is under way. If that is more than [`AHEAD`], the receiver's answer to a RST makes the sender
-/// send one that is exact (RFC 5961, section 3.2).
+/// A host on the path knows the numbers; any other attacker must guess. The check does not use what the sender sent
+/// before, because an attacker who forges this segment could have forged that as well. A genuine end is at the
+/// acknowledged number, or ahead of it by the data in flight. If that is more than `AHEAD`, the receiver answers a
+/// RST with a challenge ACK, and the sender repeats the RST with the exact number (RFC 5961, section 3.2).
 #[inline(always)]
 pub const fn is_credible_end(sequence: u32, acknowledged: u32) -> bool {
     sequence.wrapping_sub(acknowledged) <= AHEAD
 }
 
-/// How far ahead of what was acknowledged the end of a connection may be: one packet of segmentation offload at its
-/// largest (`GSO_MAX_SIZE` in `linux/netdevice.h`).
+/// How far a credible end may be ahead of the last acknowledgment: one segmentation-offload packet of the maximum size
+/// (`GSO_MAX_SIZE` in `linux/netdevice.h`).
 const AHEAD: u32 = 512 * 1024;
 
 /// The flags that one direction of a connection has shown so far.
 ///
-/// Bits are as in the header, see [`Flags`], and so never change. A state is not kept: it follows from them. SCTP has [those that do the same](crate::sctp::flags).
+/// The bits are those of [`Flags`], which the wire format fixes. They are stored instead of the state, which follows
+/// from them. SCTP chunks set [equivalent flags](crate::sctp::flags).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Seen {
-    /// The flags, or-ed.
+    /// The flags, combined by or.
     pub flags: u8,
 }
 
@@ -73,7 +75,7 @@ impl Seen {
     /// Before the first packet.
     pub const NOTHING: Self = Self { flags: 0 };
 
-    /// What has been seen once a segment with `flags` has passed.
+    /// Adds the flags of a segment.
     #[inline(always)]
     #[must_use]
     pub const fn with(self, flags: Flags) -> Self {
@@ -82,21 +84,21 @@ impl Seen {
         }
     }
 
-    /// Whether any of `flags` has been seen.
+    /// Returns `true` if any of `flags` has been seen.
     #[inline(always)]
     pub const fn any(self, flags: u8) -> bool {
         self.flags & flags != 0
     }
 }
 
-/// A connection's state, named as in conntrack.
+/// The state of a connection, with conntrack's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// The client has sent a SYN.
     SynSent,
-    /// The server has answered with SYN-ACK.
+    /// The server has answered with a SYN-ACK.
     SynReceived,
-    /// Picked up in the middle; the server has not been heard yet.
+    /// The flow was opened in the middle of the connection, and the server has not answered yet.
     Unanswered,
     /// Both sides have acknowledged.
     Established,
@@ -111,7 +113,7 @@ pub enum State {
 }
 
 impl State {
-    /// The state of the connection whose directions have shown this.
+    /// Derives the state from the flags of both directions.
     pub const fn of(original: Seen, reply: Seen) -> Self {
         if original.any(Flags::RST) || reply.any(Flags::RST) {
             return Self::Close;
@@ -132,7 +134,7 @@ impl State {
         }
     }
 
-    /// Whether a SYN on the same tuple asks for a new connection, because this one has ended or is about to.
+    /// Returns `true` if a SYN on the same tuple may open a new connection, because this one has ended or is about to.
     pub const fn is_closing(self) -> bool {
         matches!(
             self,
@@ -140,7 +142,7 @@ impl State {
         )
     }
 
-    /// Whether the connection is not open yet.
+    /// Returns `true` if the connection is not established yet.
     pub const fn is_embryonic(self) -> bool {
         matches!(self, Self::SynSent | Self::SynReceived | Self::Unanswered)
     }
@@ -206,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_simultaneous_open_becomes_a_connection() {
-        // RFC 9293, figure 8: both send a SYN, then both a SYN-ACK.
+        // RFC 9293, figure 8: both sides send a SYN, then both a SYN-ACK.
         assert_eq!(State::of(seen(&[SYN]), seen(&[SYN])), State::SynReceived);
         assert_eq!(
             State::of(seen(&[SYN, SYN_ACK]), seen(&[SYN, SYN_ACK])),

@@ -1,4 +1,4 @@
-//! How long an idle flow lives.
+//! The idle timeouts of flows.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -6,8 +6,8 @@ use crate::{sctp, tcp};
 
 macro_rules! timeouts {
     ($($(#[doc = $doc:literal])+ $name:ident = $seconds:expr;)+) => {
-        /// Timeouts in seconds after a flow's last packet. The default is netfilter's, so that nothing that lives there dies
-        /// here, and so are the names (`net.netfilter.nf_conntrack_*_timeout*`).
+        /// Idle timeouts in seconds. Names and defaults are netfilter's (`net.netfilter.nf_conntrack_*_timeout*`), so
+        /// that a flow lives here at least as long as it does there.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
         pub struct Timeouts {
@@ -15,7 +15,7 @@ macro_rules! timeouts {
         }
 
         impl Timeouts {
-            /// Netfilter's.
+            /// Netfilter's defaults.
             pub const DEFAULT: Self = Self {
                 $($name: $seconds,)+
             };
@@ -23,7 +23,7 @@ macro_rules! timeouts {
             /// The names of all timeouts.
             pub const NAMES: &[&str] = &[$(stringify!($name),)+];
 
-            /// The timeout of this name.
+            /// The timeout with this name.
             pub fn get_mut(&mut self, name: &str) -> Option<&mut u32> {
                 match name {
                     $(stringify!($name) => Some(&mut self.$name),)+
@@ -31,7 +31,7 @@ macro_rules! timeouts {
                 }
             }
 
-            /// All timeouts: name, seconds, and when it counts.
+            /// All timeouts: name, seconds, and when the timeout applies.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u32, &'static str)> {
                 [$((stringify!($name), self.$name, concat!($($doc),+).trim_ascii()),)+].into_iter()
             }
@@ -54,23 +54,23 @@ timeouts! {
     tcp_time_wait = 120;
     /// TCP: the connection was reset.
     tcp_close = 10;
-    /// TCP: picked up in the middle, and not answered.
+    /// TCP: opened in the middle, without an answer.
     tcp_unacknowledged = 300;
-    /// UDP: not answered, or over within two seconds.
+    /// UDP: no answer, or both directions for less than two seconds.
     udp = 30;
-    /// UDP: in both directions, for longer than two seconds.
+    /// UDP: both directions, for longer than two seconds.
     udp_stream = 120;
-    /// SCTP: an INIT whose answer the client has not taken up.
+    /// SCTP: an INIT, until the client sends a COOKIE ECHO.
     sctp_cookie_wait = 3;
     /// SCTP: a COOKIE ECHO without an answer.
     sctp_cookie_echoed = 3;
     /// SCTP: an open association.
     sctp_established = 210;
-    /// SCTP: an end has begun to shut down.
+    /// SCTP: one side has started the shutdown.
     sctp_shutdown = 3;
     /// SCTP: the association was aborted.
     sctp_closed = 10;
-    /// SCTP: picked up in the middle, and not answered.
+    /// SCTP: opened in the middle, without an answer.
     sctp_heartbeat_sent = 30;
     /// Echo: with or without a reply.
     icmp = 30;

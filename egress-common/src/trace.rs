@@ -1,4 +1,4 @@
-//! Tracing: what the kernel half decides for packets that somebody wants to see.
+//! Tracing: packets and what the kernel half decided for them.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,15 +9,15 @@ use crate::{
     tuple::{Side, Tuple},
 };
 
-/// Which packets are traced, of both directions of a flow: the only value of the array `TRACE_FILTER`.
+/// The packets to trace, in both directions of a flow: the only element of the array `TRACE_FILTER`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct TraceFilter {
-    /// Addresses of clients, as they lie in memory; those of IPv4 have the first word only.
+    /// The clients' network, as it lies in memory. IPv4 uses the first word only.
     network: [u32; 4],
-    /// Which of their bits count.
+    /// The mask of the network.
     mask: [u32; 4],
-    /// Length of the clients' addresses in bytes; 0 for clients of either family.
+    /// The length of the clients' addresses in bytes; 0 for both families.
     address_len: u32,
     /// The port that the client connects to; 0 for any.
     pub port: Port,
@@ -29,11 +29,11 @@ pub struct TraceFilter {
 const _: () = assert!(size_of::<TraceFilter>() == 40);
 
 #[cfg(feature = "user")]
-// SAFETY: `bytemuck::Pod` asks for more than aya's.
+// SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
 unsafe impl aya::Pod for TraceFilter {}
 
 impl TraceFilter {
-    /// Every packet of IPv4 and IPv6.
+    /// All IPv4 and IPv6 packets.
     pub const ANY: Self = Self {
         network: [0; 4],
         mask: [0; 4],
@@ -43,7 +43,7 @@ impl TraceFilter {
         padding: 0,
     };
 
-    /// With only those clients whose address begins like this one, by so many bits.
+    /// Restricts the filter to clients in the network of `address` with this prefix length.
     #[must_use]
     pub fn client<A: Address>(self, address: &A, prefix_len: u8) -> Self {
         let mut filter = Self {
@@ -66,13 +66,13 @@ impl TraceFilter {
         size_of::<A>() as u32
     }
 
-    /// Whether packets are wanted whose client nobody knows, or whose headers cannot be read.
+    /// Returns `true` if the filter admits packets whose client is unknown, or whose headers cannot be read.
     #[inline(always)]
     pub const fn admits_unknown(&self) -> bool {
         self.address_len == 0 && self.port.is_zero() && self.protocol == 0
     }
 
-    /// Whether packets of this protocol and this client are wanted, which connects to `port`.
+    /// Returns `true` if the filter admits packets of this protocol, between this client and `port`.
     #[inline(always)]
     pub fn admits<A: Address>(&self, client: &A, port: Port, protocol: u8) -> bool {
         if self.address_len != 0 && self.address_len != Self::len_of::<A>() {
@@ -96,29 +96,30 @@ fn words<A: Address>(address: &A) -> impl Iterator<Item = u32> {
         .map(bytemuck::pod_read_unaligned)
 }
 
-/// How much of a packet a [`TraceRecord`] has at most: Ethernet, IPv6 with some extensions, TCP with options.
+/// The maximum length of the frame in a [`TraceRecord`]: Ethernet, IPv6 with some extensions, TCP with options.
 pub const TRACE_FRAME_LEN: usize = 128;
 
-/// What became of a packet. Its number in [`TraceRecord`] is 0 or 1 if it was forwarded, else its outcome's and 2.
+/// The decision for a packet. Its number in [`TraceRecord`] is 0 or 1 if the packet was forwarded, otherwise the
+/// outcome's number plus 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Forwarded. Whether its next hop was known, so that the kernel did not have to look for it.
+    /// Forwarded.
     Forwarded {
-        /// See there.
+        /// `true` if the next hop was known and no kernel lookup was needed.
         is_addressed: bool,
     },
     /// Not forwarded.
     Refused(Outcome),
-    /// Not forwarded, with an outcome whose number this version does not know.
+    /// Not forwarded, with an outcome that this version does not know.
     Unknown(u32),
 }
 
 impl Decision {
-    /// Forwarded, after the kernel had looked for the next hop.
+    /// Forwarded after a kernel lookup.
     const FORWARDED: u32 = 0;
-    /// Forwarded to a next hop that was known.
+    /// Forwarded to a known next hop.
     const ADDRESSED: u32 = 1;
-    /// Where the numbers of outcomes begin.
+    /// Outcomes' numbers start here.
     const OUTCOMES: u32 = 2;
 
     /// The decision's number.
@@ -149,35 +150,35 @@ impl Decision {
     }
 }
 
-/// A packet that was traced: a record of the ring buffer `TRACE`.
+/// A traced packet: a record of the ring buffer `TRACE`.
 ///
-/// The two families' records are told apart by their length.
+/// The length of a record tells its family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceRecord<A> {
-    /// When it arrived: `CLOCK_MONOTONIC` in nanoseconds, exact to a few milliseconds.
+    /// When it arrived: `CLOCK_MONOTONIC` in nanoseconds, accurate to a few milliseconds.
     pub time_ns: u64,
-    /// How many packets its flow had had of its direction.
+    /// The packets that the flow had counted in this direction before.
     pub packets_before: u64,
     /// Length of the frame.
     pub len: u32,
-    /// How much of it is in `frame`.
+    /// The length of the part in `frame`.
     pub frame_len: u32,
-    /// A [`Side`].
+    /// The [`Side`] that it arrived on, by its number.
     pub side: u32,
-    /// Whether a flow was found when it arrived.
+    /// 1 if a flow was found when it arrived.
     pub was_found: u32,
-    /// Whether there was a flow afterwards: then both entries are filled.
+    /// 1 if there was a flow afterwards. Both entries are filled then.
     pub has_flow: u32,
-    /// A [`Decision`], by its number.
+    /// The [`Decision`], by its number.
     pub decision: u32,
-    /// Its tuple, with zeroes for what could not be read.
+    /// The tuple, with zeros for what could not be read.
     pub tuple: Tuple<A>,
-    /// The tuple of the flow's packets in the other direction.
+    /// The tuple of the other direction.
     pub peer_tuple: Tuple<A>,
-    /// Its own direction's entry, after the packet.
+    /// The entry of the packet's direction, after the packet.
     pub entry: Flow<A>,
-    /// The other direction's.
+    /// The entry of the other direction.
     pub peer: Flow<A>,
     /// The packet as it arrived.
     pub frame: [u8; TRACE_FRAME_LEN],
@@ -192,18 +193,18 @@ unsafe impl<A: Zeroable> Zeroable for TraceRecord<A> {}
 unsafe impl<A: Pod> Pod for TraceRecord<A> {}
 
 impl<A: Address> TraceRecord<A> {
-    /// The interface that it arrived on; `None` for a record that this version did not write.
+    /// The side that it arrived on; `None` for a record of another version.
     pub const fn side(&self) -> Option<Side> {
         Side::from_number(self.side)
     }
 
-    /// The packet as it arrived, as far as it is kept.
+    /// The packet as it arrived, up to [`TRACE_FRAME_LEN`] bytes.
     pub fn frame(&self) -> &[u8] {
         let len = usize::try_from(self.frame_len).unwrap_or(TRACE_FRAME_LEN);
         &self.frame[..len.min(TRACE_FRAME_LEN)]
     }
 
-    /// The flow: the client's tuple, its entry and the server's; `None` if there was none.
+    /// The flow: the client's tuple, the original entry and the reply entry; `None` if there was none.
     pub fn flow(&self) -> Option<(&Tuple<A>, &Flow<A>, &Flow<A>)> {
         if self.has_flow == 0 {
             return None;

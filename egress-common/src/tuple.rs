@@ -1,21 +1,21 @@
-//! The tuple that names a flow.
+//! The tuple, which identifies a flow.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::network::{Address, Ipv4Address, Ipv6Address, Pair, Ports};
 
-/// The interface that a packet arrived on. The numbers stand in map keys and records, and stay.
+/// The interface that a packet arrived on. The numbers are part of map keys and records, and never change.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// `eth0`: clients in the cluster; the direction in which a flow is opened.
+    /// `eth0`, the side of the clients. Flows are opened from here.
     Cluster = 0,
-    /// `net1`: servers on the external network; the direction of replies.
+    /// `net1`, the side of the servers. Replies arrive here.
     Egress = 1,
 }
 
 impl Side {
-    /// The interface that a forwarded packet leaves by.
+    /// The side on which a forwarded packet leaves.
     #[inline(always)]
     #[must_use]
     pub const fn opposite(self) -> Self {
@@ -25,7 +25,7 @@ impl Side {
         }
     }
 
-    /// The side with this number in a map key.
+    /// The side with this number.
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::Cluster),
@@ -35,10 +35,10 @@ impl Side {
     }
 }
 
-/// A packet's tuple as it arrived: the key of `FLOWS_V4` and `FLOWS_V6`.
+/// The tuple of a packet as it arrived: the key of `FLOWS_V4` and `FLOWS_V6`.
 ///
-/// The side belongs to the key, so that a packet on `net1` cannot match what only `eth0` may bring, whatever addresses
-/// it claims to have.
+/// The side is part of the key. A packet on `net1` therefore never matches an entry for `eth0`, whatever addresses it
+/// claims.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tuple<A> {
@@ -60,7 +60,7 @@ unsafe impl<A: Zeroable> Zeroable for Tuple<A> {}
 // SAFETY: `repr(C)` with explicit padding, as the size assertions above prove for both address types.
 unsafe impl<A: Pod> Pod for Tuple<A> {}
 #[cfg(feature = "user")]
-// SAFETY: it is `bytemuck::Pod`, which asks for more than aya's.
+// SAFETY: the type is `bytemuck::Pod`, which requires more than aya's `Pod`.
 unsafe impl<A: Pod> aya::Pod for Tuple<A> {}
 
 impl<A: Address> Tuple<A> {
@@ -76,7 +76,7 @@ impl<A: Address> Tuple<A> {
         }
     }
 
-    /// The interface that the packet arrived on; `None` for a key that this version did not write.
+    /// The side; `None` for a key of another version.
     pub const fn side(&self) -> Option<Side> {
         Side::from_number(self.side as u32)
     }

@@ -1,30 +1,30 @@
 //! The kernel half of the egress router: two TC programs, one for each interface of the pod.
 //!
-//! `eth0_ingress` receives what clients send to the router, `net1_ingress` what servers answer. A packet of a flow is
-//! translated and leaves by the other interface. For every other packet there is an [`Outcome`], and its verdict stands
-//! in one table, in `egress_common::Outcome`. `docs/packet-flow.md` describes a packet's way in full.
+//! `eth0_ingress` receives packets from clients, `net1_ingress` those from servers. A packet of a flow is translated
+//! and leaves through the other interface. Every other packet has an [`Outcome`]; one table in `egress_common::Outcome`
+//! gives its verdict. `docs/packet-flow.md` describes all steps.
 //!
-//! The house has three floors. What is in one knows only what is below it:
+//! The house has three floors. Each one uses only those below it:
 //!
 //! 1. `primitives`: the packet, the maps, the clock, counters and the log;
-//! 2. `steps`: a file per step of a packet's life, in the order of `steps/mod.rs`;
+//! 2. `steps`: one file per step of a packet's life, in the order of `steps/mod.rs`;
 //! 3. this file: the programs, and the order of the steps.
 
 #![no_std]
 #![no_main]
 #![expect(
     missing_docs,
-    reason = "the macro of each entry makes a function that has no documentation"
+    reason = "each entry's macro generates an undocumented function"
 )]
 #![expect(
     clippy::needless_borrows_for_generic_args,
-    reason = "by value, a key or value is copied to the stack of 512 bytes"
+    reason = "a key or value that is passed by value is copied to the stack of 512 bytes"
 )]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    reason = "lengths of packets and words of the kernel's interface, which fit; a checked conversion is a branch"
+    reason = "packet lengths and the kernel's words fit, and a checked conversion costs a branch"
 )]
 #![expect(
     internal_features,
@@ -32,7 +32,7 @@
 )]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
-// The macros of aya-log-ebpf expand to paths in the crate `aya_log_ebpf`; see `log.rs`.
+// The macros of `aya-log-ebpf` expand to paths in the crate `aya_log_ebpf`; see `log.rs`.
 extern crate self as aya_log_ebpf;
 pub use primitives::log::macro_support;
 
@@ -61,13 +61,13 @@ use crate::{
     },
 };
 
-/// On the ingress of the cluster interface: from clients to servers.
+/// Runs on the ingress of the cluster interface: from clients to servers.
 #[classifier]
 pub fn eth0_ingress(ctx: TcContext) -> i32 {
     ingress(&Packet::new(ctx), Side::Cluster)
 }
 
-/// On the ingress of the egress interface: from servers to clients.
+/// Runs on the ingress of the egress interface: from servers to clients.
 #[classifier]
 pub fn net1_ingress(ctx: TcContext) -> i32 {
     ingress(&Packet::new(ctx), Side::Egress)
@@ -88,7 +88,7 @@ fn ingress(packet: &Packet, side: Side) -> i32 {
     }
 }
 
-/// The way of a packet that arrived on `side`.
+/// Translates a packet that arrived on `side`.
 #[inline(always)]
 fn translate<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Forward, Outcome> {
     if !packet.is_for_the_interface() {
@@ -113,9 +113,9 @@ fn translate<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Forward, Ou
     }
     let tuple = network.tuple(side, transport.ports);
     let flow = match side {
-        // A rule may open one for a client.
+        // A client's packet may open a flow, if a rule matches.
         Side::Cluster => open::find_or_open::<F>(packet, &tuple, &transport)?,
-        // Only a flow lets a server in.
+        // A server's packet needs a flow.
         Side::Egress => flows::find::<F>(&tuple).ok_or_else(without_flow)?,
     };
     limits::check(packet, network, side)?;
@@ -125,13 +125,13 @@ fn translate<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Forward, Ou
     Ok(forward::along(packet, &flow, side, accounted))
 }
 
-/// Turns an outcome into the kernel's verdict, and counts it.
+/// Counts an outcome, and returns the kernel's action for its verdict.
 #[inline(always)]
 fn conclude(packet: &Packet, side: Side, outcome: Outcome) -> i32 {
     counters::count(outcome);
     log::outcome(side, outcome);
     match outcome.verdict() {
-        // Not TC_ACT_OK: other programs on the interface are to have their say.
+        // Not TC_ACT_OK, which would end the chain: other programs on the interface must see the packet, too.
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
         Verdict::Reject => match reject::reject(packet, side, outcome) {
@@ -141,13 +141,14 @@ fn conclude(packet: &Packet, side: Side, outcome: Outcome) -> i32 {
     }
 }
 
-/// Starts the timer that ends idle flows; run once by the loader (`BPF_PROG_TEST_RUN`), on Linux 5.17 and newer.
+/// Starts the timer that ends idle flows. The loader runs this program once (`BPF_PROG_TEST_RUN`), on Linux 5.17 or
+/// newer.
 #[classifier]
 pub fn start_sweep(_ctx: TcContext) -> i32 {
     verdict_of_run(&sweep::start())
 }
 
-/// Ends a flow that userspace names in the frame (`BPF_PROG_TEST_RUN`), and emits the event.
+/// Ends the flow that userspace names in the frame (`BPF_PROG_TEST_RUN`), and emits the event.
 #[classifier]
 pub fn end_flow(ctx: TcContext) -> i32 {
     let packet = Packet::new(ctx);
@@ -158,7 +159,7 @@ pub fn end_flow(ctx: TcContext) -> i32 {
     })
 }
 
-/// What userspace reads as the result of a program that it has run.
+/// The return code of a program that userspace runs.
 #[inline(always)]
 const fn verdict_of_run<E>(result: &Result<(), E>) -> i32 {
     match result {
@@ -170,11 +171,11 @@ const fn verdict_of_run<E>(result: &Result<(), E>) -> i32 {
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program in which this can be reached.
+    // The verifier rejects a program in which this is reachable.
     loop {}
 }
 
-// SAFETY: the symbol is only read by the kernel's loader, and nothing else has its name.
+// SAFETY: only the kernel's loader reads the symbol, and no other symbol has its name.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

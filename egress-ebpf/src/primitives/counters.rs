@@ -8,43 +8,43 @@ use super::maps;
 #[inline(always)]
 pub fn count(outcome: Outcome) {
     if let Some(counter) = maps::COUNTERS.get_ptr_mut(outcome as u32) {
-        // SAFETY: the element is this CPU's own.
+        // SAFETY: the element belongs to this CPU.
         unsafe { *counter += 1 };
     }
 }
 
-/// Counts a flow that was ended to make room.
+/// Counts an evicted flow.
 #[inline(always)]
 pub fn count_evicted() {
     if let Some(counter) = maps::EVICTED.get_ptr_mut(0) {
-        // SAFETY: the element is this CPU's own.
+        // SAFETY: the element belongs to this CPU.
         unsafe { *counter += 1 };
     }
 }
 
-/// Counts a record that a full ring buffer did not take.
+/// Counts a record that was lost because the subscriber's ring buffer was full.
 #[inline(always)]
 pub fn count_lost(subscriber: Subscriber) {
     if let Some(counter) = maps::EVENTS_LOST.get_ptr_mut(subscriber as u32) {
-        // SAFETY: the element is this CPU's own.
+        // SAFETY: the element belongs to this CPU.
         unsafe { *counter += 1 };
     }
 }
 
-/// Counts a flow that a rule has opened.
+/// Counts a flow that a rule opened.
 #[inline(always)]
 pub fn count_flow(rule: u32) {
     if let Some(counters) = maps::RULE_COUNTERS.get_ptr_mut(rule) {
-        // SAFETY: the element is this CPU's own.
+        // SAFETY: the element belongs to this CPU.
         unsafe { (*counters).flows += 1 };
     }
 }
 
-/// Counts a packet that a rule's flow has forwarded.
+/// Counts forwarded packets of a rule's flow.
 #[inline(always)]
 pub fn count_traffic(rule: u32, side: Side, packets: u64, bytes: u64) {
     if let Some(counters) = maps::RULE_COUNTERS.get_ptr_mut(rule) {
-        // SAFETY: the element is this CPU's own.
+        // SAFETY: the element belongs to this CPU.
         unsafe {
             let traffic = match side {
                 Side::Cluster => &raw mut (*counters).traffic.original,

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6 behind one trait: the maps of a family, and the writing of its header.
+//! One trait for IPv4 and IPv6: a family's maps, and writing its header.
 
 use core::mem::offset_of;
 
@@ -16,7 +16,7 @@ use super::{
     scratch::{EventBuffer, EventSlot, TempFlow, TraceBuffer},
 };
 
-/// What the kernel half needs of a family beside parsing.
+/// What the kernel half needs from a family besides parsing.
 pub trait KernelFamily: Family {
     fn flows() -> &'static FlowMap<Self::Address>;
     fn rules() -> &'static RuleMap<Self::Address>;
@@ -32,7 +32,7 @@ pub trait KernelFamily: Family {
     ///
     /// # Errors
     ///
-    /// [`Outcome::NotConfigured`], which does not happen: the map has the element.
+    /// [`Outcome::NotConfigured`] if the map has no such element, which does not happen.
     fn temp_flow() -> Result<&'static mut TempFlow<Self::Address>, Outcome>;
 
     /// This CPU's scratch for a flow event.
@@ -44,10 +44,10 @@ pub trait KernelFamily: Family {
     /// The reserved address.
     fn reserved(rules: &RuleSet) -> Self::Address;
 
-    /// The server of the fallback.
+    /// The fallback's server.
     fn fallback(rules: &RuleSet) -> Self::Address;
 
-    /// Writes the new addresses into the IP header at `offset`, and updates its checksum by `delta`.
+    /// Writes new addresses into the IP header at `offset`, and updates its checksum by `delta`.
     fn rewrite_addresses(
         packet: &Packet,
         offset: usize,
@@ -55,10 +55,10 @@ pub trait KernelFamily: Family {
         delta: u16,
     ) -> Result<(), Outcome>;
 
-    /// Decrements the time to live, which was above 1.
+    /// Decrements the time to live or hop limit, which must be above 1.
     fn decrement_ttl(packet: &Packet) -> Result<(), Outcome>;
 
-    /// Writes the IP header of a packet of the router's own. `len` is its length in bytes, with the header.
+    /// Writes the IP header of a packet of the router's own. `len` is the packet's length in bytes, header included.
     fn store_header(
         packet: &Packet,
         addresses: Pair<Self::Address>,
@@ -79,13 +79,13 @@ macro_rules! maps_of {
 
         #[inline(always)]
         fn temp_flow() -> Result<&'static mut TempFlow<$address>, Outcome> {
-            // SAFETY: a function asks once for it, and drops the reference before it calls another that does.
+            // SAFETY: a function requests it once, and drops the reference before it calls another function that does.
             unsafe { maps::own(&maps::$flow, 0) }.ok_or(Outcome::NotConfigured)
         }
 
         #[inline(always)]
         fn temp_event(slot: EventSlot) -> Option<&'static mut EventBuffer<$address>> {
-            // SAFETY: as above. Programs that may interrupt each other have slots of their own.
+            // SAFETY: as above. Programs that may interrupt each other have separate slots.
             unsafe { maps::own(&maps::$event, slot as u32) }
         }
 
@@ -138,7 +138,7 @@ impl KernelFamily for V4 {
     fn decrement_ttl(packet: &Packet) -> Result<(), Outcome> {
         const TTL: usize = ETHERNET_HEADER_LEN + offset_of!(Ipv4Header, ttl_protocol);
         const CHECKSUM: usize = ETHERNET_HEADER_LEN + offset_of!(Ipv4Header, checksum);
-        // One less in the upper octet of its word, whatever the lower one (RFC 1141).
+        // The TTL is the upper octet of its word, so the decrement's delta does not depend on the lower one (RFC 1141).
         const DELTA: u16 = checksum::delta(u16::from_ne_bytes([1, 0]) as u32, 0);
         let ttl: u8 = packet.load(TTL).ok_or(Outcome::RewriteFailed)?;
         packet.store(TTL, ttl.wrapping_sub(1))?;
@@ -155,7 +155,7 @@ impl KernelFamily for V4 {
     ) -> Result<(), Outcome> {
         let mut header = Ipv4Header {
             version_ihl: 0x45,
-            // Internetwork control, as Linux sends its errors (RFC 1812, section 4.3.2.5).
+            // Internetwork control, which Linux sets on its ICMP errors (RFC 1812, section 4.3.2.5).
             tos: if protocol == protocol::ICMP { 0xc0 } else { 0 },
             total_length: (len as u16).to_be_bytes(),
             id: [0; 2],

@@ -1,19 +1,19 @@
-//! Global functions, which hold the slow path (`docs/decisions/0009-global-functions.md`).
+//! Global functions, which contain the slow path (`docs/decisions/0009-global-functions.md`).
 //!
-//! The verifier checks a global function once, whatever the state of its callers. Code in line is checked again for
-//! each path that leads to it. A global function takes the context and numbers only (pointers to anything else need
-//! Linux 5.13), and returns one number. So it reads the headers again, and [`global_fn`] encodes what goes in and comes
-//! out.
+//! The verifier checks a global function once, independently of its callers' states. It checks inline code again for
+//! each path that leads to it. A global function takes only the context and numbers (pointers to anything else need
+//! Linux 5.13), and returns one number. It must therefore read the headers again. [`global_fn`] encodes its arguments
+//! and result.
 
 use egress_common::{Change, Outcome, Side, extension::Place, tcp};
 
-/// Makes global functions of a step's function, and a typed function that calls them.
+/// Defines global functions around a step's function, and a typed function that calls them.
 ///
-/// With `<F>` there is one global function for each family, whose names follow. Without, there is one for both. The
-/// names are those that `bpftool prog dump` shows.
+/// With `<F>` there is one global function per family, whose names follow. Without it, there is one for both. The names
+/// are those that `bpftool prog dump` shows.
 ///
-/// Arguments and result are a [`Word`] each, or a `Result` of one. The packet comes first; a function that does not
-/// need it does not take it.
+/// Each argument is a [`Word`]; the result is a [`Word`] or a `Result` of one. The packet comes first. A function that
+/// does not need the packet does not take it.
 ///
 /// ```ignore
 /// global_fn! {
@@ -81,7 +81,7 @@ macro_rules! global_fn {
     };
 }
 
-/// Makes an enum a [`Word`] by the numbers of its variants. What is none of them stands for the last one.
+/// Implements [`Word`] for an enum by the numbers of its variants. Any other number stands for the last variant.
 macro_rules! word_enum {
     ($type:ty: $($variant:ident),+ or $last:ident) => {
         impl $crate::primitives::global::Word for $type {
@@ -101,15 +101,15 @@ macro_rules! word_enum {
     };
 }
 
-/// What fits into 32 bits: an argument of a global function, or the value that it returns.
+/// A value of at most 32 bits, as an argument or result of a global function.
 ///
-/// The verifier does not know which numbers arrive, so each one stands for something.
+/// The verifier assumes that any number may arrive, so every number must stand for some value.
 pub trait Word {
     fn to_word(self) -> u32;
     fn from_word(word: u32) -> Self;
 }
 
-/// What a global function returns, as a number.
+/// The result of a global function, as a number.
 pub trait Returned {
     fn encode(self) -> u64;
     fn decode(number: u64) -> Self;
@@ -127,7 +127,7 @@ impl<T: Word> Returned for T {
     }
 }
 
-/// The value in the lower half; in the upper one 0, or an outcome's number and one.
+/// The lower half is the value. The upper half is 0 for `Ok`, or the outcome's number plus one.
 impl<T: Word> Returned for Result<T, Outcome> {
     #[inline(always)]
     fn encode(self) -> u64 {

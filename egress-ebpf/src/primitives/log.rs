@@ -1,13 +1,12 @@
-//! Log records for a person who debugs, off unless the loader asks for a level.
+//! Log records for debugging, disabled unless the loader sets a level.
 //!
-//! `aya-log-ebpf` declares its ring buffer the old way, which makes libbpf (and so `bpftool prog loadall`) refuse the
-//! whole object. Its macros are used as they are; what they expand to is given here, with the ring buffer declared by
-//! BTF.
+//! `aya-log-ebpf` declares its ring buffer in the old way, for which libbpf (and so `bpftool prog loadall`) rejects the
+//! whole object. This module uses its macros, but supplies what they expand to, with a ring buffer that BTF declares.
 
 use aya_log_ebpf_macros::{debug, trace};
 use egress_common::{Outcome, Ports, Side, Verdict};
 
-/// What `aya-log-ebpf`'s macros expect in the crate `aya_log_ebpf`.
+/// The names that the macros of `aya-log-ebpf` expect in the crate `aya_log_ebpf`.
 #[doc(hidden)]
 pub mod macro_support {
     use aya_ebpf::{Global, btf_maps::RingBuf, macros::btf_map};
@@ -18,7 +17,7 @@ pub mod macro_support {
     #[btf_map]
     pub static AYA_LOGS: RingBuf<[u8; 0], { 1 << 17 }> = RingBuf::new();
 
-    /// Set by the loader. A disabled level is dead code to the verifier, which removes it.
+    /// Set by the loader. The verifier removes the code of disabled levels as dead code.
     #[unsafe(no_mangle)]
     pub static AYA_LOG_LEVEL: Global<u8> = Global::new(0);
 
@@ -28,10 +27,11 @@ pub mod macro_support {
     }
 }
 
-/// A packet that is not forwarded: at `debug` if it is dropped, at `trace` if the pod's own stack gets it.
+/// Logs a packet that is not forwarded: at `debug` if it is dropped, at `trace` if it passes.
 ///
-/// Functions of their own, as nearly every packet goes without them; and called once each, so that the closures in the
-/// macros are inlined: as functions they would have nameless arguments, for which the kernel refuses the object's BTF.
+/// This function and the next are not inlined, because nearly every packet does without them. Each is called once, so
+/// that the closures in the macros are inlined into it. As functions of their own, the closures would have unnamed
+/// arguments, and the kernel rejects the BTF of such an object.
 #[inline(never)]
 pub fn outcome(side: Side, outcome: Outcome) {
     let interface = match side {
@@ -45,7 +45,7 @@ pub fn outcome(side: Side, outcome: Outcome) {
     }
 }
 
-/// A flow that was opened.
+/// Logs a flow that was opened.
 #[inline(never)]
 pub fn opened(protocol: u8, client: Ports, outside: Ports) {
     debug!(

@@ -1,6 +1,7 @@
-//! The maps, by the names that `bpftool map` shows. They are declared by BTF, so that it prints their fields.
+//! The maps, with the names that `bpftool map` shows. BTF declares them, so that `bpftool` also prints the fields of
+//! their values.
 //!
-//! The sizes are those of an object that is loaded as it is; the userspace half sets them by its flags.
+//! These sizes apply to the object as it is. The userspace half changes them at load time according to its flags.
 
 use aya_ebpf::{
     Global,
@@ -16,27 +17,27 @@ use egress_common::{
 
 use super::scratch::{EventBuffer, TempFlow, TraceBuffer};
 
-/// Entries in a flow table; a flow has two.
+/// Entries in a flow table. A flow has two.
 const FLOWS: usize = 2 * 262_144;
 /// Rules of one family: every port of three protocols.
 const RULES: usize = 3 * 65_535;
 /// Addresses of both interfaces.
 const ADDRESSES: usize = 1024;
-/// Packets whose fragments are under way. The oldest is forgotten for a new one.
+/// Packets with remembered first fragments. The oldest is evicted.
 const FRAGMENTS: usize = 4096;
-/// Fragments that wait for the first one of their packet. The oldest is forgotten for a new one.
+/// Held fragments. The oldest is evicted.
 const HELD: usize = 1024;
-/// Clients and servers whose next hop is known.
+/// Clients and servers with a known next hop.
 const ROUTES: usize = 65_536;
-/// Those whose next hop is not known yet. The oldest is forgotten for a new one.
+/// Clients and servers whose next hop userspace has yet to resolve. The oldest is evicted.
 const UNRESOLVED: usize = 1024;
-/// Servers towards which no NAT port was found free. The oldest is forgotten for a new one.
+/// Servers for which no free NAT port was found. The oldest is evicted.
 const EXHAUSTED: usize = 256;
-/// Bytes of flow events that wait for a reader: those of 6,000 IPv4 flows, or 4,000 of IPv6.
+/// Size of a flow event ring buffer in bytes: 6,000 IPv4 or 4,000 IPv6 events.
 const EVENTS_LEN: usize = 1 << 20;
-/// Bytes of traced packets that wait for a reader: 1,500 of IPv4, or 1,200 of IPv6.
+/// Size of the trace ring buffer in bytes: 1,500 IPv4 or 1,200 IPv6 packets.
 const TRACE_LEN: usize = 1 << 19;
-/// Rules that are counted each by itself.
+/// Rules with counters of their own.
 const COUNTED_RULES: usize = 1024;
 
 pub type FlowMap<A> = HashMap<Tuple<A>, Flow<A>, FLOWS>;
@@ -45,11 +46,12 @@ pub type AddressMap<A> = HashMap<AddressKey<A>, u32, ADDRESSES>;
 pub type FragmentMap<A> = LruHashMap<FragmentKey<A>, FirstFragment, FRAGMENTS>;
 pub type HeldMap<A> = LruHashMap<FragmentKey<A>, HeldFragment, HELD>;
 pub type RouteMap<A> = HashMap<AddressKey<A>, NextHopRef, ROUTES>;
-/// When a packet last wanted the next hop, as [`super::clock`] says.
+/// The time when a packet last needed this next hop, from [`super::clock`].
 pub type UnresolvedMap<A> = LruHashMap<AddressKey<A>, u64, UNRESOLVED>;
-/// When the last search for a port failed, as [`super::clock`] says; by the reply tuple without the NAT port.
+/// The time of the last failed search for a port, from [`super::clock`]. The key is the reply tuple without the NAT
+/// port.
 pub type ExhaustedMap<A> = LruHashMap<Tuple<A>, u64, EXHAUSTED>;
-/// Each flow has one item.
+/// One item per flow.
 pub type SweepQueue<A> = Queue<SweepItem<A>, { FLOWS / 2 }>;
 
 #[btf_map]
@@ -125,7 +127,7 @@ pub static SWEEPER: Array<Sweeper, 1> = Array::new();
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
 
-/// Of processes only: no program reads it.
+/// For processes only. No program reads it.
 #[btf_map]
 pub static INSTANCE: Array<InstanceInfo, 1> = Array::new();
 
@@ -136,11 +138,11 @@ pub static COUNTERS: PerCpuArray<u64, { Outcome::SLOTS }> = PerCpuArray::new();
 #[btf_map]
 pub static EVICTED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// The lease of each [`Subscriber`]: `CLOCK_MONOTONIC` in nanoseconds, 0 if nobody has subscribed.
+/// The lease of each [`Subscriber`]: `CLOCK_MONOTONIC` in nanoseconds; 0 if nobody has subscribed.
 #[btf_map]
 pub static SUBSCRIBERS: Array<u64, { Subscriber::COUNT }> = Array::new();
 
-/// Records of each [`Subscriber`] that were lost because its ring buffer was full.
+/// Records that each [`Subscriber`] lost because its ring buffer was full.
 #[btf_map]
 pub static EVENTS_LOST: PerCpuArray<u64, { Subscriber::COUNT }> = PerCpuArray::new();
 
@@ -150,15 +152,15 @@ pub static TEMP_EVENT_V4: PerCpuArray<EventBuffer<Ipv4Address>, 2> = PerCpuArray
 #[btf_map]
 pub static TEMP_EVENT_V6: PerCpuArray<EventBuffer<Ipv6Address>, 2> = PerCpuArray::new();
 
-/// For the router's own flow log.
+/// Read by the router's own flow log.
 #[btf_map]
 pub static FLOW_LOG: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
 
-/// For `flows --follow`.
+/// Read by `flows --follow`.
 #[btf_map]
 pub static FOLLOW: RingBuf<[u8; 0], EVENTS_LEN> = RingBuf::new();
 
-/// For `trace`.
+/// Read by `trace`.
 #[btf_map]
 pub static TRACE: RingBuf<[u8; 0], TRACE_LEN> = RingBuf::new();
 
@@ -177,29 +179,29 @@ pub static RULE_COUNTERS: PerCpuArray<RuleCounters, COUNTED_RULES> = PerCpuArray
 #[btf_map]
 pub static ERROR_LIMIT: PerCpuArray<ErrorLimit, 1> = PerCpuArray::new();
 
-/// 1 where the kernel half ends idle flows by itself (Linux 5.17); set by the loader.
+/// 1 if the kernel half ends idle flows (Linux 5.17); set by the loader.
 #[unsafe(no_mangle)]
 pub static KERNEL_EXPIRY: Global<u8> = Global::new(0);
 
-/// Index of the cluster interface; set by the loader.
+/// The index of the cluster interface; set by the loader.
 #[unsafe(no_mangle)]
 pub static CLUSTER_IFINDEX: Global<u32> = Global::new(0);
 
-/// Index of the egress interface; set by the loader.
+/// The index of the egress interface; set by the loader.
 #[unsafe(no_mangle)]
 pub static EGRESS_IFINDEX: Global<u32> = Global::new(0);
 
-/// 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11); set by the loader.
+/// 1 if the kernel has `bpf_ktime_get_coarse_ns` (5.11); set by the loader.
 #[unsafe(no_mangle)]
 pub static COARSE_CLOCK: Global<u8> = Global::new(0);
 
-/// The value of `SWEEPER`. The kernel finds the timer by the name of its type.
+/// The value of `SWEEPER`. The kernel recognises the timer by the name of its type.
 #[repr(C)]
 pub struct Sweeper {
     pub timer: bpf_timer,
 }
 
-/// The value of `ERROR_LIMIT`: how many packets of the router's own a CPU has sent.
+/// The value of `ERROR_LIMIT`: how many packets of the router's own a CPU has sent since `since_ns`.
 #[repr(C)]
 pub struct ErrorLimit {
     pub since_ns: u64,
@@ -211,7 +213,7 @@ pub struct ErrorLimit {
 ///
 /// # Errors
 ///
-/// [`Outcome::NotConfigured`] if there are none.
+/// [`Outcome::NotConfigured`] if the map has no such element.
 #[inline(always)]
 pub fn config() -> Result<&'static Config, Outcome> {
     CONFIG.get(0).ok_or(Outcome::NotConfigured)
@@ -221,15 +223,15 @@ pub fn config() -> Result<&'static Config, Outcome> {
 ///
 /// # Safety
 ///
-/// Nothing else may have a reference to the element. Programs that packets run, and the timer, do not interrupt each
-/// other.
+/// No other reference to the element may exist. Programs that packets run and the timer's callback do not interrupt
+/// each other on a CPU.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "each CPU has an element of its own")]
 pub unsafe fn own<T, const LEN: usize>(
     map: &'static PerCpuArray<T, LEN>,
     index: u32,
 ) -> Option<&'static mut T> {
-    // SAFETY: the pointer comes from a lookup, and the caller sees to it that it is the only one in use.
+    // SAFETY: the pointer comes from a lookup, and the caller guarantees that no other reference exists.
     map.get_ptr_mut(index)
         .map(|element| unsafe { &mut *element })
 }

@@ -1,6 +1,6 @@
-//! The lowest floor: what the kernel offers, in Rust. Nothing here knows a step.
+//! The lowest floor: the kernel's facilities in Rust. Nothing here uses a step.
 //!
-//! From the bottom: [`global`], [`scratch`], [`maps`]; then [`packet`], [`clock`], [`counters`], [`subscribers`],
+//! From the bottom up: [`global`], [`scratch`], [`maps`]; then [`packet`], [`clock`], [`counters`], [`subscribers`],
 //! [`limit`] and [`log`]; then [`family`].
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! Access to the packet: the only place that turns an offset into a pointer.
+//! Access to the packet. No other code turns an offset into a pointer.
 
 use core::{arch::asm, mem::offset_of};
 
@@ -19,7 +19,7 @@ use network_types::eth::EtherType;
 pub const IPV4: u16 = EtherType::Ipv4 as u16;
 pub const IPV6: u16 = EtherType::Ipv6 as u16;
 
-/// `skb->pkt_type` of a frame that was sent to this interface's own MAC (`PACKET_HOST` in `linux/if_packet.h`).
+/// `skb->pkt_type` of a frame to this interface's own MAC address (`PACKET_HOST` in `linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
 
 pub struct Packet {
@@ -37,16 +37,16 @@ impl Packet {
         self.ctx.skb.skb
     }
 
-    /// Where the contiguous part of the packet begins and where it ends.
+    /// The start and end of the packet's linear part.
     ///
-    /// The context has both as 32-bit fields, which the kernel makes pointers of when they are read. Read in Rust they
-    /// are numbers to be widened, and wherever the compiler moves the widening away from the read, the verifier sees
-    /// pointers cut off. In assembly the reads have 64-bit results.
+    /// The context has both as 32-bit fields, which become pointers when they are read. In Rust the reads would give
+    /// 32-bit numbers. If the compiler moves the widening to 64 bits away from the read, the verifier sees truncated
+    /// pointers. In assembly the reads have 64-bit results.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         let (start, end): (usize, usize);
         // SAFETY: the context is valid while the program runs. Helpers that change the packet write memory, so the
-        // compiler reads again behind them (`readonly`).
+        // compiler repeats the read after them (`readonly`).
         unsafe {
             asm!(
                 "{start} = *(u32 *)({skb} + {data})",
@@ -67,27 +67,27 @@ impl Packet {
     pub fn ether_type(&self) -> u16 {
         // SAFETY: the context of a TC program is valid while it runs; the verifier checks the field.
         let protocol = unsafe { (*self.skb()).protocol };
-        // The kernel gives its 16 bits in 32.
+        // The kernel stores the 16 bits in a 32-bit field.
         protocol as u16
     }
 
-    /// Whether the frame has an IPv6 packet.
+    /// Returns `true` if the frame contains an IPv6 packet.
     #[inline(always)]
     pub fn is_v6(&self) -> bool {
         self.ether_type() == IPV6
     }
 
-    /// Whether the frame is one for the interface itself: sent to its own MAC, and without a VLAN tag.
+    /// Returns `true` if the frame was sent to the interface's own MAC address, without a VLAN tag.
     ///
-    /// A promiscuous interface sees others, which IP drops; and IP over a broadcast MAC is not to be forwarded
-    /// (RFC 1812, section 5.3.4).
+    /// A promiscuous interface receives other frames, which the IP layer drops. A packet in a broadcast frame must not
+    /// be forwarded either (RFC 1812, section 5.3.4).
     #[inline(always)]
     pub fn is_for_the_interface(&self) -> bool {
         // SAFETY: as in `ether_type`.
         unsafe { (*self.skb()).vlan_present == 0 && (*self.skb()).pkt_type == PACKET_HOST }
     }
 
-    /// How many packets this is on the wire: more than one where it is to be segmented.
+    /// The number of packets on the wire, more than one for a segmentation-offload packet.
     #[inline(always)]
     pub fn segments(&self) -> u64 {
         // SAFETY: as in `ether_type`.
@@ -99,29 +99,29 @@ impl Packet {
         }
     }
 
-    /// Length of the payload of each packet that this is on the wire; 0 if it is not to be segmented.
+    /// The payload length of each packet on the wire; 0 if this is not a segmentation-offload packet.
     #[inline(always)]
     pub fn segment_len(&self) -> usize {
         // SAFETY: as in `ether_type`.
         unsafe { (*self.skb()).gso_size as usize }
     }
 
-    /// Makes the first `len` bytes contiguous, or all of a shorter packet.
+    /// Linearizes the first `len` bytes, or all of a shorter packet.
     ///
-    /// Pointers into the packet are void afterwards.
+    /// This invalidates pointers into the packet.
     #[inline(always)]
     pub fn pull(&self, len: u32) {
         let available = self.ctx.len();
-        // Fails when memory is short; then the frame stays as it is, and is truncated to us.
+        // Fails if memory is short. The frame then stays as it is, and reads past its linear part find it truncated.
         let _ = self
             .ctx
             .pull_data(if available < len { available } else { len });
     }
 
-    /// Points to the `T` at `offset`, if the contiguous part of the packet holds it.
+    /// A pointer to the `T` at `offset`, if it is in the packet's linear part.
     ///
-    /// The pointer is good until a helper changes the packet. It is aligned as the kernel aligns packets: the IP header
-    /// to a word, except where the machine reads unaligned words as fast (`NET_IP_ALIGN`).
+    /// It is valid until a helper changes the packet. Its alignment is the kernel's: the IP header is aligned to a
+    /// word, unless the machine reads unaligned words just as fast (`NET_IP_ALIGN`).
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
         let (start, end) = self.bounds();
@@ -137,14 +137,14 @@ impl Packet {
     #[inline(always)]
     pub fn store<T: NoUninit>(&self, offset: usize, value: T) -> Result<(), Outcome> {
         let place = self.at::<T>(offset).ok_or(Outcome::RewriteFailed)?;
-        // SAFETY: `at` checked the bounds; the verifier checks them again, and makes the packet writable.
+        // SAFETY: `at` checked the bounds. The verifier checks them again and makes the packet writable.
         unsafe { place.write(value) };
         Ok(())
     }
 
     /// Adds `delta` to the Internet checksum at `offset`.
     ///
-    /// Pointers into the packet are void afterwards.
+    /// This invalidates pointers into the packet.
     #[inline(always)]
     pub fn update_checksum(
         &self,
@@ -158,7 +158,7 @@ impl Packet {
             ChecksumPart::Payload => 0,
         };
         if protocol == protocol::UDP {
-            // 0 stands for no checksum (RFC 768), and stays.
+            // A UDP checksum of 0 means none (RFC 768), and stays.
             flags |= u64::from(BPF_F_MARK_MANGLED_0);
         }
         self.ctx
@@ -166,28 +166,29 @@ impl Packet {
             .map_err(|_| Outcome::RewriteFailed)
     }
 
-    /// Adds `delta` to the sum of the whole packet that the network device has given (`CHECKSUM_COMPLETE`), if it has.
+    /// Adds `delta` to the network device's sum of the whole packet (`CHECKSUM_COMPLETE`), if there is one.
     #[inline(always)]
     pub fn update_device_checksum(&self, delta: u16) {
-        // SAFETY: the context is valid, see `ether_type`. The helper fails where there is no such sum, which is no
-        // error.
+        // SAFETY: the context is valid, see `ether_type`. The helper fails if there is no such sum, which is not an
+        // error here.
         unsafe { bpf_csum_update(self.skb(), u32::from(delta)) };
     }
 }
 
-/// Where the words are that have changed.
+/// Where the changed words are.
 #[derive(Clone, Copy)]
 pub enum ChecksumPart {
-    /// In the pseudo header only: all that may change in a checksum left to the device (`CHECKSUM_PARTIAL`).
+    /// Only in the pseudo header. If the device completes the checksum (`CHECKSUM_PARTIAL`), only such words may change
+    /// it.
     PseudoHeader,
-    /// In the packet's own bytes, which such a device sums up by itself.
+    /// In the packet's own bytes, which such a device sums itself.
     Payload,
 }
 
 impl Bytes for Packet {
     #[inline(always)]
     fn load<T: AnyBitPattern>(&self, offset: usize) -> Option<T> {
-        // SAFETY: `at` checked the bounds, and any bit pattern is a `T`.
+        // SAFETY: `at` checked the bounds, and every bit pattern is a valid `T`.
         self.at::<T>(offset).map(|place| unsafe { place.read() })
     }
 
@@ -210,7 +211,7 @@ impl Frame for Packet {
 }
 
 global_fn! {
-    /// The word at `offset`, in whichever of the packet's buffers it is.
+    /// The word at `offset`, in any of the packet's buffers.
     fn load_word(packet: &Packet, offset: u32) -> Result<u32, Outcome> = load_from_any_buffer;
     load_packet_word
 }

@@ -1,7 +1,7 @@
-//! Scratch: a CPU's working memory for what is too large for the stack of 512 bytes.
+//! Scratch: a CPU's working memory for values that are too large for the stack of 512 bytes.
 //!
-//! The types are the values of the per-CPU maps named `TEMP_…`. What they hold means something within one run of a
-//! program only. Each says which step writes it.
+//! These types are the values of the per-CPU maps named `TEMP_…`. Their contents are valid only during one run of a
+//! program. Each states which step writes it.
 
 use egress_common::{
     Flow, FlowEvent, NextHopRef, Port, Rule, SweepItem, TraceRecord, Translation, Tuple,
@@ -9,30 +9,30 @@ use egress_common::{
 
 /// A flow that is being opened: the element of `TEMP_FLOW_V4` and `TEMP_FLOW_V6`.
 ///
-/// The steps run one after the other, each in global functions, and each has a field of its own.
+/// The steps run one after the other, in separate global functions. Each has its own field.
 #[repr(C)]
 pub struct TempFlow<A> {
     /// Written by `open::plan`; read by `ports` and `open::enter`.
     pub plan: Plan<A>,
     /// Written by `ports`; read by `open::enter`.
     pub mapping: Mapping<A>,
-    /// The entry that is inserted next. Written by `ports` as the reply entry; `open::enter` makes the original one of
-    /// it.
+    /// The next entry to insert. Written by `ports` as the reply entry; `open::enter` then turns it into the original
+    /// one.
     pub entry: Flow<A>,
     /// The flow's item in the sweep queue. Written and read by `open::enter`.
     pub item: SweepItem<A>,
-    /// The key of a lookup. Written and read within `connection::examine` and `fragments::follow`.
+    /// The key of a lookup. Written and read in `connection::examine` and `fragments::follow`.
     pub lookup: Tuple<A>,
 }
 
-/// What the rules make of a client's packet.
+/// A packet's rule, and what follows from it for its flow.
 #[repr(C)]
 pub struct Plan<A> {
     /// The tuple of the packet.
     pub tuple: Tuple<A>,
     /// The rule that opens the flow.
     pub rule: Rule<A>,
-    /// The packet's translation, with the preferred NAT port for a source port.
+    /// The packet's translation. Its source port is the preferred NAT port.
     pub translation: Translation<A>,
     /// The next hop of the server's packets.
     pub towards_client: NextHopRef,
@@ -40,19 +40,19 @@ pub struct Plan<A> {
     pub towards_server: NextHopRef,
 }
 
-/// The NAT port of a flow, and what follows from it.
+/// A flow's NAT port, and what follows from it.
 #[repr(C)]
 pub struct Mapping<A> {
     /// The reply tuple: the key of the reply entry.
     pub reply_tuple: Tuple<A>,
-    /// The plan's translation with the port that was taken.
+    /// The plan's translation, with the allocated port.
     pub translation: Translation<A>,
-    /// The reply tuple without the NAT port: the key of `EXHAUSTED_V4` and `EXHAUSTED_V6`. Nobody else reads it.
+    /// The reply tuple without the NAT port: the key of `EXHAUSTED_V4` and `EXHAUSTED_V6`. Only `ports` uses it.
     pub server: Tuple<A>,
 }
 
-/// A flow event on its way to the subscribers: an element of `TEMP_EVENT_V4` and `TEMP_EVENT_V6`. Written and read by
-/// `events` only.
+/// A flow event for the subscribers: an element of `TEMP_EVENT_V4` and `TEMP_EVENT_V6`. Only `events` writes and reads
+/// it.
 #[repr(C)]
 pub struct EventBuffer<A> {
     pub event: FlowEvent<A>,
@@ -60,29 +60,29 @@ pub struct EventBuffer<A> {
     pub reply: Tuple<A>,
 }
 
-/// Which element of `TEMP_EVENT_V4` and `TEMP_EVENT_V6` a program uses.
+/// The element of `TEMP_EVENT_V4` and `TEMP_EVENT_V6` that a program uses.
 ///
-/// The program that userspace runs may be interrupted by those that packets run, so it has one of its own.
+/// Packets may interrupt the program that userspace runs, so that program has a slot of its own.
 #[derive(Clone, Copy)]
 pub enum EventSlot {
-    /// Of programs that packets run, and of the timer. These do not interrupt each other.
+    /// For programs that packets run, and for the timer. They do not interrupt each other.
     Packets = 0,
-    /// Of the program that userspace runs.
+    /// For the program that userspace runs.
     Userspace = 1,
 }
 
 word_enum!(EventSlot: Packets or Userspace);
 
-/// A traced packet between its arrival and the decision: the element of `TEMP_TRACE_V4` and `TEMP_TRACE_V6`. Written
-/// and read by `trace` only.
+/// A traced packet between its arrival and the decision: the element of `TEMP_TRACE_V4` and `TEMP_TRACE_V6`. Only
+/// `trace` writes and reads it.
 #[repr(C)]
 pub struct TraceBuffer<A> {
     pub record: TraceRecord<A>,
-    /// The client whose flow it may be of.
+    /// The client of the flow that the packet may belong to.
     pub client: A,
     /// The port that the client connects to.
     pub port: Port,
     pub padding: u16,
-    /// Whether the filter admits the packet that arrived last on this CPU.
+    /// 1 if the filter admits the packet that arrived last on this CPU.
     pub is_wanted: u64,
 }

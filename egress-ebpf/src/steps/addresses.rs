@@ -1,4 +1,4 @@
-//! The router's own addresses, which userspace keeps current, and what becomes of packets that belong to no flow.
+//! The router's own addresses, which userspace keeps current, and the outcomes of packets without a flow.
 
 use egress_common::{
     AddressKey, Bytes as _, ETHERNET_HEADER_LEN, Outcome, PacketKind, Pair, Side, protocol, tcp,
@@ -7,7 +7,7 @@ use egress_common::{
 use super::parse::{self, Headers};
 use crate::primitives::{family::KernelFamily, packet::Packet};
 
-/// Whether the interface of `side` has `address`.
+/// Returns `true` if the interface of `side` has `address`.
 #[inline(always)]
 pub fn is_own<F: KernelFamily>(side: Side, address: F::Address) -> bool {
     F::addresses()
@@ -16,15 +16,15 @@ pub fn is_own<F: KernelFamily>(side: Side, address: F::Address) -> bool {
 }
 
 global_fn! {
-    /// The outcome of a packet on the egress interface that belongs to no flow. `may_open` says whether it may open a
-    /// TCP connection.
+    /// The outcome of a packet without a flow on the egress interface. `may_open` is `true` if it may open a TCP
+    /// connection.
     fn unsolicited<F>(packet: &Packet, may_open: bool) -> Outcome = judge_unsolicited::<F>;
     V4 => judge_unsolicited_v4, V6 => judge_unsolicited_v6
 }
 
-/// Linux accepts a packet for any address of the pod on any interface. Here `net1` accepts those for its own addresses
-/// only, and those that neighbour discovery needs. Connections that the pod itself has opened work, but nobody opens
-/// one from there: what the router serves is the cluster's.
+/// Linux accepts a packet for any address of the pod on any interface. Here, `net1` accepts only packets for its own
+/// addresses and those that neighbour discovery needs. Connections that the pod itself opens work, but nobody can open
+/// one from outside: only the cluster may use the router's services.
 #[inline(always)]
 fn judge_unsolicited<F: KernelFamily>(packet: &Packet, may_open: bool) -> Outcome {
     let Some(addresses) = packet.load::<Pair<F::Address>>(ETHERNET_HEADER_LEN + F::ADDRESSES)
@@ -44,10 +44,10 @@ fn judge_unsolicited<F: KernelFamily>(packet: &Packet, may_open: bool) -> Outcom
     }
 }
 
-/// The outcome of a packet on `side` that belongs to no flow, and opens none.
+/// The outcome of a packet on `side` that belongs to no flow and opens none.
 ///
-/// On the egress interface TCP passes if it is seen to be no opening. A fragment may be part of one, and what cannot be
-/// read may be one.
+/// On the egress interface, a TCP packet passes only if it certainly does not open a connection. A fragment may be part
+/// of a SYN, and so may a packet that cannot be read.
 #[inline(always)]
 pub fn judge_without_flow<F: KernelFamily>(
     packet: &Packet,
@@ -69,7 +69,7 @@ pub fn judge_without_flow<F: KernelFamily>(
             !matches!(protocol, protocol::UDP | protocol::SCTP)
         }
         (Side::Cluster, PacketKind::Untranslatable(outcome)) => return outcome,
-        // Packets of the other kinds have their outcomes by then.
+        // The other kinds have an outcome already.
         (Side::Cluster, _) => return Outcome::Fragment,
     };
     unsolicited::<F>(packet, may_open)
@@ -85,7 +85,7 @@ pub fn judge_other_frame<F: KernelFamily>(packet: &Packet, side: Side) -> Outcom
 }
 
 global_fn! {
-    /// As if the frame were for the interface, and belonged to no flow.
+    /// Judges the frame as if it were for the interface and belonged to no flow.
     fn other_frame_on_egress<F>(packet: &Packet) -> Outcome = judge_as_without_flow::<F>;
     V4 => judge_other_frame_v4, V6 => judge_other_frame_v6
 }

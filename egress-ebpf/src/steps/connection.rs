@@ -1,11 +1,11 @@
-//! The begin and the end of a connection: clamping, tags, and which end is credible.
+//! The beginning and the end of a connection: MSS clamping, tags, and credible ends.
 
 use egress_common::{Bytes as _, Flow, Outcome, PacketKind, Side, TransportHeader, protocol, tcp};
 
 use super::{flows, mss, parse};
 use crate::primitives::{family::KernelFamily, packet::Packet};
 
-/// The flags of the packet that count for its flow.
+/// The flags of the packet, without an end that is not credible.
 #[inline(always)]
 pub fn flags<F: KernelFamily>(
     packet: &Packet,
@@ -24,10 +24,10 @@ global_fn! {
     V4 => examine_flags_v4, V6 => examine_flags_v6
 }
 
-/// The flags that count, of a packet that has some of [`tcp::Flags::SLOW_PATH`].
+/// Examines a packet that has some of [`tcp::Flags::SLOW_PATH`], and returns its flags.
 ///
-/// A TCP segment with SYN has its segment size clamped. An SCTP packet with INIT or INIT ACK announces a tag. The end
-/// of a connection counts if it is credible.
+/// The MSS of a TCP SYN is clamped. The tag that an SCTP INIT or INIT ACK announces is recorded. The flags of an end
+/// are removed if it is not credible.
 #[inline(always)]
 fn examine<F: KernelFamily>(packet: &Packet, side: Side) -> Result<tcp::Flags, Outcome> {
     let headers = parse::headers::<F>(packet)?;

@@ -1,6 +1,6 @@
-//! Flow events: that a flow was opened or has ended.
+//! Flow events: a flow was opened or has ended.
 //!
-//! Without a subscriber that costs two loads, and only where flows are opened or ended.
+//! Without a subscriber, this costs two loads when a flow is opened or ended.
 
 use egress_common::{
     Bytes as _, Change, ETHERNET_HEADER_LEN, EndOrder, FlowEvent, Outcome, Side, Subscriber, Tuple,
@@ -20,7 +20,7 @@ fn has_subscribers() -> bool {
     lease_ns(Subscriber::Log) | lease_ns(Subscriber::Follow) != 0
 }
 
-/// Emits the event that a flow was opened. `reply` is its reply tuple.
+/// Emits the event of an opened flow. `reply` is its reply tuple.
 #[inline(always)]
 pub fn opened<F: KernelFamily>(tuple: &Tuple<F::Address>, reply: &Tuple<F::Address>) {
     if has_subscribers() && capture::<F>(tuple, reply, EventSlot::Packets) {
@@ -28,7 +28,7 @@ pub fn opened<F: KernelFamily>(tuple: &Tuple<F::Address>, reply: &Tuple<F::Addre
     }
 }
 
-/// Removes a flow from the table, and emits the event that it has ended. `reply` is its reply tuple.
+/// Removes a flow from the table, and emits the event of its end. `reply` is its reply tuple.
 #[inline(always)]
 pub fn end<F: KernelFamily>(
     tuple: &Tuple<F::Address>,
@@ -37,7 +37,7 @@ pub fn end<F: KernelFamily>(
     change: Change,
 ) {
     let is_captured = has_subscribers() && capture::<F>(tuple, reply, slot);
-    // Gone already if another CPU ended it first. That one emits the event.
+    // This fails if another CPU has ended the flow first, which then emits the event.
     let is_ended = F::flows().remove(tuple).is_ok();
     let _ = F::flows().remove(reply);
     if is_captured && is_ended {
@@ -45,7 +45,7 @@ pub fn end<F: KernelFamily>(
     }
 }
 
-/// Captures a flow in `slot`. Returns `true` if the table has it.
+/// Captures a flow in `slot`. Returns `false` if the flow is not in the table.
 #[inline(always)]
 fn capture<F: KernelFamily>(
     tuple: &Tuple<F::Address>,
@@ -60,10 +60,10 @@ fn capture<F: KernelFamily>(
     capture_entries::<F>(slot)
 }
 
-// These take no packet, as the timer has none.
+// These functions take no packet, because the timer has none.
 
 global_fn! {
-    /// Copies both entries of the flow whose tuples are in `slot`. Returns `true` if the table has them.
+    /// Copies both entries of the flow whose tuples are in `slot`. Returns `false` if the table does not have them.
     fn capture_entries<F>(slot: EventSlot) -> bool = copy_entries::<F>;
     V4 => capture_flow_v4, V6 => capture_flow_v6
 }
@@ -99,7 +99,7 @@ fn emit<F: KernelFamily>(slot: EventSlot, change: Change) {
         return;
     };
     let now_ns = clock::now_ns();
-    event.happened(change as u32, now_ns);
+    event.set_change(change as u32, now_ns);
     // The flow log's lease does not expire.
     if lease_ns(Subscriber::Log) != 0
         && maps::FLOW_LOG
@@ -121,7 +121,7 @@ fn emit<F: KernelFamily>(slot: EventSlot, change: Change) {
 ///
 /// # Errors
 ///
-/// [`Outcome::Malformed`] if the frame has no such order, [`Outcome::NotAnOpening`] if there is no such flow.
+/// [`Outcome::Malformed`] if the frame contains no valid order, [`Outcome::NotAnOpening`] if there is no such flow.
 #[inline(always)]
 pub fn end_by_order<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     let order: EndOrder<F::Address> = packet.load(ETHERNET_HEADER_LEN).ok_or(Outcome::Malformed)?;

@@ -10,10 +10,10 @@ use egress_common::{
 use super::next_hop;
 use crate::primitives::{clock, counters, family::KernelFamily, packet::Packet};
 
-/// One direction of a flow, in the flow table.
+/// A flow entry in the flow table.
 ///
-/// The kernel keeps an element's memory until the program ends. If the flow ends meanwhile, another flow may take the
-/// memory over, and the worst that follows is a packet counted for the wrong one.
+/// The kernel keeps an element's memory until the program ends. If the flow ends in the meantime, another flow may
+/// reuse the memory. In the worst case, a packet is then counted for the wrong flow.
 pub struct FlowRef<F: KernelFamily>(*mut Flow<F::Address>);
 
 /// The flow that a packet with this tuple belongs to.
@@ -25,15 +25,14 @@ pub fn find<F: KernelFamily>(tuple: &Tuple<F::Address>) -> Option<FlowRef<F>> {
 impl<F: KernelFamily> FlowRef<F> {
     #[inline(always)]
     pub fn translation(&self) -> &Translation<F::Address> {
-        // SAFETY: the pointer comes from a lookup, see the type; a flow's translation never changes.
+        // SAFETY: the pointer comes from a lookup, see the type. A flow's translation never changes.
         unsafe { &(*self.0).translation }
     }
 
     /// The whole entry.
     #[inline(always)]
     pub const fn entry(&self) -> &Flow<F::Address> {
-        // SAFETY: the pointer comes from a lookup, see the type. What packets write into it meanwhile is words by
-        // themselves.
+        // SAFETY: the pointer comes from a lookup, see the type. Concurrent packets write only single words.
         unsafe { &*self.0 }
     }
 
@@ -43,7 +42,7 @@ impl<F: KernelFamily> FlowRef<F> {
         find(&self.translation().peer(side, protocol))
     }
 
-    /// Whether a client's packet asks for a new connection on the tuple of one that has ended.
+    /// Returns `true` if a client's packet opens a new connection on the tuple of one that has ended or is about to.
     #[inline(always)]
     pub fn is_reopened_by(&self, tuple: &Tuple<F::Address>, transport: &TransportHeader) -> bool {
         if !transport.flags.is_open_request() || !transport.may_open {
@@ -57,8 +56,8 @@ impl<F: KernelFamily> FlowRef<F> {
 
     /// The cached next hop, or [`NextHopRef::NONE`] to force a kernel lookup.
     ///
-    /// The packet that refreshes the time stamp forces one, about once a second. So the kernel's neighbour table sees
-    /// that the neighbour is in use, and probes it.
+    /// The packet that refreshes the time stamp forces one, about once a second. This tells the kernel's neighbour
+    /// table that the neighbour is in use, and makes it probe the neighbour.
     #[inline(always)]
     pub const fn next_hop(&self, accounted: Accounted) -> NextHopRef {
         // SAFETY: the pointer comes from a lookup, see the type.
@@ -70,12 +69,12 @@ impl<F: KernelFamily> FlowRef<F> {
         }
     }
 
-    /// Looks the next hop up again, for packets that arrive on `side`.
+    /// Looks up the next hop again, for packets that arrive on `side`.
     #[inline(always)]
     pub fn renew_next_hop(&self, side: Side, now_ns: u64) {
         let destination = self.translation().addresses.destination;
         let reference = next_hop::find::<F>(side.opposite(), destination, now_ns);
-        // SAFETY: the pointer comes from a lookup, see the type. It is one word.
+        // SAFETY: the pointer comes from a lookup, see the type. The reference is one word.
         unsafe { (*self.0).next_hop = reference };
     }
 
@@ -93,10 +92,10 @@ impl<F: KernelFamily> FlowRef<F> {
         let bytes = (packet.len() - ETHERNET_HEADER_LEN) as u64;
         let now_ns = clock::now_ns();
         let mut is_refreshed = false;
-        // SAFETY: the pointer comes from a lookup, see the type. Several CPUs may write at once: the counters are added
-        // to atomically, a time stamp is as good as the other, and a flag that is lost comes with the next segment.
+        // SAFETY: the pointer comes from a lookup, see the type. Several CPUs may write at once. The counters are added
+        // to atomically, either time stamp is good enough, and the next segment restores a lost flag.
         let rule = unsafe {
-            // Written only when they change, so that a flow's packets share the entry's memory unchanged.
+            // These are written only when they change, so that CPUs can share the cache line.
             if now_ns.wrapping_sub((*flow).last_seen_ns) > clock::RESOLUTION_NS {
                 (*flow).last_seen_ns = now_ns;
                 is_refreshed = true;
@@ -105,7 +104,7 @@ impl<F: KernelFamily> FlowRef<F> {
             if seen != (*flow).seen {
                 (*flow).seen = seen;
             }
-            // In the line that the counters below are written to anyway.
+            // This is in the cache line that the counters below are written to anyway.
             if acknowledgment != 0 {
                 (*flow).ack_or_tag = acknowledgment;
             }
@@ -123,8 +122,8 @@ impl<F: KernelFamily> FlowRef<F> {
         }
     }
 
-    /// Remembers the tag that an SCTP packet with INIT or INIT ACK announces, if it is the first. A later one may be
-    /// forged, or opens a new association between the same ends.
+    /// Records the tag that an SCTP packet with INIT or INIT ACK announces, if it is the first. A later one may be
+    /// forged, or may open a new association between the same ends.
     #[inline(always)]
     pub fn remember_tag(&self, packet: &Packet, transport: usize) {
         let Some(tag) = packet.load::<u32>(transport + TransportHeader::INITIATE_TAG_OFFSET) else {
@@ -140,10 +139,10 @@ impl<F: KernelFamily> FlowRef<F> {
     }
 }
 
-/// What is known of a packet that was accounted.
+/// What is known about an accounted packet.
 #[derive(Clone, Copy)]
 pub struct Accounted {
     pub now_ns: u64,
-    /// Whether this packet refreshed the flow's time stamp. One does about once a second.
+    /// `true` if this packet refreshed the flow's time stamp, which happens about once a second.
     pub is_refreshed: bool,
 }

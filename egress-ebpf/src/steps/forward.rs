@@ -21,11 +21,11 @@ pub fn ifindex(side: Side) -> u32 {
 /// The decision to forward.
 pub struct Forward {
     ifindex: u32,
-    /// Whether the frame has the MAC addresses of its next hop already.
+    /// `true` if the frame already has the MAC addresses of its next hop.
     is_addressed: bool,
 }
 
-/// The decision for a packet of the flow, which arrived on `side` and was rewritten and accounted.
+/// Forwards a packet of the flow that arrived on `side` and was rewritten and accounted.
 #[inline(always)]
 pub fn along<F: KernelFamily>(
     packet: &Packet,
@@ -44,7 +44,7 @@ pub fn along<F: KernelFamily>(
 }
 
 impl Forward {
-    /// To the next hop that the kernel finds.
+    /// Forwards to the next hop that a kernel lookup finds.
     #[inline(always)]
     pub fn out_of(side: Side) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl Forward {
         }
     }
 
-    /// To the next hop whose address the frame has.
+    /// Forwards to the next hop whose address is in the frame.
     #[inline(always)]
     fn addressed(side: Side) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Forward {
         }
     }
 
-    /// The decision as a trace record has it.
+    /// The decision for the trace record.
     #[inline(always)]
     pub const fn decision(&self) -> Decision {
         Decision::Forwarded {
@@ -70,13 +70,13 @@ impl Forward {
         }
     }
 
-    /// Hands the packet over; the result is the program's verdict.
+    /// Hands the packet to the kernel, and returns the program's verdict.
     ///
-    /// Unless the frame is addressed already, the kernel finds the route (by the new addresses, among those of the
-    /// interface) and the neighbour, and puts on the Ethernet header.
+    /// If the frame is not addressed yet, the kernel looks up the route (of the new addresses, on this interface) and
+    /// the neighbour, and writes the Ethernet header.
     #[inline(always)]
     pub fn redirect(self) -> i32 {
-        // SAFETY: without parameters (null, 0) the kernel reads nothing.
+        // SAFETY: without parameters (null, 0), the kernel reads no memory.
         let verdict = unsafe {
             if self.is_addressed {
                 bpf_redirect(self.ifindex, 0)

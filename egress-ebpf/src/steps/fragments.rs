@@ -1,4 +1,4 @@
-//! Fragments: the first one finds the flow for the later ones, and re-injects those that arrived before it.
+//! Fragments. The first one identifies the flow for the later ones, and re-injects those that arrived before it.
 
 use core::arch::asm;
 
@@ -14,7 +14,7 @@ use egress_common::{
 use super::{addresses, flows, forward, parse};
 use crate::primitives::{clock, family::KernelFamily, maps, packet::Packet};
 
-/// Remembers a first fragment that arrived on `side`, and re-injects those that were held for it.
+/// Remembers a first fragment that arrived on `side`, and re-injects the fragments that were held for it.
 #[inline(always)]
 pub fn remember<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     remember_ports::<F>(packet, side)?;
@@ -61,7 +61,7 @@ global_fn! {
     V4 => hold_fragment_v4, V6 => hold_fragment_v6
 }
 
-/// What has become of a later fragment.
+/// The result of looking for a later fragment's flow.
 #[derive(Clone, Copy)]
 enum Followed {
     /// It is translated.
@@ -74,7 +74,7 @@ enum Followed {
 
 word_enum!(Followed: Translated, NoFlow or NoFirst);
 
-/// The element of `TEMP_FRAMES` for a frame that is about to be held, and that for a first fragment.
+/// The elements of `TEMP_FRAMES`: for a frame that is about to be held, and for a first fragment.
 const TO_HOLD: u32 = 0;
 const FIRST: u32 = 1;
 
@@ -109,7 +109,7 @@ fn insert_ports<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outc
         .map_err(|_| Outcome::FlowTableFull)
 }
 
-/// Holds a fragment whose first one has not arrived. Returns `false` if it is not for the router, or too much to hold.
+/// Holds a fragment whose first one has not arrived. Returns `false` if it is not for the router, or cannot be held.
 #[inline(always)]
 fn hold<F: KernelFamily>(packet: &Packet, side: Side) -> Result<bool, Outcome> {
     let mut key = key::<F>(packet, side)?;
@@ -123,7 +123,8 @@ fn hold<F: KernelFamily>(packet: &Packet, side: Side) -> Result<bool, Outcome> {
     for index in 0..HeldFragment::PER_PACKET {
         key.index = index;
         if let Some(other) = F::held().get_ptr(&key) {
-            // SAFETY: the pointer comes from a lookup. An element that is replaced meanwhile has one time or the other.
+            // SAFETY: the pointer comes from a lookup. If the element is replaced during the read, this is one of two
+            // times.
             if !unsafe { (*other).is_expired(now_ns) } {
                 continue;
             }
@@ -136,10 +137,10 @@ fn hold<F: KernelFamily>(packet: &Packet, side: Side) -> Result<bool, Outcome> {
     Ok(false)
 }
 
-/// Re-injects the fragments that were held for the first one in `packet`, which stays as it is.
+/// Re-injects the fragments that were held for the first one in `packet`, which is unchanged in the end.
 ///
-/// The kernel half cannot make packets. It can send copies of the one that it has, so that one becomes each of them in
-/// turn.
+/// The kernel half cannot create packets, but it can send copies of the current one. Therefore `packet` becomes each of
+/// the held fragments in turn.
 #[inline(always)]
 fn reinject<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     let mut key = key::<F>(packet, side)?;
@@ -155,12 +156,12 @@ fn reinject<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome>
         let Some(held) = F::held().get_ptr(&key) else {
             break;
         };
-        // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. Should
-        // another fragment take it over, the copy is of neither, which its receiver finds out.
+        // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. If another
+        // fragment reuses the memory, the copy is a mix of both, which the receiver's checksum reveals.
         let held = unsafe { &*held };
         if !held.is_expired(now_ns) {
             paste(packet, held)?;
-            // SAFETY: the context is valid while the program runs. A copy that fails is a packet lost.
+            // SAFETY: the context is valid while the program runs. If the copy fails, the held fragment is lost.
             unsafe {
                 bpf_clone_redirect(
                     packet.skb(),
@@ -174,17 +175,17 @@ fn reinject<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome>
     paste(packet, own)
 }
 
-/// `len`, if a frame that is held may be so long.
+/// Returns `len` if it is a possible length of a held frame.
 ///
-/// Of two plain comparisons the compiler makes one, of a register with the difference to the lower bound. What that
-/// says about `len` itself is beyond verifiers up to Linux 6.10.
+/// The compiler would merge two plain comparisons into one, of a register that contains the difference to the lower
+/// bound. Verifiers up to Linux 6.10 cannot derive the bounds of `len` from that.
 #[inline(always)]
 fn frame_len(len: u32) -> Option<u32> {
     if len > HELD_LEN as u32 {
         return None;
     }
     let same: u64;
-    // SAFETY: a copy of a register. The compiler does not know that both are the same number, the verifier does.
+    // SAFETY: this copies a register. The compiler does not know that both numbers are equal, but the verifier does.
     unsafe {
         asm!(
             "{same} = {len}",
@@ -199,12 +200,13 @@ fn frame_len(len: u32) -> Option<u32> {
     Some(same as u32)
 }
 
-/// Copies the whole frame to this element of `TEMP_FRAMES`, if there is room for it.
+/// Copies the whole frame into this element of `TEMP_FRAMES`, if it fits.
 #[inline(always)]
 fn copy(packet: &Packet, index: u32, now_ns: u64) -> Option<&'static HeldFragment> {
     let frame = maps::TEMP_FRAMES.get_ptr_mut(index)?;
     let len = frame_len(packet.len() as u32)?;
-    // SAFETY: the element is this CPU's own, and long enough; the context is valid while the program runs.
+    // SAFETY: the element belongs to this CPU and has room for `len` bytes. The context is valid while the program
+    // runs.
     unsafe {
         (*frame).seen_ns = now_ns;
         (*frame).len = len;
@@ -216,12 +218,12 @@ fn copy(packet: &Packet, index: u32, now_ns: u64) -> Option<&'static HeldFragmen
     }
 }
 
-/// Makes the packet this frame.
+/// Replaces the packet by this frame.
 #[inline(always)]
 fn paste(packet: &Packet, frame: &HeldFragment) -> Result<(), Outcome> {
     let len = frame_len(frame.len).ok_or(Outcome::RewriteFailed)?;
     let skb = packet.skb();
-    // SAFETY: the context is valid while the program runs, and the frame at least as long.
+    // SAFETY: the context is valid while the program runs, and `frame` has at least `len` bytes.
     let pasted = unsafe {
         bpf_skb_change_tail(skb, len, 0) == 0
             && bpf_skb_store_bytes(
@@ -239,7 +241,7 @@ fn paste(packet: &Packet, frame: &HeldFragment) -> Result<(), Outcome> {
     }
 }
 
-/// Translates a later fragment that arrived on `side` by the flow of its first one.
+/// Translates a later fragment that arrived on `side` with the flow of its first one.
 #[inline(always)]
 fn follow<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Followed, Outcome> {
     let network = parse::headers::<F>(packet)?.network;
@@ -249,8 +251,8 @@ fn follow<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Followed, Outc
     let Some(first) = F::fragments().get_ptr_mut(&key) else {
         return Ok(Followed::NoFirst);
     };
-    // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. What is read of
-    // an element that is replaced meanwhile is the ports of another packet at worst; what is written then keeps one for
+    // SAFETY: the pointer comes from a lookup, and the kernel keeps its memory until the program ends. If the element
+    // is replaced in the meantime, this reads another packet's ports at worst, or keeps that packet's element for
     // longer.
     let first = unsafe { &mut *first };
     if first.is_expired(clock::now_ns()) {
@@ -264,7 +266,7 @@ fn follow<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Followed, Outc
     fragment.check(protocol, len)?;
     let ports = first.ports;
     if first.is_completed_by(&fragment, len) {
-        // Gone already if it was displaced.
+        // This fails if the element was evicted.
         let _ = F::fragments().remove(&key);
     }
     if ttl <= 1 {
@@ -275,7 +277,7 @@ fn follow<F: KernelFamily>(packet: &Packet, side: Side) -> Result<Followed, Outc
     }
     let translation = flow.translation();
     if protocol == protocol::SCTP && translation.ports != ports {
-        // As the first one was: see `rewrite`.
+        // The first one failed in the same way; see `rewrite`.
         return Err(Outcome::RewriteFailed);
     }
     F::rewrite_addresses(

@@ -1,7 +1,8 @@
-//! Translating ICMP errors: the message itself, and inside it the beginning of the packet that caused it.
+//! Translating ICMP errors: the message itself, and the inner packet.
 //!
-//! An error comes to the sender of that packet, which to the outside is the router: the packet inside has the router's
-//! addresses where the flow's other side knows its own. Reversed, its tuple is that of an answer, and finds the flow.
+//! The error is sent to the source of the inner packet. From the outside, that is the router. So the inner packet has
+//! the router's addresses, where the other side of the flow expects its own. With source and destination swapped, its
+//! tuple is that of an answer, and finds the flow.
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, ICMP_HEADER_LEN, Outcome, Pair, Port, Ports,
@@ -11,42 +12,43 @@ use egress_common::{
 use super::{addresses, flows, parse, rewrite};
 use crate::primitives::{family::KernelFamily, maps, packet::Packet};
 
-/// Where the checksum of a message stands (RFC 792, RFC 4443).
+/// The offset of a message's checksum (RFC 792, RFC 4443).
 const CHECKSUM: usize = 2;
 
-/// The headers of an error: Ethernet, IP with options or extensions, ICMP, IP again, and 20 bytes of the transport.
+/// The maximum length of an error's headers: Ethernet, IP with options or extensions, ICMP, IP again, and 20 bytes of
+/// the transport header.
 const HEADERS_LEN: u32 = 14 + 60 + 8 + 60 + 20;
 
 global_fn! {
-    /// Translates an error that arrived on `side`, if it tells of a flow.
+    /// Translates an ICMP error that arrived on `side`, if it belongs to a flow.
     pub fn translate<F>(packet: &Packet, side: Side) -> Result<(), Outcome> = translate_error::<F>;
     V4 => translate_icmp_error_v4, V6 => translate_icmp_error_v6
 }
 
-/// Addresses are read where they are needed, again if need be: the stack has no room for all of them at once.
+/// This function reads addresses again instead of keeping them, because the stack has no room for all of them.
 #[inline(always)]
 fn translate_error<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), Outcome> {
     packet.pull(HEADERS_LEN);
     let network = F::network_header(packet, ETHERNET_HEADER_LEN)?;
     let message = network.payload_offset;
     let expired = network.ttl <= 1;
-    let inside_offset = message + ICMP_HEADER_LEN;
-    let inside = F::network_header(packet, inside_offset)?;
-    let (protocol, transport) = (inside.protocol, inside.payload_offset);
-    let inside_len = inside.payload_len;
-    let Some(ports) = parse::ports::<F>(packet, &inside) else {
+    let inner_offset = message + ICMP_HEADER_LEN;
+    let inner = F::network_header(packet, inner_offset)?;
+    let (protocol, transport) = (inner.protocol, inner.payload_offset);
+    let inner_len = inner.payload_len;
+    let Some(ports) = parse::ports::<F>(packet, &inner) else {
         return Err(unrelated::<F>(packet, side, None));
     };
     let received: Pair<F::Address> = packet
         .load(ETHERNET_HEADER_LEN + F::ADDRESSES)
         .ok_or(Outcome::Truncated)?;
-    if received.destination != inside.addresses.source {
-        // Not for the sender of the packet inside.
+    if received.destination != inner.addresses.source {
+        // The error is not addressed to the inner packet's sender.
         return Err(unrelated::<F>(packet, side, None));
     }
-    let tuple = Tuple::new(side, protocol, inside.addresses.swapped(), ports.swapped());
+    let tuple = Tuple::new(side, protocol, inner.addresses.swapped(), ports.swapped());
     let Some(flow) = flows::find::<F>(&tuple) else {
-        // An echo's identifier says nothing of whose it is: the pod's own pings have any.
+        // An echo identifier does not tell whose it is: the pod's own pings may use any.
         let port = (protocol != F::ICMP).then_some(ports.source);
         return Err(unrelated::<F>(packet, side, port));
     };
@@ -54,31 +56,32 @@ fn translate_error<F: KernelFamily>(packet: &Packet, side: Side) -> Result<(), O
         return Err(Outcome::TtlExceeded);
     }
     let translation = flow.translation();
-    // The message leaves with the addresses of the flow, whichever host on the way has sent it: only those mean
-    // anything on the other side. The packet inside is one of the other direction.
-    let outside = rewrite_addresses::<F>(packet, ETHERNET_HEADER_LEN, &translation.addresses)?;
+    // The message leaves with the flow's addresses, even if a host on the path has sent it: only those are known on the
+    // other side. The inner packet travelled in the opposite direction.
+    let outer = rewrite_addresses::<F>(packet, ETHERNET_HEADER_LEN, &translation.addresses)?;
     F::decrement_ttl(packet)?;
-    let inside = rewrite_addresses::<F>(packet, inside_offset, &translation.addresses.swapped())?;
+    let inner = rewrite_addresses::<F>(packet, inner_offset, &translation.addresses.swapped())?;
     let change = rewrite_transport::<F>(
         packet,
         protocol,
         transport,
         translation.ports.swapped(),
-        inside,
-        inside_len,
+        inner,
+        inner_len,
     )?;
     let checksum: u16 = packet
         .load(message + CHECKSUM)
         .ok_or(Outcome::RewriteFailed)?;
     let mut checksum = checksum::apply(checksum, change);
     if F::IS_V6 {
-        // Of the message's own pseudo header, and of the packet inside, whose header has no checksum to make up for it.
-        checksum = checksum::apply(checksum::apply(checksum, outside), inside);
+        // For the message's own pseudo header, and for the inner packet, whose header has no checksum that would cancel
+        // the change out.
+        checksum = checksum::apply(checksum::apply(checksum, outer), inner);
     }
     packet.store(message + CHECKSUM, checksum)
 }
 
-/// Writes the addresses of the IP header at `offset`. Returns what they add to a checksum.
+/// Writes the addresses of the IP header at `offset`, and returns the checksum delta.
 #[inline(never)]
 fn rewrite_addresses<F: KernelFamily>(
     packet: &Packet,
@@ -93,7 +96,7 @@ fn rewrite_addresses<F: KernelFamily>(
     Ok(delta)
 }
 
-/// The outcome of an error about no flow: only the pod's own connections get theirs.
+/// The outcome of an error that belongs to no flow. It passes only if it may belong to the pod's own connections.
 #[inline(always)]
 fn unrelated<F: KernelFamily>(packet: &Packet, side: Side, port: Option<Port>) -> Outcome {
     let Some(addresses) = packet.load::<Pair<F::Address>>(ETHERNET_HEADER_LEN + F::ADDRESSES)
@@ -107,7 +110,7 @@ fn unrelated<F: KernelFamily>(packet: &Packet, side: Side, port: Option<Port>) -
         };
     }
     let is_of_a_flow = match (side, port, maps::config()) {
-        // The pod's own sockets use ports outside of the range.
+        // The pod's own sockets use ports outside of the NAT range.
         (Side::Egress, Some(port), Ok(config)) => config.nat_range.contains(port),
         _ => false,
     };
@@ -118,8 +121,8 @@ fn unrelated<F: KernelFamily>(packet: &Packet, side: Side, port: Option<Port>) -
     }
 }
 
-/// Gives the packet inside the ports that its sender knows, and updates its checksum, if the message contains it, by
-/// them and by `address_delta`. Returns what all of this adds to the message's own checksum.
+/// Replaces the inner packet's ports by those that its sender knows. If its checksum is included, updates it for the
+/// ports and by `address_delta`. Returns the delta of the message's own checksum.
 #[inline(always)]
 fn rewrite_transport<F: KernelFamily>(
     packet: &Packet,
@@ -143,7 +146,7 @@ fn rewrite_transport<F: KernelFamily>(
     let port_delta = checksum::delta(old.sum(), ports.sum());
     rewrite::store_ports::<F>(packet, protocol, transport, ports)?;
     if protocol == protocol::SCTP {
-        // The difference that the ports make does not depend on the bytes that are missing.
+        // The change of the CRC does not depend on the bytes that are missing.
         let (old, new) = (bytemuck::cast(old), bytemuck::cast(ports));
         let checksum_delta = rewrite::update_sctp_checksum(packet, transport, old, new, length)?;
         return Ok(checksum::fold(
@@ -164,7 +167,7 @@ fn rewrite_transport<F: KernelFamily>(
     };
     let mut after = checksum::apply(checksum::apply(before, covered), port_delta);
     if protocol == protocol::UDP && after == 0 {
-        // 0 stands for no checksum (RFC 768).
+        // A UDP checksum of 0 would mean none (RFC 768).
         after = 0xffff;
     }
     packet.store(checksum_offset, after)?;

@@ -1,11 +1,11 @@
-//! What a packet of a flow may not exceed: its hops, and the MTU of the way out.
+//! The limits of a packet that belongs to a flow: its TTL or hop limit, and the MTU of the outgoing interface.
 
 use egress_common::{Bytes as _, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Side, protocol};
 
 use crate::primitives::{maps, packet::Packet};
 
-/// The segment length of an SCTP packet whose parts are not seen from here (`GSO_BY_FRAGS` in `linux/skbuff.h`). Its
-/// sender has cut them by the path's MTU.
+/// The segment length of an SCTP packet whose segments have different lengths (`GSO_BY_FRAGS` in `linux/skbuff.h`). Its
+/// sender has cut them to fit the path's MTU.
 const GSO_BY_FRAGS: usize = 0xffff;
 
 /// Checks a packet that arrived on `side`.
@@ -19,14 +19,14 @@ pub fn check<A>(packet: &Packet, network: &NetworkHeader<A>, side: Side) -> Resu
         return Err(Outcome::TtlExceeded);
     }
     let mtu = maps::config()?.mtu(side.opposite()) as usize;
-    // Nearly every packet is short enough as it is. One that is to be segmented may be short enough in parts.
+    // Nearly every packet is short enough as it is. A segmentation-offload packet may be after its segmentation.
     if packet.len() - ETHERNET_HEADER_LEN > mtu && wire_len(packet, network) > mtu {
         return Err(Outcome::PacketTooBig);
     }
     Ok(())
 }
 
-/// Length of the longest packet that this is on the wire, from the IP header on.
+/// The length of the longest resulting packet on the wire, from the IP header on.
 #[inline(always)]
 fn wire_len<A>(packet: &Packet, network: &NetworkHeader<A>) -> usize {
     let segment = match packet.segment_len() {

@@ -1,4 +1,4 @@
-//! The steps of a packet's life. A step knows the primitives, and the steps above it in this list.
+//! The steps of a packet's life. A step uses the primitives, and the steps above it in this list.
 
 pub mod parse;
 

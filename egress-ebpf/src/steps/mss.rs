@@ -1,4 +1,4 @@
-//! Clamping the segment size on SYN to what both interfaces carry.
+//! Clamping the MSS of a SYN to what both interfaces carry.
 
 use egress_common::{Outcome, Side, TransportHeader, mss};
 
@@ -9,11 +9,11 @@ use crate::primitives::{
     packet::{ChecksumPart, Packet},
 };
 
-/// Headers end before. The verifier takes no larger number for an offset.
+/// No header ends beyond this offset. The verifier accepts no larger number as an offset.
 const LARGEST_OFFSET: u32 = 0x7fff;
 
 global_fn! {
-    /// Clamps the segment size of a TCP segment with SYN.
+    /// Clamps the MSS of a TCP segment with SYN.
     pub fn clamp<F>(packet: &Packet) -> Result<(), Outcome> = clamp_segment_size::<F>;
     V4 => clamp_tcp_mss_v4, V6 => clamp_tcp_mss_v6
 }
@@ -38,7 +38,7 @@ fn clamp_segment_size<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     let (cluster, egress) = (config.mtu(Side::Cluster), config.mtu(Side::Egress));
     let mtu = if cluster < egress { cluster } else { egress };
     let headers = F::HEADER_LEN + mss::TCP_HEADER_LEN;
-    // An MTU above 64 KiB limits nothing, and one below the headers makes no sense.
+    // An MTU above 64 KiB needs no clamping. One below the length of the headers makes no sense.
     let Some(limit) = u16::try_from(mtu)
         .ok()
         .and_then(|mtu| mtu.checked_sub(headers as u16))
@@ -49,7 +49,7 @@ fn clamp_segment_size<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     let network = parse::headers::<F>(packet)?.network;
     let transport = network.payload_offset;
     let option = find_option(packet, transport as u32)?;
-    // The compiler knows by now that the mask changes nothing. The verifier does not.
+    // The compiler knows that the mask changes nothing, but the verifier does not.
     let option = (core::hint::black_box(option) & LARGEST_OFFSET) as usize;
     if option == 0 {
         return Ok(());

@@ -1,7 +1,7 @@
-//! Opening a flow, for a client's packet that belongs to none.
+//! Opening a flow for a client's packet that belongs to none.
 //!
-//! It takes three global functions, one after the other, so that their frames on the stack are not added up: [`plan`],
-//! [`ports`] and [`enter`]. What they share lies in [`TempFlow`].
+//! This takes three global functions, [`plan`], [`ports`] and [`enter`]. They run one after the other, so that their
+//! stack frames do not add up. They share data in [`TempFlow`].
 //!
 //! [`TempFlow`]: crate::primitives::scratch::TempFlow
 
@@ -23,7 +23,7 @@ use crate::primitives::{
 /// `-E2BIG`: the map is full.
 const E2BIG: i32 = -7;
 
-/// The flow of a client's packet: the one that it belongs to, or a new one.
+/// The flow of a client's packet, which is opened if there is none.
 #[inline(always)]
 pub fn find_or_open<F: KernelFamily>(
     packet: &Packet,
@@ -41,7 +41,7 @@ pub fn find_or_open<F: KernelFamily>(
     Ok(flow)
 }
 
-/// Opens a flow. In a full table another one has to make room.
+/// Opens a flow. If the table is full, another flow is evicted first.
 #[inline(always)]
 fn open<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     plan_flow::<F>(packet)?;
@@ -72,12 +72,11 @@ global_fn! {
     V4 => enter_flow_v4, V6 => enter_flow_v6
 }
 
-/// Writes [`Plan`]: what the rules make of the packet.
+/// Matches the packet with the rules, and writes [`Plan`].
 ///
-/// The preferred NAT port is the client's own, or the one that the connection before it had, if the packet reopens
-/// that. To the server it is then the same client again, whose sequence numbers and time stamps go on. From another
-/// client's port the server may take them for those of an old segment, as long as it remembers the connection
-/// (TIME-WAIT).
+/// The preferred NAT port is the client's own. If the packet reopens a connection, it is that connection's NAT port
+/// instead: the server then sees the same client again, whose sequence numbers and time stamps continue. With another
+/// client's port, a server that still remembers the connection (TIME-WAIT) might take the new segments for old ones.
 ///
 /// [`Plan`]: crate::primitives::scratch::Plan
 #[inline(always)]
@@ -91,7 +90,7 @@ fn plan<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     };
     plan.tuple = network.tuple(Side::Cluster, transport.ports);
     let opens = transport.may_open && transport.flags.is_open_request();
-    // Read once: the rules may change meanwhile.
+    // Read only once, because a reload may change it.
     let set = config.rules_in_force();
     plan.rule = rules::find::<F>(packet, config, set, &plan.tuple, opens)?;
     if !transport.may_open {
@@ -105,7 +104,7 @@ fn plan<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
         return Err(Outcome::NotConfigured);
     }
     let preferred = match flows::find::<F>(&plan.tuple) {
-        // It is over, or the packet would be of it: see `is_reopened_by`.
+        // This flow is over: otherwise the packet would belong to it. See `is_reopened_by`.
         Some(before) if opens => {
             let reply = before.translation().peer(Side::Cluster, network.protocol);
             events::end::<F>(&plan.tuple, &reply, EventSlot::Packets, Change::Reopened);
@@ -130,24 +129,24 @@ fn plan<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     Ok(())
 }
 
-/// Enters the flow, for which a NAT port was allocated, into the table and the sweep queue.
+/// Inserts the flow, for which a NAT port was allocated, into the table and the sweep queue.
 #[inline(always)]
 fn enter<F: KernelFamily>() -> Result<(), Outcome> {
     let temp = F::temp_flow()?;
     let (plan, mapping) = (&temp.plan, &temp.mapping);
-    // The entry that clients' packets find comes last: whoever finds it can count on the other.
+    // The original entry is inserted last, so that whoever finds it also finds the reply entry.
     temp.entry.translation = mapping.translation;
     temp.entry.next_hop = plan.towards_server;
     match F::flows().insert(&plan.tuple, &temp.entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
             temp.item = SweepItem::new(plan.tuple, temp.entry.opened_ns, sweep::tick());
-            // Without a sweep nobody removes the items of flows that have ended: the oldest is evicted.
+            // Without a sweep, nobody removes the items of ended flows. The oldest is evicted then.
             let flags = if maps::KERNEL_EXPIRY.load() == 0 {
                 u64::from(BPF_EXIST)
             } else {
                 0
             };
-            // Full of flows that packets have ended since the last sweep.
+            // Fails if the queue is full of flows that packets have ended since the last sweep.
             if F::sweep_queue().push(&temp.item, flags).is_err() {
                 let _ = F::flows().remove(&plan.tuple);
                 let _ = F::flows().remove(&mapping.reply_tuple);
@@ -161,7 +160,7 @@ fn enter<F: KernelFamily>() -> Result<(), Outcome> {
             return Err(Outcome::FlowTableFull);
         }
         Err(_) => {
-            // Another CPU has just opened the flow.
+            // Another CPU has just opened the same flow.
             let _ = F::flows().remove(&mapping.reply_tuple);
         }
     }

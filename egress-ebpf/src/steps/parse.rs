@@ -1,4 +1,4 @@
-//! Reading the headers.
+//! Parsing the headers.
 
 use egress_common::{
     Bytes as _, ETHERNET_HEADER_LEN, Family, FlatKind, IcmpHeader, NetworkHeader, Outcome,
@@ -7,11 +7,11 @@ use egress_common::{
 
 use crate::primitives::packet::Packet;
 
-/// The longest headers that are met: Ethernet, IPv4 with all its options or IPv6 with 60 bytes of extensions, TCP
-/// without options.
+/// The maximum length of the headers: Ethernet, IPv4 with all options or IPv6 with 60 bytes of extensions, TCP without
+/// options.
 const HEADERS_LEN: u32 = 14 + 100 + 20;
 
-/// What the packet's headers say.
+/// A packet's headers.
 pub struct Headers<F: Family> {
     pub network: NetworkHeader<F::Address>,
     kind: FlatKind,
@@ -24,7 +24,7 @@ impl<F: Family> Headers<F> {
     }
 }
 
-/// Reads the headers, which may first have to be made contiguous in memory.
+/// Reads the headers, after linearizing them if necessary.
 #[inline(always)]
 pub fn headers<F: Family>(packet: &Packet) -> Result<Headers<F>, Outcome> {
     match contiguous_headers(packet) {
@@ -43,8 +43,7 @@ fn contiguous_headers<F: Family>(packet: &Packet) -> Result<Headers<F>, Outcome>
     Ok(Headers { network, kind })
 }
 
-/// The addresses, protocol and ports of a packet that may have been cut, or whose checks are yet to come; `None` if it
-/// has no ports.
+/// The IP header and ports of a packet that may be truncated or unchecked; `None` if it has no ports.
 #[inline(always)]
 pub fn network_and_ports<F: Family>(packet: &Packet) -> Option<(NetworkHeader<F::Address>, Ports)> {
     packet.pull(HEADERS_LEN);
@@ -53,8 +52,8 @@ pub fn network_and_ports<F: Family>(packet: &Packet) -> Option<(NetworkHeader<F:
     Some((network, ports))
 }
 
-/// The ports that follow `network`, which may be the header of a packet inside an ICMP error. Of that one only the
-/// ports, or an echo's first eight bytes, are sure to be there.
+/// The ports after `network`, which may be the header of an inner packet. Only the ports, or the first eight bytes of
+/// an echo message, are certain to be there.
 #[inline(always)]
 pub fn ports<F: Family>(packet: &Packet, network: &NetworkHeader<F::Address>) -> Option<Ports> {
     if matches!(network.part, Part::Later) {

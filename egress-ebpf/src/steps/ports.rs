@@ -1,15 +1,14 @@
-//! Allocating a NAT port: the insertion into the flow table decides whether one is free.
+//! Allocating a NAT port. A port is free if the reply entry can be inserted into the flow table.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_prandom_u32};
 use egress_common::{Candidates, Outcome, Port, Side, Translation, checksum};
 
 use crate::primitives::{clock, family::KernelFamily, maps, scratch::TempFlow};
 
-/// How many candidates one global function tries.
+/// The number of candidates that one call of a global function tries.
 const BATCH: u32 = 128;
 
-/// For so long after a search that failed, which takes milliseconds, new flows towards the server are refused without
-/// one.
+/// How long new flows to a server are refused without a search after a search has failed. A search takes milliseconds.
 const RETRY_NS: u64 = 1_000_000_000;
 
 /// `-EEXIST`: the key is in the map already.
@@ -23,10 +22,10 @@ global_fn! {
     V4 => allocate_port_v4, V6 => allocate_port_v6
 }
 
-// Calls, so that the verifier does not follow each path through each turn of a loop.
+// These are calls, so that the verifier does not follow all paths in each iteration of a loop.
 
 global_fn! {
-    /// Tries a batch of the candidates, whose order follows from `random`, until one is not taken.
+    /// Tries a batch of candidates until one is free. `random` determines their order.
     fn try_batch<F>(random: u32, batch: u32) -> Attempt = take_of_batch::<F>;
     V4 => try_port_batch_v4, V6 => try_port_batch_v6
 }
@@ -37,20 +36,20 @@ global_fn! {
     V4 => try_port_v4, V6 => try_port_v6
 }
 
-/// What has become of an attempt to take a port. It is no [`Result`], to keep the loop over the candidates short.
+/// The result of an attempt to take a port. It is not a [`Result`], to keep the loop over the candidates short.
 #[derive(Clone, Copy)]
 enum Attempt {
     /// Another flow has the port.
     Taken = 0,
-    /// The port was free, and is the flow's now.
+    /// The port was free, and now belongs to the flow.
     Succeeded = 1,
-    /// The flow table takes no entry.
+    /// The flow table is full.
     TableFull = 2,
 }
 
 word_enum!(Attempt: Taken, Succeeded or TableFull);
 
-/// Tries the preferred port, and then all others.
+/// Tries the preferred port, then all others.
 #[inline(always)]
 fn search<F: KernelFamily>() -> Result<(), Outcome> {
     let temp = F::temp_flow()?;
@@ -83,12 +82,13 @@ fn search<F: KernelFamily>() -> Result<(), Outcome> {
     mapping.server = mapping.reply_tuple;
     mapping.server.ports.destination = Port::new(0);
     if let Some(failed_ns) = F::exhausted().get_ptr(&mapping.server) {
-        // SAFETY: the pointer comes from a lookup. Read while it is replaced, it is one of two times.
+        // SAFETY: the pointer comes from a lookup. If the element is replaced during the read, this is one of two
+        // times.
         if now_ns.wrapping_sub(unsafe { *failed_ns }) < RETRY_NS {
             return Err(Outcome::NoFreePort);
         }
     }
-    // SAFETY: the helper takes nothing and cannot fail.
+    // SAFETY: the helper takes no arguments and cannot fail.
     let random = unsafe { bpf_get_prandom_u32() };
     for batch in 0..Candidates::ATTEMPTS / BATCH {
         match try_batch::<F>(random, batch) {
@@ -97,7 +97,7 @@ fn search<F: KernelFamily>() -> Result<(), Outcome> {
             Attempt::TableFull => return Err(Outcome::FlowTableFull),
         }
     }
-    // If there is no room for it, the next flow searches as well.
+    // If this insertion fails, the next flow searches again.
     let _ = F::exhausted().insert(&mapping.server, &now_ns, 0);
     Err(Outcome::NoFreePort)
 }
@@ -127,7 +127,7 @@ fn take_index<F: KernelFamily>(index: u32) -> Attempt {
     take::<F>(temp, config.nat_range.nth(index))
 }
 
-/// Takes a port, and completes the mapping by it.
+/// Takes a port, and writes it to the mapping.
 #[inline(always)]
 fn take<F: KernelFamily>(temp: &mut TempFlow<F::Address>, port: Port) -> Attempt {
     let TempFlow {

@@ -1,4 +1,4 @@
-//! Rewriting a packet, which both families and both directions share.
+//! Rewriting a packet, in the same way for both families and directions.
 
 use egress_common::{
     Bytes as _, ECHO_IDENTIFIER, ETHERNET_HEADER_LEN, NetworkHeader, Outcome, Part, Port, Ports,
@@ -20,7 +20,7 @@ pub fn rewrite<F: KernelFamily>(
     let protocol = network.protocol;
     let transport = network.payload_offset;
     if protocol == protocol::SCTP {
-        // Before anything is changed, as it may fail. Addresses have no part in its checksum.
+        // This may fail, so it runs before anything is changed. The CRC does not cover addresses.
         rewrite_sctp(packet, network, translation.ports)?;
     }
     F::rewrite_addresses(
@@ -34,15 +34,16 @@ pub fn rewrite<F: KernelFamily>(
         return Ok(());
     }
     store_ports::<F>(packet, protocol, transport, translation.ports)?;
-    // The helpers last: they void what the verifier knows of the packet. A delta of 0 changes nothing.
+    // The helpers run last, because they invalidate what the verifier knows about the packet. A delta of 0 changes
+    // nothing.
     let checksum = transport + TransportHeader::checksum_offset(protocol);
-    // ICMPv6 has a pseudo header, ICMP has none.
+    // The checksum of ICMPv6 covers a pseudo header; that of ICMP does not.
     if translation.address_delta != 0 && (F::IS_V6 || protocol != F::ICMP) {
         let delta = translation.address_delta;
         packet.update_checksum(protocol, checksum, delta, ChecksumPart::PseudoHeader)?;
         if F::IS_V6 {
-            // The helper takes the addresses for the pseudo header's alone, and updates the device's sum by them. Here
-            // they are in the packet as well, without a header checksum that would make up for them.
+            // The helper assumes that the addresses are in the pseudo header only, and adjusts the device's sum for
+            // that. Here the packet contains them as well, without a header checksum that would cancel them out.
             packet.update_device_checksum(delta);
         }
     }
@@ -72,13 +73,13 @@ pub fn store_ports<F: KernelFamily>(
     }
 }
 
-/// The identifier of an echo message: one of its ports, as the other is 0.
+/// The identifier of an echo message: one of its ports; the other is 0.
 #[inline(always)]
 pub fn identifier(ports: Ports) -> Port {
     Port::new(ports.source.number() | ports.destination.number())
 }
 
-/// SCTP has a CRC over its own bytes only.
+/// Updates SCTP's CRC, which covers only the packet's own bytes.
 #[inline(always)]
 fn rewrite_sctp<A>(
     packet: &Packet,
@@ -89,15 +90,15 @@ fn rewrite_sctp<A>(
     let old: u32 = packet.load(transport).ok_or(Outcome::RewriteFailed)?;
     let new: u32 = bytemuck::cast(ports);
     if matches!(network.part, Part::First) && old != new {
-        // How far the ports are from the end of the packet is not known yet.
+        // In a first fragment, the distance from the ports to the end of the packet is unknown.
         return Err(Outcome::RewriteFailed);
     }
     packet.store(transport, ports)?;
     update_sctp_checksum(packet, transport, old, new, network.payload_len).map(|_| ())
 }
 
-/// Updates the CRC of the SCTP packet of `length` bytes at `transport`, whose ports were replaced. Returns what that
-/// adds to an Internet checksum over the packet.
+/// Updates the CRC of the SCTP packet of `length` bytes at `transport` for replaced ports. Returns the delta for an
+/// Internet checksum that covers the packet.
 #[inline(always)]
 pub fn update_sctp_checksum(
     packet: &Packet,
@@ -107,11 +108,11 @@ pub fn update_sctp_checksum(
     length: usize,
 ) -> Result<u16, Outcome> {
     let offset = transport + TransportHeader::checksum_offset(protocol::SCTP);
-    // An error may contain less than that.
+    // The inner packet of an ICMP error may be cut before the CRC.
     let Some(before) = packet.load::<u32>(offset) else {
         return Ok(0);
     };
-    // 0 is left to the device, which has not computed it yet (`CHECKSUM_PARTIAL`).
+    // 0 means that the device has yet to compute the CRC (`CHECKSUM_PARTIAL`).
     if before == 0 || old == new {
         return Ok(0);
     }

@@ -9,9 +9,9 @@ use egress_common::{Address as _, Config, Outcome, Rule, RuleKey, Side, Tuple, p
 use super::addresses;
 use crate::primitives::{family::KernelFamily, packet::Packet};
 
-/// The rule for the tuple of a client's packet that belongs to no flow: that of its port, or the fallback's.
+/// The rule for a client's packet that belongs to no flow: the rule of its port, or the fallback.
 ///
-/// `set` is the number of the rule set in force. `opens` says whether the packet asks for a new connection.
+/// `set` is the rule set in force. `opens` is `true` if the packet opens a new connection.
 #[inline(always)]
 pub fn find<F: KernelFamily>(
     packet: &Packet,
@@ -24,7 +24,8 @@ pub fn find<F: KernelFamily>(
         return Err(Outcome::NotForRouter);
     }
     let key = RuleKey::new(set, tuple.protocol, tuple.ports.destination);
-    // SAFETY: userspace replaces a rule by updating its element, whose memory the kernel keeps until this program ends.
+    // SAFETY: userspace replaces a rule by updating its element. The kernel keeps the old memory until this program
+    // ends.
     if let Some(rule) = unsafe { F::rules().get(key) } {
         return Ok(*rule);
     }
@@ -32,7 +33,7 @@ pub fn find<F: KernelFamily>(
     let fallback = F::fallback(rules);
     if fallback.is_unspecified() || is_of_a_local_socket::<F>(packet, tuple) {
         return Err(if opens && tuple.protocol == protocol::SCTP {
-            // The pod's own stack would do so if it had SCTP.
+            // The pod's own stack would send an ABORT if it had SCTP.
             Outcome::SctpRefused
         } else {
             Outcome::NoRule
@@ -45,11 +46,11 @@ pub fn find<F: KernelFamily>(
     ))
 }
 
-/// Whether a socket of the pod waits for this packet: one that listens, such as for health checks, or one of a
-/// connection that the pod itself has opened. The fallback leaves those alone.
+/// Returns `true` if a socket of the pod expects this packet: a listener, for example for health checks, or a
+/// connection that the pod itself has opened. The fallback does not apply to those.
 #[inline(always)]
 fn is_of_a_local_socket<F: KernelFamily>(packet: &Packet, tuple: &Tuple<F::Address>) -> bool {
-    // `struct bpf_sock_tuple` has addresses and ports as a tuple begins.
+    // `struct bpf_sock_tuple` has the same layout as the beginning of a tuple.
     let len = (size_of_val(&tuple.addresses) + size_of_val(&tuple.ports)) as u32;
     let sock_tuple = core::ptr::from_ref(tuple)
         .cast_mut()
@@ -67,7 +68,7 @@ fn is_of_a_local_socket<F: KernelFamily>(packet: &Packet, tuple: &Tuple<F::Addre
     if socket.is_null() {
         return false;
     }
-    // SAFETY: the lookup took a reference, which is given back once.
+    // SAFETY: the lookup took a reference, which is released once.
     unsafe { bpf_sk_release(socket.cast()) };
     true
 }

@@ -1,7 +1,7 @@
-//! Ending flows: expiry by a timer in the kernel, for which no process is needed, and eviction when the table is full.
+//! Ending flows: expiry by a timer in the kernel, which needs no process, and eviction from a full table.
 //!
 //! Each flow has an item in the sweep queue. Ten times a second the timer pops the oldest items, visits their flows,
-//! and pushes those that live on again. So a large table costs a little all the time instead of much at once.
+//! and pushes the items of live flows again. This spreads the cost of a large table over time.
 
 use core::ffi::c_void;
 
@@ -18,15 +18,15 @@ use crate::primitives::{
 
 /// `CLOCK_MONOTONIC` of `linux/time.h`.
 const CLOCK_MONOTONIC: u64 = 1;
-/// `-EBUSY`: the timer is there already.
+/// `-EBUSY`: the timer is initialised already.
 const EBUSY: i64 = -16;
 const TICK_NS: u64 = 100_000_000;
-/// How many flows of a family a tick visits: 262,144 in three seconds and a half.
+/// Flows of each family that a run of the timer visits. At ten runs a second, 262,144 flows take 3.2 seconds.
 const VISITS_PER_TICK: u32 = 8192;
-/// How many flows a packet visits to find room.
+/// Flows that a packet visits to find room.
 const VISITS_PER_PACKET: u32 = 32;
 
-/// Starts the timer. It runs until the map `SWEEPER` is neither open in a process nor pinned.
+/// Starts the timer. It runs as long as the map `SWEEPER` is open in a process or pinned.
 #[inline(always)]
 pub fn start() -> Result<(), i64> {
     let sweeper = maps::SWEEPER.get_ptr_mut(0).ok_or(0_i64)?;
@@ -35,7 +35,7 @@ pub fn start() -> Result<(), i64> {
         let timer = &raw mut (*sweeper).timer;
         let map = core::ptr::from_ref(&maps::SWEEPER).cast_mut().cast();
         match bpf_timer_init(timer, map, CLOCK_MONOTONIC) {
-            // Where the map was taken over the timer runs already, and only gets another callback.
+            // If the map was taken over, the timer runs already, and only its callback is replaced.
             0 | EBUSY => {}
             error => return Err(error),
         }
@@ -47,10 +47,10 @@ pub fn start() -> Result<(), i64> {
     }
 }
 
-// The verifier requires static functions for callbacks, so these have no exported name.
+// The verifier requires static functions as callbacks, so these have no exported names.
 
 extern "C" fn on_tick(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweeper) -> i32 {
-    // SAFETY: the callbacks are functions of this program, and the timer is the one that called.
+    // SAFETY: the callbacks are functions of this program, and the timer is the one that called this function.
     unsafe {
         bpf_loop(
             VISITS_PER_TICK,
@@ -77,14 +77,14 @@ extern "C" fn visit_v6(_index: u32, _context: *mut c_void) -> i64 {
     visit_next_due::<V6>()
 }
 
-/// The number of the tick that it is now.
+/// The number of the current tick.
 #[inline(always)]
 pub fn tick() -> u32 {
-    // Not exactly a tenth of a second, but cheap to compute.
+    // A tick is 2^27 ns, which a shift computes.
     (clock::now_ns() >> 27) as u32
 }
 
-/// Visits the flow whose turn it is: 0 to go on, 1 if none is due.
+/// Visits the flow at the front of the queue if its visit is due. Returns 0 to continue, 1 if no visit is due.
 #[inline(always)]
 fn visit_next_due<F: KernelFamily>() -> i64 {
     match F::sweep_queue().peek() {
@@ -97,25 +97,25 @@ fn visit_next_due<F: KernelFamily>() -> i64 {
     }
 }
 
-/// Which flows are ended.
+/// Which flows a visit ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Those that have been idle for longer than their state allows.
+    /// Flows that have been idle for longer than the timeout of their state.
     Expiry,
-    /// Those, and the ones that may be ended to make room.
+    /// Those, and flows that may be evicted.
     Eviction,
 }
 
-/// What was found at the front of the queue.
+/// The result of a visit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Visit {
-    /// Nothing.
+    /// The queue is empty.
     QueueEmpty = 0,
-    /// The item of a flow that has ended before. It is gone.
+    /// The item's flow had ended before. The item is removed.
     Stale = 1,
-    /// A flow, which was ended.
+    /// The flow was ended.
     Ended = 2,
-    /// A flow that lives on, now at the end of the queue.
+    /// The flow lives on. Its item is now at the end of the queue.
     Kept = 3,
 }
 
@@ -133,7 +133,7 @@ fn visit<F: KernelFamily>(purpose: Purpose) -> Visit {
     // SAFETY: the pointers come from lookups, and the kernel keeps their memory until the program ends.
     let original: &Flow<F::Address> = unsafe { &*original };
     if !item.is_of(original.opened_ns) {
-        // Another flow has the tuple now, and an item of its own.
+        // Another flow has the tuple now. It has an item of its own.
         return Visit::Stale;
     }
     let protocol = item.tuple.protocol;
@@ -159,26 +159,26 @@ fn visit<F: KernelFamily>(purpose: Purpose) -> Visit {
         return Visit::Ended;
     }
     item.tick = tick();
-    // There is room: what it left itself.
+    // The queue has room, because the item has just left it.
     let _ = F::sweep_queue().push(&item, 0);
     Visit::Kept
 }
 
 global_fn! {
-    /// Makes room in a full table for a new flow, by ending one that is not established: the oldest first.
+    /// Makes room for a new flow in a full table: evicts the oldest flow that is not established.
     ///
-    /// It visits only the [`VISITS_PER_PACKET`] flows at the front of the queue, which go to its end, so that a packet
-    /// costs little. The next packet goes on where this one has stopped.
+    /// It visits at most [`VISITS_PER_PACKET`] flows at the front of the queue and moves them to its end, so that a
+    /// packet costs little. The next packet continues there.
     ///
     /// # Errors
     ///
-    /// [`Outcome::FlowTableFull`] if those are all established.
+    /// [`Outcome::FlowTableFull`] if none of them may be evicted.
     pub fn make_room<F>() -> Result<(), Outcome> = evict::<F>;
     V4 => make_room_v4, V6 => make_room_v6
 }
 
 global_fn! {
-    /// [`visit`], by a call, so that the verifier does not follow each path through each turn of the loop.
+    /// Calls [`visit`], so that the verifier does not follow all of its paths in each iteration of the loop.
     fn visit_for_eviction<F>() -> Visit = visit_expendable::<F>;
     V4 => visit_for_room_v4, V6 => visit_for_room_v6
 }
@@ -193,7 +193,7 @@ fn evict<F: KernelFamily>() -> Result<(), Outcome> {
                 return Ok(());
             }
             Visit::QueueEmpty => break,
-            // If it was the queue that was full, of flows that packets have ended, there is room now.
+            // If the full table was the sweep queue, the removed item has left room in it.
             Visit::Stale => queue_has_room = true,
             Visit::Kept => {}
         }

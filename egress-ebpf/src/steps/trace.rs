@@ -1,6 +1,6 @@
-//! Tracing: what is decided for packets that a person wants to see.
+//! Tracing: records of packets and what was decided for them.
 //!
-//! While nobody traces, a packet pays two loads and two branches that are never taken.
+//! Without a subscriber, a packet costs two loads and two branches that are not taken.
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use egress_common::{
@@ -27,7 +27,7 @@ pub fn capture(packet: &Packet, side: Side) {
     }
 }
 
-/// Emits the trace record of the packet that was captured last, with what was decided for it.
+/// Emits the trace record of the captured packet, with the decision.
 #[inline(always)]
 pub fn emit(packet: &Packet, forward: &Result<Forward, Outcome>) {
     if is_on() {
@@ -93,7 +93,7 @@ fn capture_family<F: KernelFamily>(packet: &Packet, side: Side) {
     }
 }
 
-/// Reads the packet's tuple, and looks its flow up. Returns `true` if the filter admits it.
+/// Reads the packet's tuple and looks up its flow. Returns `true` if the filter admits the packet.
 #[inline(always)]
 fn is_wanted<F: KernelFamily>(
     packet: &Packet,
@@ -130,15 +130,15 @@ fn is_wanted<F: KernelFamily>(
     filter.admits(client, *port, record.tuple.protocol)
 }
 
-/// Copies the beginning of the packet. Returns its length.
+/// Copies the beginning of the packet, and returns the length of the copy.
 #[inline(always)]
 fn copy(packet: &Packet, frame: &mut [u8; TRACE_FRAME_LEN]) -> Option<u32> {
     const LAST: u32 = TRACE_FRAME_LEN as u32 - 1;
-    // Every frame has a first byte. The compiler knows by now that the mask changes nothing, the verifier does not; nor
-    // do older ones see by a comparison that a length is not 0.
+    // Every frame has at least one byte. The compiler knows that the mask changes nothing, but the verifier does not.
+    // Older verifiers also do not derive from a comparison that a length is not 0.
     let last = core::hint::black_box((packet.len() as u32 - 1).min(LAST));
     let len = (last & LAST) + 1;
-    // SAFETY: the context is valid while the program runs, and the frame has room for `len` bytes.
+    // SAFETY: the context is valid while the program runs, and `frame` has room for `len` bytes.
     let error = unsafe {
         bpf_skb_load_bytes(
             packet.skb().cast_const().cast(),

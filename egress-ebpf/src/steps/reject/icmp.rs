@@ -1,7 +1,8 @@
-//! ICMP errors of the router's own, each made out of the packet that it tells of.
+//! ICMP errors of the router's own, each made from the packet that it is about.
 //!
-//! The packet is cut behind its transport header, gets an IP and an ICMP header in front, and leaves by the interface
-//! that it arrived on. The error's source is the address that the packet was sent to, which is the router's own.
+//! The packet is cut after the beginning of its transport header, gets new IP and ICMP headers, and leaves through the
+//! interface on which it arrived. The error's source is the address that the packet was sent to, which is the router's
+//! own.
 
 use aya_ebpf::{
     bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
@@ -22,22 +23,22 @@ use crate::{
     steps::parse,
 };
 
-/// How much of the transport header goes with an error. At least 8 bytes (RFC 792); with 20 the checksum is among them,
-/// which the kernel insists on while it is left to the device.
+/// The length of the inner packet's transport header: at least 8 bytes (RFC 792). With 20, it contains the checksum,
+/// which the kernel requires as long as the checksum is left to the device.
 const TRANSPORT_LEN: usize = 20;
 
-/// The longest part of a packet that goes with an error, in bytes.
-const INSIDE_LEN: usize = 128;
+/// The maximum length of the inner packet, in bytes.
+const INNER_LEN: usize = 128;
 
-/// What differs between ICMP and ICMPv6.
+/// The differences between ICMP and ICMPv6.
 trait ErrorFamily: KernelFamily {
-    /// Type and code of the error for an outcome.
+    /// The type and code of the error for an outcome.
     fn message(outcome: Outcome) -> [u8; 2];
 
-    /// The sum of what the checksum covers beside the message: the pseudo header.
+    /// The sum of the pseudo header, which the checksum covers besides the message.
     fn pseudo_header(addresses: &Pair<Self::Address>, len: usize) -> u32;
 
-    /// The message's second word, for a way out that carries packets of `mtu` bytes.
+    /// The message's second word, for an outgoing interface with this MTU.
     fn mtu_word(mtu: u32) -> [u8; 4];
 }
 
@@ -45,8 +46,8 @@ impl ErrorFamily for V4 {
     #[inline(always)]
     fn message(outcome: Outcome) -> [u8; 2] {
         match outcome {
-            // Destination unreachable: fragmentation needed (RFC 1191). Also to senders that allow fragmentation:
-            // nobody fragments here, and Linux heeds the message all the same.
+            // Destination unreachable: fragmentation needed (RFC 1191). Senders that allow fragmentation get it, too:
+            // the router does not fragment, and Linux heeds the message anyway.
             Outcome::PacketTooBig => [3, 4],
             // Time to live exceeded in transit.
             _ => [11, 0],
@@ -90,11 +91,11 @@ impl ErrorFamily for V6 {
 }
 
 global_fn! {
-    /// Turns a packet that arrived on `side` into the error that tells its sender of `outcome`.
+    /// Turns a packet that arrived on `side` into the error that tells its sender about `outcome`.
     ///
     /// # Errors
     ///
-    /// The packet is to be dropped, and nobody is told.
+    /// The packet must be dropped without an answer.
     pub fn turn_into_error(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> = turn;
     send_icmp_error
 }
@@ -123,22 +124,22 @@ fn turn_family<F: ErrorFamily>(
         part,
         ..
     } = headers.network;
-    // Nor of one about a fragment other than the first.
+    // A later fragment causes no error (RFC 1122, section 3.2.2).
     if matches!(part, Part::Later) {
         return Err(outcome);
     }
-    // Nobody is told of an error about an error (RFC 1122, section 3.2.2).
+    // Nor does an ICMP error, or any other ICMP message but echo.
     if protocol == F::ICMP && !matches!(headers.kind(), PacketKind::Transport(_)) {
         return Err(outcome);
     }
-    // Whole words of four bytes, for the checksum.
+    // A multiple of 4, for the checksum.
     let transport_len = (if payload_len < TRANSPORT_LEN {
         payload_len
     } else {
         TRANSPORT_LEN
     }) & !3;
-    let inside_len = payload_offset - ETHERNET_HEADER_LEN + transport_len;
-    if inside_len > INSIDE_LEN || !is_within_limit() {
+    let inner_len = payload_offset - ETHERNET_HEADER_LEN + transport_len;
+    if inner_len > INNER_LEN || !is_within_limit() {
         return Err(outcome);
     }
     let correction = device_checksum(packet, protocol, payload_offset, transport_len)?;
@@ -149,7 +150,7 @@ fn turn_family<F: ErrorFamily>(
     let skb = packet.skb();
     // SAFETY: the context is valid while the program runs.
     let resized = unsafe {
-        bpf_skb_change_tail(skb, (ETHERNET_HEADER_LEN + inside_len) as u32, 0) == 0
+        bpf_skb_change_tail(skb, (ETHERNET_HEADER_LEN + inner_len) as u32, 0) == 0
             && bpf_skb_adjust_room(
                 skb,
                 (F::HEADER_LEN + ICMP_HEADER_LEN) as i32,
@@ -163,12 +164,12 @@ fn turn_family<F: ErrorFamily>(
     packet.pull((ETHERNET_HEADER_LEN + F::HEADER_LEN + LONGEST) as u32);
 
     let message = ETHERNET_HEADER_LEN + F::HEADER_LEN;
-    let inside = message + ICMP_HEADER_LEN;
+    let inner = message + ICMP_HEADER_LEN;
     let received: Pair<F::Address> = packet
-        .load(inside + F::ADDRESSES)
+        .load(inner + F::ADDRESSES)
         .ok_or(Outcome::RewriteFailed)?;
     let addresses = received.swapped();
-    let message_len = ICMP_HEADER_LEN + inside_len;
+    let message_len = ICMP_HEADER_LEN + inner_len;
     F::store_header(packet, addresses, F::ICMP, F::HEADER_LEN + message_len)?;
     packet.store(message, F::message(outcome))?;
     packet.store(message + 2, 0_u16)?;
@@ -179,18 +180,18 @@ fn turn_family<F: ErrorFamily>(
     packet.store(message + 2, !checksum::fold(sum))
 }
 
-/// The longest error, from its ICMP header on.
-const LONGEST: usize = ICMP_HEADER_LEN + INSIDE_LEN;
+/// The maximum length of an error, from its ICMP header on.
+const LONGEST: usize = ICMP_HEADER_LEN + INNER_LEN;
 
 global_fn! {
-    /// The sum of the 16-bit words from `offset` on, folded; `len` is a multiple of 4.
+    /// The folded sum of the 16-bit words from `offset` on; `len` is a multiple of 4.
     fn sum(packet: &Packet, offset: u32, len: u32) -> Result<u16, Outcome> = sum_words;
     sum_packet
 }
 
 #[inline(always)]
 fn sum_words(packet: &Packet, offset: u32, len: u32) -> Result<u16, Outcome> {
-    // No offset is beyond that of the longest headers.
+    // No offset exceeds that of the longest headers. The mask tells the verifier.
     let (offset, len) = (offset as usize & 0xff, len as usize);
     let mut sum = 0;
     for word in 0..LONGEST / 4 {
@@ -202,14 +203,14 @@ fn sum_words(packet: &Packet, offset: u32, len: u32) -> Result<u16, Outcome> {
             .ok_or(Outcome::RewriteFailed)?;
         sum += u64::from(word);
     }
-    // Fewer than 2^16 words: half a word is enough for what they carry over.
+    // There are fewer than 2^16 words, so that the carries fit into 16 bits.
     Ok(checksum::fold(
         (sum as u32 & 0xffff) + (sum as u32 >> 16) + (sum >> 32) as u32,
     ))
 }
 
-/// What the device will add to the packet when it completes a checksum that the sender left to it (`CHECKSUM_PARTIAL`):
-/// inside an error it still will, and changes bytes that the error's own checksum covers.
+/// The delta by which the device will change the packet when it completes a checksum that the sender left to it
+/// (`CHECKSUM_PARTIAL`). It still does so inside an error, and changes bytes that the error's own checksum covers.
 #[inline(always)]
 fn device_checksum(
     packet: &Packet,
@@ -225,7 +226,7 @@ fn device_checksum(
     if before == 0 {
         return Ok(0);
     }
-    // The helper leaves such a checksum alone when the packet's own bytes change, and that is how it is known.
+    // The helper does not change such a checksum for bytes of the packet itself, which reveals it.
     packet.update_checksum(protocol::TCP, offset, 1, ChecksumPart::Payload)?;
     let after: u16 = packet.load(offset).ok_or(Outcome::RewriteFailed)?;
     if after != before {

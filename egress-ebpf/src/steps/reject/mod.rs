@@ -1,4 +1,4 @@
-//! Telling the sender of a packet that it was dropped.
+//! Telling a sender that its packet was dropped.
 
 mod icmp;
 mod sctp;
@@ -7,11 +7,11 @@ use egress_common::{Outcome, Side};
 
 use crate::primitives::packet::Packet;
 
-/// Turns a packet that arrived on `side` into the one that tells its sender of `outcome`.
+/// Turns a packet that arrived on `side` into one that tells its sender about `outcome`.
 ///
 /// # Errors
 ///
-/// The packet is to be dropped, and nobody is told.
+/// The packet must be dropped without an answer.
 #[inline(always)]
 pub fn reject(packet: &Packet, side: Side, outcome: Outcome) -> Result<(), Outcome> {
     if matches!(outcome, Outcome::SctpRefused) {

@@ -1,4 +1,4 @@
-//! Refusing an SCTP association, as an end without that port does.
+//! Refusing an SCTP association, as an endpoint without a listener does.
 
 use aya_ebpf::helpers::bpf_skb_change_tail;
 use egress_common::{
@@ -11,7 +11,7 @@ use crate::{
     steps::parse,
 };
 
-/// Common header and ABORT chunk.
+/// Length of the common header and an ABORT chunk.
 const ABORT_LEN: usize = 12 + 4;
 
 global_fn! {
@@ -19,7 +19,7 @@ global_fn! {
     ///
     /// # Errors
     ///
-    /// The packet is to be dropped, and nobody is told.
+    /// The packet must be dropped without an answer.
     pub fn turn_into_abort(packet: &Packet) -> Result<(), Outcome> = turn;
     send_sctp_abort
 }
@@ -37,7 +37,7 @@ fn turn(packet: &Packet) -> Result<(), Outcome> {
 fn turn_family<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
     const REFUSED: Outcome = Outcome::SctpRefused;
     let transport = ETHERNET_HEADER_LEN + F::HEADER_LEN;
-    // Nobody sends options with SCTP.
+    // IP options or extension headers do not occur with SCTP in practice.
     if parse::headers::<F>(packet)?.network.payload_offset != transport || !is_within_limit() {
         return Err(REFUSED);
     }

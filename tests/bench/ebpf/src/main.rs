@@ -102,7 +102,7 @@ pub fn replay(ctx: TcContext) -> i32 {
     if stored != 0 {
         return TC_ACT_SHOT;
     }
-    // SAFETY: nothing is left to be dropped here.
+    // SAFETY: no value must be dropped after this point.
     unsafe { NEXT.tail_call(&ctx, 0) };
     TC_ACT_UNSPEC
 }
