@@ -20,9 +20,9 @@ use crate::primitives::{
 const CLOCK_MONOTONIC: u64 = 1;
 /// `-EBUSY`: the timer is initialised already.
 const EBUSY: i64 = -16;
-const TICK_NS: u64 = 100_000_000;
+const RUN_INTERVAL_NS: u64 = 100_000_000;
 /// Flows of each family that a run of the timer visits. At ten runs a second, 262,144 flows take 3.2 seconds.
-const VISITS_PER_TICK: u32 = 8192;
+const VISITS_PER_RUN: u32 = 8192;
 /// Flows that a packet visits to find room.
 const VISITS_PER_PACKET: u32 = 32;
 
@@ -40,7 +40,7 @@ pub fn start() -> Result<(), i64> {
             error => return Err(error),
         }
         bpf_timer_set_callback(timer, on_tick as *mut c_void);
-        match bpf_timer_start(timer, TICK_NS, 0) {
+        match bpf_timer_start(timer, RUN_INTERVAL_NS, 0) {
             0 => Ok(()),
             error => Err(error),
         }
@@ -53,18 +53,18 @@ extern "C" fn on_tick(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweeper) 
     // SAFETY: the callbacks are functions of this program, and the timer is the one that called this function.
     unsafe {
         bpf_loop(
-            VISITS_PER_TICK,
+            VISITS_PER_RUN,
             visit_v4 as *mut c_void,
             core::ptr::null_mut(),
             0,
         );
         bpf_loop(
-            VISITS_PER_TICK,
+            VISITS_PER_RUN,
             visit_v6 as *mut c_void,
             core::ptr::null_mut(),
             0,
         );
-        bpf_timer_start(&raw mut (*sweeper).timer, TICK_NS, 0);
+        bpf_timer_start(&raw mut (*sweeper).timer, RUN_INTERVAL_NS, 0);
     }
     0
 }
