@@ -137,8 +137,8 @@ fn follow(mut cargo: Command, package: &str) -> Result<Outcome> {
     let mut rendered = String::new();
     for message in Message::parse_stream(BufReader::new(stdout)) {
         match message.context("cannot read cargo's messages")? {
-            // Warnings about the other packages are left to the host's compiler, because two versions may disagree on an
-            // `#[expect]`.
+            // Warnings about the other packages are left to the host's compiler, because two versions may disagree on
+            // an `#[expect]`.
             Message::CompilerMessage(it)
                 if it.target.name == package || it.message.level == DiagnosticLevel::Error =>
             {
@@ -236,8 +236,8 @@ fn is_current(copy: &Path, artifact: &Path, bytes: &[u8]) -> bool {
     modified(copy) >= modified(artifact) && fs::read(copy).is_ok_and(|copy| copy == bytes)
 }
 
-/// Writes the tag of <https://bford.info/cachedir/>, by which the build script of `egress-userspace` finds the directory.
-/// Cargo itself tags only a target directory that it created.
+/// Writes the tag of <https://bford.info/cachedir/>, by which the build script of `egress-userspace` finds the
+/// directory. Cargo itself tags only a target directory that it created.
 fn tag_target_directory(target: &Path) -> Result<()> {
     const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Cargo's target directory.\n";
     let tag = target.join("CACHEDIR.TAG");

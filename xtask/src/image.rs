@@ -1,7 +1,7 @@
 //! `image`: a static binary, and a container image that contains only this binary.
 //!
-//! The image is an OCI layout (image-spec 1.1): a tar archive and a few JSON files, which are written here. So the binary
-//! gets its file capabilities without root, nothing is downloaded, and equal sources have equal digests.
+//! The image is an OCI layout (image-spec 1.1): a tar archive and a few JSON files, which are written here. So the
+//! binary gets its file capabilities without root, nothing is downloaded, and equal sources have equal digests.
 
 use std::fs;
 use std::path::{Path, PathBuf};

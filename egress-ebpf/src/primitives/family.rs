@@ -79,7 +79,8 @@ macro_rules! maps_of {
 
         #[inline(always)]
         fn temp_flow() -> Result<&'static mut TempFlow<$address>, Outcome> {
-            // SAFETY: a function requests it once, and drops the reference before it calls another function that does.
+            // SAFETY: a function requests it once. What it reads after a call of a function that requests it too, that
+            // function does not write.
             unsafe { maps::own(&maps::$flow, 0) }.ok_or(Outcome::NotConfigured)
         }
 

@@ -14,6 +14,9 @@ use egress_common::{
 pub struct TempFlow<A> {
     /// Written by `open::plan`; read by `ports` and `open::enter`.
     pub plan: Plan<A>,
+    /// The packet's translation. Written by `open::plan` with the preferred NAT port; `ports` replaces that with the
+    /// allocated one; read by `open::enter`. So a second attempt, in a full table, prefers the port of the first.
+    pub translation: Translation<A>,
     /// Written by `ports`; read by `open::enter`.
     pub mapping: Mapping<A>,
     /// The next entry to insert. Written by `ports` as the reply entry; `open::enter` then turns it into the original
@@ -32,21 +35,17 @@ pub struct Plan<A> {
     pub tuple: Tuple<A>,
     /// The rule that opens the flow.
     pub rule: Rule<A>,
-    /// The packet's translation. Its source port is the preferred NAT port.
-    pub translation: Translation<A>,
     /// The next hop of the server's packets.
     pub towards_client: NextHopRef,
     /// The next hop of the client's packets.
     pub towards_server: NextHopRef,
 }
 
-/// A flow's NAT port, and what follows from it.
+/// What follows from a flow's NAT port.
 #[repr(C)]
 pub struct Mapping<A> {
     /// The reply tuple: the key of the reply entry.
     pub reply_tuple: Tuple<A>,
-    /// The plan's translation, with the allocated port.
-    pub translation: Translation<A>,
     /// The reply tuple without the NAT port: the key of `EXHAUSTED_V4` and `EXHAUSTED_V6`. Only `ports` uses it.
     pub server: Tuple<A>,
 }

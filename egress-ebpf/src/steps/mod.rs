@@ -13,10 +13,11 @@ pub mod rewrite;
 pub mod events;
 pub mod sweep;
 
-pub mod connection;
 pub mod forward;
 pub mod limits;
 pub mod mss;
+
+pub mod connection;
 
 pub mod fragments;
 pub mod icmp;

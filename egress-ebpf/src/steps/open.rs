@@ -2,8 +2,6 @@
 //!
 //! This takes three global functions, [`plan`], [`ports`] and [`enter`]. They run one after the other, so that their
 //! stack frames do not add up. They share data in [`TempFlow`].
-//!
-//! [`TempFlow`]: crate::primitives::scratch::TempFlow
 
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use egress_common::{
@@ -17,7 +15,11 @@ use super::{
     next_hop, parse, ports, rules, sweep,
 };
 use crate::primitives::{
-    clock, counters, family::KernelFamily, log, maps, packet::Packet, scratch::EventSlot,
+    clock, counters,
+    family::KernelFamily,
+    log, maps,
+    packet::Packet,
+    scratch::{EventSlot, TempFlow},
 };
 
 /// `-E2BIG`: the map is full.
@@ -72,7 +74,7 @@ global_fn! {
     V4 => enter_flow_v4, V6 => enter_flow_v6
 }
 
-/// Matches the packet with the rules, and writes [`Plan`].
+/// Matches the packet with the rules. Writes [`Plan`], and the translation with the preferred NAT port.
 ///
 /// The preferred NAT port is the client's own. If the packet reopens a connection, it is that connection's NAT port
 /// instead: the server then sees the same client again, whose sequence numbers and time stamps continue. With another
@@ -81,7 +83,9 @@ global_fn! {
 /// [`Plan`]: crate::primitives::scratch::Plan
 #[inline(always)]
 fn plan<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
-    let plan = &mut F::temp_flow()?.plan;
+    let TempFlow {
+        plan, translation, ..
+    } = F::temp_flow()?;
     let config = maps::config()?;
     let headers = parse::headers::<F>(packet)?;
     let network = &headers.network;
@@ -112,7 +116,7 @@ fn plan<F: KernelFamily>(packet: &Packet) -> Result<(), Outcome> {
         }
         _ => plan.tuple.ports.source,
     };
-    plan.translation = Translation::new(
+    *translation = Translation::new(
         &plan.tuple,
         Pair {
             source: reserved,
@@ -135,7 +139,7 @@ fn enter<F: KernelFamily>() -> Result<(), Outcome> {
     let temp = F::temp_flow()?;
     let (plan, mapping) = (&temp.plan, &temp.mapping);
     // The original entry is inserted last, so that whoever finds it also finds the reply entry.
-    temp.entry.translation = mapping.translation;
+    temp.entry.translation = temp.translation;
     temp.entry.next_hop = plan.towards_server;
     match F::flows().insert(&plan.tuple, &temp.entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {

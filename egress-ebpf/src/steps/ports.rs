@@ -57,12 +57,12 @@ fn search<F: KernelFamily>() -> Result<(), Outcome> {
     let now_ns = clock::now_ns();
     let TempFlow {
         plan,
+        translation,
         mapping,
         entry,
         ..
     } = temp;
-    mapping.translation = plan.translation;
-    mapping.reply_tuple = plan.translation.peer(Side::Cluster, plan.tuple.protocol);
+    mapping.reply_tuple = translation.peer(Side::Cluster, plan.tuple.protocol);
     entry.translation = Translation::new(
         &mapping.reply_tuple,
         plan.tuple.addresses.swapped(),
@@ -70,7 +70,7 @@ fn search<F: KernelFamily>() -> Result<(), Outcome> {
     );
     entry.open(plan.rule.id, now_ns);
     entry.next_hop = plan.towards_client;
-    let preferred = plan.translation.ports.source;
+    let preferred = translation.ports.source;
     if config.nat_range.contains(preferred) {
         match take::<F>(temp, preferred) {
             Attempt::Taken => {}
@@ -127,11 +127,12 @@ fn take_index<F: KernelFamily>(index: u32) -> Attempt {
     take::<F>(temp, config.nat_range.nth(index))
 }
 
-/// Takes a port, and writes it to the mapping.
+/// Takes a port, and writes it to the translation.
 #[inline(always)]
 fn take<F: KernelFamily>(temp: &mut TempFlow<F::Address>, port: Port) -> Attempt {
     let TempFlow {
         plan,
+        translation,
         mapping,
         entry,
         ..
@@ -145,7 +146,6 @@ fn take<F: KernelFamily>(temp: &mut TempFlow<F::Address>, port: Port) -> Attempt
     entry.translation.port_delta = checksum::delta(mapping.reply_tuple.ports.sum(), client);
     match F::flows().insert(&mapping.reply_tuple, &*entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
-            let translation = &mut mapping.translation;
             translation.ports.source = port;
             translation.port_delta = checksum::delta(client, translation.ports.sum());
             Attempt::Succeeded

@@ -191,8 +191,8 @@ pub fn pinned_under(parent: &Path) -> Vec<(Pins, Identity)> {
         .collect()
 }
 
-/// The routers of this network namespace that are `wanted` and pinned in directories under `parent`, as far as they may be
-/// opened.
+/// The routers of this network namespace that are `wanted` and pinned in directories under `parent`, as far as they may
+/// be opened.
 fn discover_pinned(
     parent: &Path,
     wanted: impl Fn(&Identity) -> bool,

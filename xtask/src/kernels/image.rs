@@ -1,7 +1,7 @@
 //! The initial file systems of the guests: layers of cpio archives.
 //!
-//! Files have the same paths in a guest as on this machine, because programs have some of these paths built in. There are
-//! no symbolic links: each path has a copy of the link's target.
+//! Files have the same paths in a guest as on this machine, because programs have some of these paths built in. There
+//! are no symbolic links: each path has a copy of the link's target.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
