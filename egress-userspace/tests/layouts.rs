@@ -3,12 +3,18 @@
 //! `egress-common/layouts.txt` lists every pinned map with its key and value, the records of the ring buffers, and
 //! every number with a meaning in them. This test generates the text from the object's BTF and the enums, and compares.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Write as _,
+    fs,
+};
 
 use egress_common::{
     Change, Decision, Identity, LAYOUT_VERSION, NEXT_HOPS, NextHopRef, Outcome, Side, Subscriber,
     protocol, tcp::Flags,
 };
+use egress_userspace::dataplane::RETIRED_MAPS;
 use object::{Object as _, ObjectSection as _};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../egress-common/layouts.txt");
@@ -36,7 +42,9 @@ const PINNED: &[PinnedMap] = &include!(concat!(env!("OUT_DIR"), "/pinned_maps.rs
 fn layouts_are_as_written_down_or_have_another_version() {
     let current = layouts();
     let committed = fs::read_to_string(FILE).unwrap_or_default();
-    if let Err(reason) = check_outcomes(&committed, &current) {
+    if let Err(reason) =
+        check_outcomes(&committed, &current).and_then(|()| check_maps(&committed, &current))
+    {
         panic!("{reason}");
     }
     if current == committed {
@@ -88,6 +96,16 @@ fn an_outcomes_number_is_never_anothers() {
     }
 }
 
+#[test]
+fn a_map_that_is_gone_is_retired() {
+    let before = "map ONE: hash\nretired_map TWO\n";
+    check_maps(before, "retired_map ONE\nretired_map TWO\n").unwrap();
+    check_maps(before, "map ONE: array\nretired_map TWO\nmap THREE: hash\n").unwrap();
+    for wrong in ["map ONE: hash\n", "retired_map TWO\n"] {
+        check_maps(before, wrong).unwrap_err();
+    }
+}
+
 /// Checks that every outcome keeps its number or is retired, whatever the version is.
 fn check_outcomes(before: &str, now: &str) -> Result<(), String> {
     let has = |line: &str| now.lines().any(|other| other == line);
@@ -101,6 +119,29 @@ fn check_outcomes(before: &str, now: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks that every map is still there or is retired, so that a later program removes its pin.
+fn check_maps(before: &str, now: &str) -> Result<(), String> {
+    let maps = |text: &str| -> BTreeSet<String> {
+        text.lines()
+            .filter_map(|line| {
+                let name = line
+                    .strip_prefix("map ")
+                    .and_then(|rest| rest.split_once(':'));
+                name.map(|(name, _)| name)
+                    .or(line.strip_prefix("retired_map "))
+            })
+            .map(str::to_owned)
+            .collect()
+    };
+    match maps(before).difference(&maps(now)).next() {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "the map {name} is missing: a map that is no longer used belongs in RETIRED_MAPS in \
+             egress-userspace/src/dataplane/pins.rs, so that its pin is removed with an old dataplane"
+        )),
+    }
 }
 
 fn is_outcome(line: &str) -> bool {
@@ -143,6 +184,9 @@ fn layouts() -> String {
     let mut types = BTreeMap::new();
     for PinnedMap { name, .. } in PINNED {
         btf.map(name, &mut text, &mut types);
+    }
+    for name in RETIRED_MAPS {
+        let _ = writeln!(text, "retired_map {name}");
     }
     for name in RECORDS {
         let records: Vec<_> = btf.structs(name).collect();

@@ -26,7 +26,7 @@ pub use load::{Dataplane, LoadError, Options};
 pub use maps::{FamilyMaps, Maps};
 pub use maps_error::MapsError;
 pub use next_hops::{NextHopCounts, NextHops, NextHopsError};
-pub use pins::{InterfacePair, PinnedState, Pins, PinsError, ReplacedDataplane};
+pub use pins::{InterfacePair, PinnedState, Pins, PinsError, RETIRED_MAPS, ReplacedDataplane};
 pub use programs::PROGRAMS;
 pub use report::{Endpoint, FlowKey, FlowReport, OutcomeReport, RuleReport, Target, TrafficReport};
 pub use rules::{RulesChange, RulesError};

@@ -34,7 +34,7 @@ pub(super) struct PinnedMap {
 pub(super) const MAPS: &[PinnedMap] = &include!(concat!(env!("OUT_DIR"), "/pinned_maps.rs"));
 
 /// Maps that only earlier versions pinned. They are removed with a dataplane that is replaced.
-const RETIRED_MAPS: [&str; 4] = ["TAPS", "TAPS_LOST", "WANTED_V4", "WANTED_V6"];
+pub const RETIRED_MAPS: [&str; 4] = ["TAPS", "TAPS_LOST", "WANTED_V4", "WANTED_V6"];
 
 /// The map that contains the identity, and the one that contained it before layout version 7.
 pub(super) const IDENTITY_MAPS: [&str; 2] = ["INSTANCE", "CONFIG"];
