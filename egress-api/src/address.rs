@@ -1,15 +1,31 @@
-//! `spec.addresses`: the reserved addresses and their gateways.
+//! `spec.addresses`: the reserved addresses with their gateways, and how they are read.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::cidr::{self, CidrError};
 use crate::error::SpecError;
 use crate::family::Family;
+use crate::field_schema;
 use crate::ip::{self, unusable};
-use crate::model::Address;
 use crate::reader::{Located, Object, Path, Reader};
+
+/// One of the router's own addresses on the external network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Address {
+    /// The reserved source address with its subnet's prefix length, such as 192.168.12.99/24.
+    #[schemars(with = "field_schema::Cidr")]
+    pub ip: IpNet,
+    /// The next hop towards everything outside of the subnet.
+    #[schemars(with = "Option<field_schema::IpAddress>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
 
 const AT_LEAST_ONE: &str = "at least one reserved source address";
 const OWN: &str = "the router's own unicast address";

@@ -27,11 +27,12 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use address::Address;
 pub use error::{SpecError, SpecErrors};
 pub use family::Family;
 pub use model::{
-    Address, ApiVersion, EgressRouter, EgressRouterSpec, Kind, Macvlan, MacvlanMode, Metadata,
-    Mode, NetworkInterface, Redirect,
+    ApiVersion, EgressRouter, EgressRouterSpec, Kind, Macvlan, MacvlanMode, Metadata, Mode,
+    NetworkInterface, Redirect,
 };
 pub use protocol::Protocol;
 pub use rule::{RedirectRule, Rule};

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::address::Address;
 use crate::field_schema;
 use crate::rule::RedirectRule;
 
@@ -161,20 +162,6 @@ pub enum MacvlanMode {
     Vepa,
     /// There are no others: the macvlan has the master for itself.
     Passthru,
-}
-
-/// One of the router's own addresses on the external network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(inline)]
-pub struct Address {
-    /// The reserved source address with its subnet's prefix length, such as 192.168.12.99/24.
-    #[schemars(with = "field_schema::Cidr")]
-    pub ip: IpNet,
-    /// The next hop towards everything outside of the subnet.
-    #[schemars(with = "Option<field_schema::IpAddress>")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
 }
 
 /// Where traffic goes: by rule, to the fallback, or both.
